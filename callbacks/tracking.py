@@ -1,0 +1,142 @@
+"""Where numbers go: W&B, offline unless the user is logged in, and ``metrics.jsonl`` in the run folder."""
+
+import json
+import math
+import os
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from common.files import atomic_open
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class JsonlLogger(Logger):
+    """Appends every logged row to ``RUN/metrics.jsonl``: ``{"step": .., "time": .., "train/loss": ..}``.
+
+    The source of every report (W&B's offline log is a binary format of its own). When a run goes on from a checkpoint,
+    rows that lie after it are taken out first, so that the file reads as if the run had never been stopped.
+
+    Args:
+        run_dir: the run folder.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self.path = Path(run_dir) / METRICS_FILE
+
+    @property
+    def name(self) -> str:
+        return self.path.parent.parent.name
+
+    @property
+    def version(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run folder has config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        row: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
+        # JSON has no NaN; null says "was computed and is not a number".
+        row.update({key: value if math.isfinite(value) else None for key, value in metrics.items()})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    @rank_zero_only
+    def drop_after(self, step: int) -> None:
+        """Take out rows of steps that will be run again: those at ``step`` and later (rows count steps from 0)."""
+        rows = read_metrics(self.path)
+        kept = [row for row in rows if row["step"] is None or row["step"] < step]
+        if len(kept) < len(rows):
+            with atomic_open(self.path, "w") as stream:
+                stream.writelines(json.dumps(row) + "\n" for row in kept)
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Rows of a ``metrics.jsonl``; a last line cut off by a kill is left out, a missing file is no rows."""
+    file = Path(path)
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def logged_in_to_wandb() -> bool:
+    """Whether W&B has credentials, without asking for them."""
+    import wandb
+
+    try:
+        return bool(os.environ.get("WANDB_API_KEY")) or bool(wandb.login(prompt=False))  # type: ignore[call-arg]
+    except Exception:  # an unreachable server must not keep anybody from training
+        return False
+
+
+def default_loggers(run_dir: Path, name: str, online: bool | None = None) -> list[Logger]:
+    """W&B and metrics.jsonl.
+
+    Args:
+        run_dir: the run folder; W&B's files go into its ``wandb/``.
+        name: name shown in W&B.
+        online: None means: what WANDB_MODE says, else online when the user is logged in, else offline.
+    """
+    mode = os.environ.get("WANDB_MODE")
+    if mode == "disabled":
+        return [JsonlLogger(run_dir)]
+    if online is None:
+        online = mode == "online" or (mode is None and logged_in_to_wandb())
+    return [RunWandbLogger(run_dir, name, offline=not online), JsonlLogger(run_dir)]
+
+
+class RunWandbLogger(WandbLogger):
+    """W&B in the run folder, under an id that a continued run finds again.
+
+    Args:
+        run_dir: the run folder.
+        name: name of the run.
+        offline: write to disk only (``wandb sync RUN/wandb/offline-run-*`` uploads later).
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str], name: str, offline: bool = True) -> None:
+        import wandb
+
+        folder = Path(run_dir)
+        id_file = folder / "wandb_id.txt"
+        run_id = id_file.read_text().strip() if id_file.is_file() else None
+        super().__init__(
+            name=f"{name}/{folder.name}",
+            save_dir=str(folder),
+            id=run_id,
+            project=os.environ.get("WANDB_PROJECT", "meddiff-tradeoff"),
+            offline=offline,
+            resume="allow" if run_id else None,
+            # Said outright: an explicit Settings() would otherwise bring its own default, online.
+            mode="offline" if offline else "online",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        self._id_file = id_file
+
+    @property
+    @rank_zero_only
+    def experiment(self) -> Any:
+        run = super().experiment
+        if not self._id_file.is_file() and getattr(run, "id", None):
+            with atomic_open(self._id_file, "w") as stream:
+                stream.write(run.id + "\n")
+        return run

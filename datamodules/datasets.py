@@ -1,0 +1,228 @@
+"""PyTorch datasets over local latent shards, and the loader that runs them (source: own; design decisions 5, 6)."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, get_worker_info
+
+from common.errors import UserError
+
+from .items import Batch, Entry, Rules, make_batch, parse_latent
+from .manifest import Manifest
+from .shard_index import LATENT, METADATA, ShardIndex, ShardReader
+from .stream import SampleOrder, check_batch_size, evaluation_positions, micro_batch_positions
+
+
+class LatentShardsDataset(Dataset):
+    """Samples of one split of a local shard folder in sorted key order, as they are stored.
+
+    Args:
+        shards: the folder; split: name of the split; cache: keep the offset index beside the shards.
+
+    Raises:
+        UserError: no manifest, no such split, or a broken shard.
+    """
+
+    def __init__(self, shards: str | Path, split: str, cache: bool = True) -> None:
+        self.manifest = Manifest.read(shards)
+        self.index = ShardIndex(shards, self.manifest, split, cache)
+        self.reader = ShardReader(self.index)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def keys(self) -> list[str]:
+        return self.index.keys
+
+    def __getitem__(self, sample: int) -> dict[str, Any]:
+        """{"key", "latent": float16 (2C, h, w) or (C, h, w) before scaling, **metadata of ``KEY.json``}."""
+        return {"key": self.keys[sample], "latent": self.latent(sample), **self.metadata(sample)}
+
+    def entry(self, sample: int, epoch: int | None, weight: float = 1.0) -> Entry:
+        """The raw bytes of one sample, with what its draws are addressed by."""
+        latent, metadata = self.reader.read(sample, LATENT), self.reader.read(sample, METADATA)
+        return Entry(self.keys[sample], epoch, latent, metadata, self._where(sample), weight)
+
+    def latent(self, sample: int) -> NDArray[np.float16]:
+        """Stored moments (2C, h, w) or mean (C, h, w), before scaling."""
+        try:
+            return parse_latent(self.reader.read(sample, LATENT), self.manifest.stored_shape)
+        except (ValueError, EOFError) as error:
+            raise self._damaged(sample, error) from None
+
+    def metadata(self, sample: int) -> dict[str, Any]:
+        """``KEY.json``: impression, captions, labels, phrases, boxes, ..."""
+        try:
+            return json.loads(self.reader.read(sample, METADATA))
+        except ValueError as error:
+            raise self._damaged(sample, error) from None
+
+    def image(self, sample: int) -> NDArray[np.uint8]:
+        """The stored crop: uint8 (H, W) or (H, W, 3); grounding and fidelity splits only."""
+        return np.asarray(self._open(sample, "png"))
+
+    def masks(self, sample: int) -> dict[str, NDArray[np.bool_]]:
+        """Exact masks: name -> bool (H, W); empty where none are known."""
+        names: dict[str, str] = self.metadata(sample)["mask_names"]
+        return {name: np.asarray(self._open(sample, f"mask.{slug}.png")) > 0 for slug, name in names.items()}
+
+    def _open(self, sample: int, suffix: str) -> Image.Image:
+        try:
+            image = Image.open(io.BytesIO(self.reader.read(sample, suffix)))
+            image.load()
+        except OSError as error:
+            raise self._damaged(sample, error) from None
+        return image
+
+    def _where(self, sample: int) -> str:
+        return str(self.index.paths[self.index.shard[sample]])
+
+    def _damaged(self, sample: int, error: Exception) -> UserError:
+        return UserError(
+            f"{self._where(sample)} holds a damaged sample {self.keys[sample]!r} ({error}): "
+            "run prepare again for that shard"
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A :class:`UserError` on its way from a worker; torch would bury its sentence in a traceback."""
+
+    text: str
+
+
+class PositionedDataset(IterableDataset):
+    """An endless dataset that begins where ``position()`` says at the moment an iteration begins.
+
+    The position is asked for in the main process and handed to workers through shared memory, because
+    persistent workers keep the copy of the dataset they were born with.
+    """
+
+    def __init__(self, position: Callable[[], int]) -> None:
+        self.position: Callable[[], int] | None = position
+        self._start = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    def refresh(self) -> None:
+        """Ask for the position; main process only."""
+        if self.position is not None:
+            self._start[0] = self.position()
+
+    def __iter__(self) -> Iterator[Batch | Failure]:
+        worker = get_worker_info()
+        if worker is None:
+            self.refresh()
+            return self.batches(int(self._start), 0, 1)
+        return _caught(self.batches(int(self._start), worker.id, worker.num_workers))
+
+    def batches(self, start: int, worker: int, workers: int) -> Iterator[Batch]:
+        """Micro-batches of one worker from ``start`` images consumed on, without end."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"position": None}  # it belongs to the trainer, which stays at home
+
+
+def _caught(batches: Iterator[Batch]) -> Iterator[Batch | Failure]:
+    try:
+        yield from batches
+    except UserError as error:
+        yield Failure(str(error))
+
+
+class TrainStream(PositionedDataset):
+    """This rank's micro-batches of the endless stream; worker w of W makes numbers w, w + W, w + 2W, ...
+
+    Args:
+        dataset: the training split.
+        rules: how items are made, seed included.
+        batch_size: samples of one optimiser step over all ranks and accumulated micro-batches.
+        position: gives the images consumed so far.
+    """
+
+    def __init__(
+        self,
+        dataset: LatentShardsDataset,
+        rules: Rules,
+        batch_size: int,
+        position: Callable[[], int],
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        super().__init__(position)
+        check_batch_size(batch_size, world, accumulate)
+        self.dataset, self.rules, self.batch_size = dataset, rules, batch_size
+        self.rank, self.world, self.accumulate = rank, world, accumulate
+        self.order = SampleOrder(len(dataset), rules.seed)
+
+    def batches(self, start: int, worker: int, workers: int) -> Iterator[Batch]:
+        for number in count(worker, workers):
+            step, part = divmod(number, self.accumulate)
+            positions = micro_batch_positions(
+                step, part, self.rank, self.world, self.accumulate, self.batch_size, start
+            )
+            places = (self.order.position_to_sample(position) for position in positions)
+            yield make_batch([self.dataset.entry(sample, epoch) for epoch, sample in places], self.rules)
+
+
+class EvaluationBatches(Dataset):
+    """Batch i of this rank's share of a split, in sorted key order; padding has weight 0.
+
+    Args:
+        batch_size: samples per batch and rank; only the last batch may be smaller, on all ranks alike.
+    """
+
+    def __init__(
+        self, dataset: LatentShardsDataset, rules: Rules, batch_size: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.dataset, self.rules, self.batch_size = dataset, rules, batch_size
+        self.places = evaluation_positions(len(dataset), rank, world)
+
+    def __len__(self) -> int:
+        return -(-len(self.places) // self.batch_size)
+
+    def __getitem__(self, number: int) -> Batch | Failure:
+        places = self.places[number * self.batch_size : (number + 1) * self.batch_size]
+        try:
+            return make_batch([self.dataset.entry(sample, None, weight) for sample, weight in places], self.rules)
+        except UserError as error:
+            if get_worker_info() is None:
+                raise
+            return Failure(str(error))
+
+    def sampler(self) -> DistributedSampler:
+        """Batches in order. Its type tells Lightning that ranks are already taken care of."""
+        return DistributedSampler(self, num_replicas=1, rank=0, shuffle=False)
+
+
+class ShardLoader(DataLoader):
+    """A DataLoader of ready batches (``batch_size=None``): fixes the start, raises workers' errors as they were."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        if isinstance(self.dataset, PositionedDataset):
+            self.dataset.refresh()
+        return _raised(super().__iter__())
+
+    # Lightning takes a loader with this pair for resumable. It is: the data module keeps the position.
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def _raised(batches: Iterator[Any]) -> Iterator[Batch]:
+    for batch in batches:
+        if isinstance(batch, Failure):
+            raise UserError(batch.text)
+        yield batch

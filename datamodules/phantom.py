@@ -1,0 +1,67 @@
+"""The embedded cohort as data modules: made on first use, so that the quickstart needs nothing but the clone.
+
+This module and phantom_images are the only data modules that reach into ``preparation``: Lightning's ``prepare_data`` is where a data set is
+made, once per node, before processes read it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from datamodules.latent_shards import LatentShardsDataModule
+from datamodules.manifest import MANIFEST_NAME, Manifest
+from preparation.phantom import PhantomCohort, PhantomOptions
+from preparation.prepare_phantom import DEFAULT_VAE, prepare_phantom
+
+
+def phantom_folder(options: PhantomOptions, vae: str) -> str:
+    """A folder of its own for each cohort, so that changed options never meet old shards."""
+    text = json.dumps([asdict(options), vae], sort_keys=True)
+    return f"data/phantom-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+class PhantomLatentsDataModule(LatentShardsDataModule):
+    """Latent shards of phantoms, rendered and encoded when they are not there yet.
+
+    Args:
+        phantom: the generator's options.
+        vae: the autoencoder to encode with.
+        shards: folder of the shards; null means ``data/phantom-<digest of the options>``.
+        processes: processes that render and encode; null means one a core.
+    """
+
+    def __init__(
+        self,
+        phantom: PhantomOptions = PhantomOptions(),  # noqa: B008 (frozen dataclass)
+        vae: str = DEFAULT_VAE,
+        shards: str | None = None,
+        processes: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        folder = shards or phantom_folder(phantom, vae)
+        super().__init__(folder, **kwargs)
+        self.phantom, self.vae, self.folder, self.processes = phantom, vae, folder, processes
+
+    @classmethod
+    def preflight(cls, **init_args: Any) -> list[str]:
+        """Nothing can be missing but the autoencoder, and the model's own preflight names that."""
+        return []
+
+    @classmethod
+    def read_manifest(cls, **init_args: Any) -> Manifest | None:
+        """The manifest of shards that are there already; None before the first use."""
+        folder = init_args.get("shards")
+        return Manifest.read(folder) if folder and (Path(folder) / MANIFEST_NAME).is_file() else None
+
+    def prepare_data(self) -> None:
+        """Make the shards unless they are there whole."""
+        if not (Path(self.folder) / MANIFEST_NAME).is_file():
+            command = "made on first use by PhantomLatentsDataModule"
+            prepare_phantom(self.phantom, self.folder, self.vae, command=command, processes=self.processes)
+        elif Manifest.read(self.folder).options != json.loads(json.dumps(asdict(self.phantom))):
+            raise UserError(
+                f"{self.folder} holds phantoms of other options than --data.phantom says: choose another folder."
+            )

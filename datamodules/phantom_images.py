@@ -1,0 +1,81 @@
+"""Phantoms as images, for the small components that are trained on pixels (autoencoder, domain classifier)."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from common.draws import generator
+from preparation.phantom import PhantomCohort, PhantomOptions
+
+
+class PhantomImages(Dataset[dict[str, Any]]):
+    """Rendered phantoms of one split: {"image": float32 (3, H, W) in [-1, 1], "key": str}."""
+
+    def __init__(self, cohort: PhantomCohort, indices: list[int]) -> None:
+        self.cohort, self.indices = cohort, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        sample = self.cohort[self.indices[item]]
+        image = torch.from_numpy(sample.image).float() / 127.5 - 1.0  # (H, W)
+        return {"image": image.expand(3, -1, -1), "key": sample.key, "labels": sample.labels}
+
+
+class PhantomImagesDataModule(L.LightningDataModule):
+    """Phantoms as images, rendered in the workers, for the small autoencoder and the domain classifier.
+
+    Args:
+        phantom: the generator's options.
+        batch_size: images a step and process.
+        num_workers: rendering processes.
+        val_images: images of the validation split that are used.
+    """
+
+    def __init__(
+        self,
+        phantom: PhantomOptions = PhantomOptions(),  # noqa: B008 (frozen dataclass)
+        batch_size: int = 16,
+        num_workers: int = 1,
+        val_images: int = 128,
+    ) -> None:
+        super().__init__()
+        self.cohort = PhantomCohort(phantom)
+        self.batch_size, self.num_workers, self.val_images, self.seed = (
+            batch_size,
+            num_workers,
+            val_images,
+            phantom.seed,
+        )
+
+    def _split(self, name: str) -> list[int]:
+        return [index for index in range(len(self.cohort)) if self.cohort.split_of(index) == name]
+
+    def _loader(self, indices: list[int]) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            PhantomImages(self.cohort, indices),
+            self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=collate_images,
+        )
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        indices = self._split("train")
+        order = generator(self.seed, "images", 0).permutation(len(indices))
+        return self._loader([indices[i] for i in order])
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self._loader(self._split("val")[: self.val_images])
+
+
+def collate_images(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """{"image": (B, 3, H, W), "key": list, "labels": list of lists}."""
+    return {
+        "image": torch.stack([sample["image"] for sample in samples]),
+        "key": [sample["key"] for sample in samples],
+        "labels": [sample["labels"] for sample in samples],
+    }

@@ -1,0 +1,89 @@
+"""The endless training stream as arithmetic: which sample stands at which position (source: own; design decision 6).
+
+Epoch e is a permutation of the n samples that depends on (seed, e) alone; the stream is epoch 0, epoch 1, ... end to
+end. Optimiser step s, counted from ``start`` images consumed, takes positions ``start + sB`` to ``start + (s+1)B - 1``.
+Neither ranks, workers, gradient accumulation nor batch size appear in the stream: they only cut it.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.draws import generator
+from common.errors import UserError
+
+
+def epoch_permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of ``n`` samples in one epoch: (n,) int64, a function of its arguments alone."""
+    return generator(seed, "order", epoch).permutation(n)
+
+
+class SampleOrder:
+    """Positions of the stream of ``n`` samples under ``seed``; keeps the two permutations a batch can straddle."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        if n < 1:
+            raise UserError("there are no samples to order: the split is empty")
+        self.n, self.seed = n, seed
+        # On the instance, so that it is pickled (to workers) without the cached arrays.
+        self._permutation = lru_cache(maxsize=2)(self._make)
+
+    def _make(self, epoch: int) -> NDArray[np.int64]:
+        return epoch_permutation(self.n, self.seed, epoch)
+
+    def position_to_sample(self, position: int) -> tuple[int, int]:
+        """(epoch, sample index) at a stream position (images since the beginning of the run)."""
+        epoch, place = divmod(position, self.n)
+        return epoch, int(self._permutation(epoch)[place])
+
+    def __reduce__(self) -> tuple[type["SampleOrder"], tuple[int, int]]:
+        return SampleOrder, (self.n, self.seed)
+
+
+def check_batch_size(batch_size: int, world: int, accumulate: int) -> int:
+    """Samples of one micro-batch on one rank.
+
+    Args:
+        batch_size: samples of one optimiser step over all ranks and accumulated micro-batches.
+
+    Raises:
+        UserError: it cannot be cut into ``world * accumulate`` equal parts.
+    """
+    parts = world * accumulate
+    if batch_size < 1 or batch_size % parts:
+        lower = batch_size // parts * parts
+        better = f"{lower} or {lower + parts}" if lower > 0 else f"{parts}"
+        raise UserError(
+            f"batch_size {batch_size} (all samples of one optimiser step) cannot be shared by {world} ranks x "
+            f"{accumulate} accumulated micro-batches = {parts} equal parts: use {better}"
+        )
+    return batch_size // parts
+
+
+def micro_batch_positions(
+    step: int, accumulate_index: int, rank: int, world: int, accumulate: int, batch_size: int, start: int = 0
+) -> range:
+    """Positions one rank takes in one micro-batch: a contiguous slice of its optimiser step.
+
+    Micro-batches follow one another and ranks lie side by side inside each, so reading all ranks in turn,
+    micro-batch by micro-batch, reads the stream in order.
+
+    Args:
+        step: optimiser steps since ``start``.
+        accumulate_index: 0 to accumulate - 1.
+        start: images consumed before step 0 (any integer, need not be a multiple of the batch size).
+    """
+    size = check_batch_size(batch_size, world, accumulate)
+    first = start + step * batch_size + (accumulate_index * world + rank) * size
+    return range(first, first + size)
+
+
+def evaluation_positions(n: int, rank: int, world: int) -> list[tuple[int, float]]:
+    """(sample index, weight) of one rank in an evaluation of ``n`` samples: r, r + world, r + 2 world, ...
+
+    Every rank gets ceil(n / world) entries; where that overshoots, the last sample is repeated with weight 0,
+    so collective calls match and weighted sums over all ranks count every sample once.
+    """
+    places = range(rank, -(-n // world) * world, world)
+    return [(min(place, n - 1), 1.0 if place < n else 0.0) for place in places]

@@ -1,0 +1,6 @@
+"""Lightning modules."""
+
+from lightning_modules.autoencoder import AutoencoderModule
+from lightning_modules.latent_diffusion import LatentDiffusionModule
+
+__all__ = ["AutoencoderModule", "LatentDiffusionModule"]

@@ -1,0 +1,44 @@
+"""What can be known to be wrong before weights are read or processes start."""
+
+from typing import Any
+
+from common.errors import UserError
+from models.sources import Part, missing_part, part_config
+
+PARTS: tuple[Part, ...] = ("unet", "text_encoder", "vae")
+
+
+def missing_weights(init_args: dict[str, Any]) -> list[str]:
+    """One sentence for each part of the model whose files are not there; parts of one folder share a sentence."""
+    problems: dict[str, str] = {}
+    for part in PARTS:
+        source = init_args.get(part)
+        problem = missing_part(source, part) if source is not None else None
+        if problem:
+            where = source if isinstance(source, str) else part
+            # One `hf download` brings all three parts: do not say it three times.
+            problems.setdefault(where, problem)
+    return list(problems.values())
+
+
+def check_manifest(manifest: Any, init_args: dict[str, Any]) -> list[str]:
+    """Sentences that say where the shards and the model disagree (empty when they fit).
+
+    Args:
+        manifest: of the shards, ``datamodules.Manifest``.
+        init_args: the model's ``unet`` and ``vae`` sources are read; the VAE's weights are hashed.
+    """
+    from models.backbones import vae_identity
+
+    unet = part_config(init_args["unet"], "unet")
+    size, channels = unet.get("sample_size"), unet.get("in_channels", 4)
+    height, width = (size, size) if isinstance(size, int) else (size or (None, None))
+    problems = []
+    try:
+        if height is not None and width is not None:
+            manifest.check(latent_shape=(channels, height, width))
+        if init_args.get("vae") is not None:
+            manifest.check(vae_sha256=vae_identity(init_args["vae"])["sha256"])
+    except UserError as error:
+        problems.append(str(error))
+    return problems

@@ -1,0 +1,133 @@
+"""From a scene to pixels, masks and boxes. Source: own."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects, gaussian_filter, label as connected
+
+from common.draws import generator
+from preparation.phantom.confounders import overlay
+from preparation.phantom.chest import Chest
+from preparation.phantom.fields import Field, blur_wide
+from preparation.phantom.lesions import EFFECTS, Effect
+from preparation.phantom.scene import Exposure, Scene
+from preparation.sample import Box
+
+LUNG_AIR = 0.40  # density that a full lung of air takes away
+
+
+@dataclass
+class Rendering:
+    """One rendered scene.
+
+    Attributes:
+        image: uint8 (H, W).
+        masks: label or confounder -> bool (H, W), exact.
+        boxes: tight boxes, one per connected site of a finding, in pixels.
+    """
+
+    image: NDArray[np.uint8]
+    masks: dict[str, NDArray[np.bool_]]
+    boxes: list[Box]
+
+
+def render(scene: Scene, resolution: int) -> Rendering:
+    """Render ``scene`` at ``resolution`` x ``resolution`` pixels."""
+    enlarged = scene.finding("Cardiomegaly")
+    anatomy = scene.anatomy.enlarged(enlarged.ratio) if enlarged else scene.anatomy
+    chest = Chest(anatomy, resolution, scene.address)
+    masks: dict[str, NDArray[np.bool_]] = {}
+    boxes: list[Box] = []
+    effects: list[Effect] = []
+    for finding in scene.findings:
+        if finding.label == "Cardiomegaly":
+            parts = [chest.heart > 0.5]
+        else:
+            mine = [EFFECTS[finding.label](chest, site, finding) for site in finding.sites]
+            effects += mine
+            parts = [effect.mask for effect in mine]
+        masks[finding.label] = np.logical_or.reduce(parts)
+        boxes += [box for part in parts if (box := tight_box(finding.label, part)) is not None]
+    density = compose(chest, effects)
+    overlays = [overlay(name, scene.anatomy, scene.address, resolution) for name in scene.confounders]
+    for one in overlays:
+        masks[one.name] = one.mask
+        one.add_density(density)
+    patient = Chest(scene.anatomy, resolution, scene.address) if enlarged else chest
+    grey = expose(density, compose(patient, [], vessels=False), scene.exposure, scene.address)
+    for one in overlays:
+        one.paint(grey)
+    return Rendering(np.rint(grey * 255).astype(np.uint8), masks, boxes)
+
+
+def compose(chest: Chest, effects: list[Effect], vessels: bool = True) -> Field:
+    """Display density (H, W) of the chest with these findings; vessels and texture can be left out."""
+    one = np.float32(1)
+    keep = np.ones_like(chest.x)
+    free = np.zeros_like(chest.x)
+    line = np.zeros_like(chest.x)
+    congestion = np.zeros_like(chest.x)
+    for effect in effects:
+        if effect.fill is not None:
+            keep *= one - effect.fill
+        if effect.lucent is not None:
+            free = np.maximum(free, effect.lucent)
+        if effect.line is not None:
+            line = np.maximum(line, effect.line)
+        if effect.congestion is not None:
+            congestion = np.maximum(congestion, effect.congestion)
+    density = chest.body + chest.centre + chest.bones
+    density += np.float32(0.10) * chest.heart + np.float32(0.06) * chest.mediastinum * (one - chest.heart)
+    density -= np.float32(LUNG_AIR) * chest.air * keep * (one + np.float32(0.55) * free)
+    density += np.float32(0.13) * line
+    if vessels:
+        marks = chest.vessels * chest.air * (one - free) * keep
+        density += marks * (np.float32(0.15) + np.float32(0.12) * congestion)
+        density += np.float32(0.016) * chest.texture * (density > 0.05)
+    return density
+
+
+def expose(density: Field, healthy: Field, exposure: Exposure, address: tuple[object, ...]) -> Field:
+    """Grey values 0..1 of a density: scatter veil, detector blur, quantum noise, film curve, collimation.
+
+    The veil is that of the chest without its findings (``healthy``): what a finding itself adds to it is below the
+    noise, and so the finding changes pixels where it lies and nowhere else.
+    """
+    resolution = density.shape[0]
+    share = np.float32(exposure.scatter)
+    density = (1 - share) * density + share * blur_wide(healthy, 0.12)
+    density = gaussian_filter(density, exposure.blur * resolution, truncate=2.5)
+    curve = film(density, exposure)
+    noise = generator(*address, "noise").standard_normal(density.shape, dtype=np.float32)
+    # fewer quanta arrive behind dense tissue, so bright areas are noisier
+    curve += noise * np.float32(exposure.noise) * (0.5 + curve)
+    left, right, top, bottom = (round(width * resolution) for width in exposure.frame)
+    curve[:top] = curve[resolution - bottom :] = 0.0
+    curve[:, :left] = curve[:, resolution - right :] = 0.0
+    return np.clip(curve, 0.0, 1.0)
+
+
+def film(density: Field, exposure: Exposure) -> Field:
+    """Characteristic curve: a logistic function of density, stretched to 0.02..0.97, then gamma."""
+    k, level = exposure.contrast, exposure.level
+
+    def logistic(value: Field | float) -> Field:
+        return 1 / (1 + np.exp(np.float32(-k) * (np.asarray(value, np.float32) - np.float32(level))))
+
+    low, high = logistic(-0.02), logistic(0.98)
+    stretched = np.float32(0.02) + np.float32(0.95) * (logistic(density) - low) / (high - low)
+    return np.clip(stretched, 0.0, 1.0) ** np.float32(exposure.gamma)
+
+
+def tight_box(label: str, mask: NDArray[np.bool_]) -> Box | None:
+    """Smallest box around ``mask`` without its specks (parts under a tenth of the largest); None for an empty mask."""
+    parts, count = connected(mask)
+    if not count:
+        return None
+    if count > 1:
+        sizes = np.bincount(parts.ravel())
+        sizes[0] = 0
+        mask = (sizes > 0.1 * sizes.max())[parts]
+    rows, columns = find_objects(mask.astype(np.uint8))[0]
+    return Box(label, columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)

@@ -1,0 +1,79 @@
+"""Small made-up samples and shard folders for tests: real tars, invented moments."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.draws import generator
+from datamodules.manifest import Manifest
+from preparation.sample import NO_FINDING, Box, CohortSample, Phrase
+from preparation.shards import ShardWriter
+
+CHANNELS, SIDE, PIXELS = 4, 4, 32
+SHAPE = (CHANNELS, SIDE, SIDE)
+Pair = tuple[CohortSample, NDArray[np.float32]]
+
+
+def make_pair(split: str, number: int, latent: str = "moments") -> Pair:
+    """Sample ``number`` of a split; every third is healthy, every second of the rest has two labels."""
+    key = f"{split[0]}{number:04d}"
+    draw = generator("test sample", key)
+    labels = [NO_FINDING] if number % 3 == 0 else ["Edema", "Pleural Effusion"][: 1 + number % 2]
+    box = Box("Edema", 3.0, 4.0, 10.0, 8.0)
+    mask = np.zeros((PIXELS, PIXELS), bool)
+    mask[4:12, 3:13] = True
+    sample = CohortSample(
+        key=key,
+        image=draw.integers(0, 256, (PIXELS, PIXELS), dtype=np.uint8),
+        impression=f"Bild {number}: kein Befund, naïve Ärzte",  # not ASCII on purpose
+        labels=labels,
+        split=split,
+        patient_id=f"p{number // 2}",
+        view="PA",
+        captions=[f"{key} a", f"{key} b", f"{key} c"] if number % 4 == 1 else [],
+        phrases=[Phrase("edema", "Edema", (box,))],
+        boxes=[box],
+        masks={"Pleural Effusion": mask, "tube": ~mask},
+        attributes={"side": "left", "severity": np.float32(0.5)},
+        source=f"files/{key}",
+    )
+    channels = 2 * CHANNELS if latent == "moments" else CHANNELS
+    return sample, draw.standard_normal((channels, SIDE, SIDE)).astype(np.float32)
+
+
+def make_pairs(split: str, n: int, latent: str = "moments") -> list[Pair]:
+    return [make_pair(split, number, latent) for number in range(n)]
+
+
+def make_header(**changes: Any) -> Manifest:
+    values: dict[str, Any] = {
+        "cohort": "made-up",
+        "command": "lightning prepare made-up",
+        "options": {"seed": 0, "sizes": [1, 2]},
+        "vae": {
+            "class": "AutoencoderKL",
+            "sha256": "ab" * 32,
+            "source": "nowhere",
+            "scaling_factor": 0.5,
+            "latent_channels": CHANNELS,
+            "downsample": 8,
+        },
+        "latent": "moments",
+        "latent_shape": SHAPE,
+        "resolution": PIXELS,
+        "resize": "none",
+    }
+    return Manifest(**(values | changes))
+
+
+def write_folder(
+    out: Path, sizes: dict[str, int], samples_per_shard: int = 5, header: Manifest | None = None
+) -> Manifest:
+    """A finished shard folder with ``sizes[split]`` samples of each split."""
+    header = header or make_header()
+    writer = ShardWriter(out, header, samples_per_shard)
+    for split, size in sizes.items():
+        writer.write(split, make_pairs(split, size, header.latent))
+    return writer.finish()
