@@ -1,6 +1,7 @@
 """Where numbers go: W&B, offline unless the user is logged in, and ``metrics.jsonl`` in the run folder."""
 
 import json
+import logging
 import math
 import os
 import time
@@ -119,6 +120,7 @@ class RunWandbLogger(WandbLogger):
         folder = Path(run_dir)
         id_file = folder / "wandb_id.txt"
         run_id = id_file.read_text().strip() if id_file.is_file() else None
+        logging.getLogger("wandb").setLevel(logging.ERROR)
         super().__init__(
             name=f"{name}/{folder.name}",
             save_dir=str(folder),
@@ -128,8 +130,9 @@ class RunWandbLogger(WandbLogger):
             resume="allow" if run_id else None,
             # Said outright: an explicit Settings() would otherwise bring its own default, online.
             mode="offline" if offline else "online",
-            settings=wandb.Settings(silent=True, console="off"),
+            settings=wandb.Settings(silent=True, console="off", disable_git=True),
         )
+        self._wandb_init.pop("anonymous", None)  # Lightning still passes it, W&B warns that it means nothing
         self._id_file = id_file
 
     @property

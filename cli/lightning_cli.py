@@ -1,19 +1,22 @@
 """LightningCLI with the suite's run folders, defaults and checks."""
 
+import logging
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks.checkpoint import RunCheckpoint
+from callbacks.image_writer import ImageWriter
 from callbacks.progress import ImagesProgressBar
 from callbacks.tracking import JsonlLogger, default_loggers
 from cli.arguments import RUN_DIR_VARIABLE
@@ -24,6 +27,16 @@ from common.files import atomic_open
 
 # `${data.init_args.batch_size}` in a file then means the same place under every verb, and follows overrides.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+
+#: What Lightning and W&B say at every start although nothing is wrong.
+EXPECTED_WARNINGS = (
+    r".*LeafSpec.* is deprecated.*",
+    r"Found \d+ module\(s\) in eval mode at the start of training.*",  # the frozen text tower
+    r".*does not have many workers which may be a bottleneck.*",
+    r"You have overridden `on_before_batch_transfer`.*",
+    r"The dirpath has changed from .*",  # a checkpoint of another run
+    r"Checkpoint directory .* exists and is not empty.*",  # a run that goes on in its own folder
+)
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,  # the stream shards itself
@@ -77,6 +90,8 @@ class SuiteCLI(LightningCLI):
             callbacks.append(ImagesProgressBar())
         if trainer.get("enable_checkpointing") is not False and self.subcommand == "fit" and not has(ModelCheckpoint):
             callbacks.append(RunCheckpoint())
+        if self.subcommand == "predict" and not has(BasePredictionWriter):
+            callbacks.append(ImageWriter())
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.run_dir / "checkpoints")
@@ -141,6 +156,9 @@ def run(verb: str, arguments: list[str]) -> int:
         UserError: preflight found something missing.
     """
     inherited = os.environ.get(RUN_DIR_VARIABLE)
+    for pattern in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", pattern)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
     sys.argv = ["lightning", verb, *arguments]  # what DDP's child processes are started with
     try:
         cli = SuiteCLI(
@@ -159,9 +177,24 @@ def run(verb: str, arguments: list[str]) -> int:
         )
         _closing_line(cli)
         return 0
+    except ValueError as error:
+        raise (user_error_within(error) or error) from error
     finally:
+        if "wandb" in sys.modules:  # so that a second run in this process gets a W&B run of its own
+            sys.modules["wandb"].finish()
         if inherited is None:
             os.environ.pop(RUN_DIR_VARIABLE, None)
+
+
+def user_error_within(error: BaseException) -> UserError | None:
+    """The UserError that jsonargparse wrapped while it built a class, if there is one."""
+    seen: list[BaseException | None] = [error]
+    while seen:
+        inner = seen.pop()
+        if isinstance(inner, UserError):
+            return inner
+        seen += [inner.__cause__, inner.__context__] if inner is not None else []
+    return None
 
 
 @rank_zero_only

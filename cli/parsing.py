@@ -1,5 +1,6 @@
 """Argument parsers whose errors are one sentence."""
 
+import re
 import sys
 from typing import Any
 
@@ -10,8 +11,15 @@ def one_sentence(parser: Any, message: str, error: Exception | None) -> None:
     """Print ``message`` on one line of stderr, with where to look, and exit with 2."""
     owner = getattr(error, "subcommand_parser", None) or parser
     prog = owner.prog.replace(" [options]", "")
-    print(f"error: {' '.join(str(message).split())} (`{prog} --help` lists what is accepted)", file=sys.stderr)
+    print(f"error: {brief(str(message))} (`{prog} --help` lists what is accepted)", file=sys.stderr)
     parser.exit(2)
+
+
+def brief(message: str) -> str:
+    """jsonargparse's complaint on one line: of a Union, what was wrong with the type that was meant, not with null."""
+    text = " ".join(message.split())
+    inner = re.search(r"Does not validate against any of the Union subtypes.*?Errors: - (.*?) - Expected a <class 'NoneType'>", text)
+    return text[: inner.start()] + inner.group(1) if inner else text
 
 
 class SentenceParser(ArgumentParser):

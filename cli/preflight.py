@@ -1,6 +1,7 @@
 """Everything that can be known to be wrong from the configuration, before weights are read or processes start."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
@@ -13,7 +14,7 @@ def problems_before_start(verb: str, section: Any) -> list[str]:
         verb: fit, validate, test or predict.
         section: the parsed configuration of the verb (jsonargparse Namespace with trainer, model, data).
     """
-    problems = trainer_problems(verb, section.trainer)
+    problems = trainer_problems(verb, section.trainer) + checkpoint_problems(section.get("ckpt_path"))
     model, model_args = _class_and_arguments(section.get("model"))
     data, data_args = _class_and_arguments(section.get("data"))
     for owner, arguments in ((model, model_args), (data, data_args)):
@@ -44,6 +45,13 @@ def trainer_problems(verb: str, trainer: Any) -> list[str]:
                 f"--trainer.precision 32-true."
             )
     return problems
+
+
+def checkpoint_problems(path: str | None) -> list[str]:
+    """A checkpoint that is named must be there; ``best``, ``last``, ``hpc`` and ``registry`` are Lightning's own words."""
+    if path is None or path in ("best", "last", "hpc") or path.startswith("registry") or Path(path).exists():
+        return []
+    return [f"No checkpoint at {path}: give a .ckpt file, or go on with a whole run by --resume RUN."]
 
 
 def _class_and_arguments(config: Any) -> tuple[Any, dict[str, Any]]:

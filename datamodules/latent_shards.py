@@ -166,6 +166,7 @@ class LatentShardsDataModule(L.LightningDataModule):
         if self._base_step is None or step >= self._base_step:
             self._base, self._base_step = self.images_consumed, step
         self._base_batch, self._bound_to = self.batch_size, self.trainer
+        _align_accumulation(self.trainer)
 
     # Lightning's hooks -----------------------------------------------------------------------------------------------
 
@@ -261,3 +262,20 @@ class LatentShardsDataModule(L.LightningDataModule):
 
     def _accumulate(self) -> int:
         return self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+
+
+def _align_accumulation(trainer: L.Trainer) -> None:
+    """Let a resumed run begin with a whole optimiser step.
+
+    Lightning steps whenever its own count of micro-batches is a multiple of ``accumulate_grad_batches``. A checkpoint
+    made with another accumulation (fewer GPUs now), or in the middle of one, would cut every later step askew.
+    """
+    loop = getattr(trainer, "fit_loop", None)
+    if loop is None or not loop.restarting:
+        return
+    current = loop.epoch_loop.batch_progress.current
+    # A checkpoint written at the end of a batch does not count that batch yet; Lightning adds it when the loop starts.
+    at_batch_end = current.ready == current.started == current.processed == current.completed + 1
+    surplus = (current.completed + int(at_batch_end)) % trainer.accumulate_grad_batches
+    for name in ("ready", "started", "processed", "completed"):
+        setattr(current, name, getattr(current, name) - surplus)

@@ -154,20 +154,34 @@ class LatentDiffusionModule(L.LightningModule):
         """(name, parameter) of everything that trains."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW, one group for the U-Net and one for a learnable text tower, constant rate after a linear warm-up."""
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The U-Net, and a learnable text tower at its own rate."""
         h = self.hparams
-        groups = [{"params": list(self.unet.parameters()), "lr": h.learning_rate, "name": "unet"}]
+        groups = [{"name": "unet", "params": list(self.unet.parameters()), "lr": h.learning_rate}]
         if not h.freeze_text_encoder:
             rate = h.learning_rate if h.text_encoder_learning_rate is None else h.text_encoder_learning_rate
-            groups.append({"params": list(self.text_encoder.parameters()), "lr": rate, "name": "text_encoder"})
+            groups.append({"name": "text_encoder", "params": list(self.text_encoder.parameters()), "lr": rate})
+        return groups
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW, constant rates after a linear warm-up."""
+        h = self.hparams
         # A fused step unscales gradients itself, which Lightning forbids together with clipping under fp16.
         clips_under_fp16 = self.trainer.precision == "16-mixed" and self.trainer.gradient_clip_val is not None
         fused = self.device.type in ("cuda", "cpu") and not clips_under_fp16
-        optimizer = torch.optim.AdamW(groups, lr=h.learning_rate, weight_decay=h.weight_decay, fused=fused)
+        optimizer = torch.optim.AdamW(self.parameter_groups(), weight_decay=h.weight_decay, fused=fused)
         warmup = max(1, h.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """What the user says now wins over the rates and decay that a checkpoint's optimiser state brought back."""
+        schedule = self.lr_schedulers()
+        for i, ours in enumerate(self.parameter_groups()):
+            group = schedule.optimizer.param_groups[i]
+            schedule.base_lrs[i] = group["initial_lr"] = ours["lr"]
+            group["lr"] = ours["lr"] * schedule.lr_lambdas[i](schedule.last_epoch)
+            group["weight_decay"] = self.hparams.weight_decay
 
     # ---- the step -----------------------------------------------------------------------------------------------
 
@@ -181,7 +195,7 @@ class LatentDiffusionModule(L.LightningModule):
             return self.text_encoder(tokens)
 
     def tokenize(self, captions: list[str]) -> Tensor:
-        """(B, 77) token ids on the module's device; captions that are too long are cut, counted and warned of."""
+        """(B, 77) token ids on the host; captions that are too long are cut, counted and warned of."""
         tokens, truncated = tokenize(captions)
         before, self.captions_truncated = self.captions_truncated, self.captions_truncated + truncated
         self.captions_seen += len(captions)
@@ -192,7 +206,7 @@ class LatentDiffusionModule(L.LightningModule):
                 f"their ends are cut off and cannot be learned.",
                 category=UserWarning,
             )
-        return tokens.to(self.device, non_blocking=True)
+        return tokens
 
     def kept_captions(self, batch: dict[str, Any]) -> tuple[list[str], list[bool]]:
         """Captions after dropout by label, and which were dropped (a function of each sample's own draw)."""
@@ -204,15 +218,25 @@ class LatentDiffusionModule(L.LightningModule):
         ]
         return ["" if gone else text for gone, text in zip(dropped, batch["caption"], strict=True)], dropped
 
-    def denoising_loss(self, batch: dict[str, Any], captions: list[str]) -> Tensor:
-        """Weighted squared error of each sample, averaged over C, h, w: (B,)."""
-        latents, noise = batch["latents"], batch["noise"]  # (B, C, h, w)
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Everything that needs Python, while the batch is still on the host: no step waits for the device."""
+        return self.with_tokens(batch, training=self.trainer.training)
+
+    def with_tokens(self, batch: dict[str, Any], training: bool) -> dict[str, Any]:
+        """Add ``tokens`` (B, 77) and ``timesteps`` (B,); captions are dropped in training only."""
+        captions = self.kept_captions(batch)[0] if training else batch["caption"]
         timesteps = timesteps_from_uniform(batch["timestep_uniform"], self.schedule["num_train_timesteps"])
+        kept = {key: value for key, value in batch.items() if key not in ("timestep_uniform", "dropout_uniform")}
+        return {**kept, "tokens": self.tokenize(captions), "timesteps": timesteps}
+
+    def denoising_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Weighted squared error of each sample of a batch with tokens, averaged over C, h, w: (B,)."""
+        latents, noise, timesteps = batch["latents"], batch["noise"], batch["timesteps"]  # (B, C, h, w), (B,)
         signal = self.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
         sigma = (1.0 - self.alphas_cumprod[timesteps]).sqrt().view(-1, 1, 1, 1)
         noisy = signal * latents + sigma * noise
         target = noise if self.hparams.prediction_type == "epsilon" else signal * noise - sigma * latents
-        prediction = self(noisy, timesteps, self.tokenize(captions))
+        prediction = self(noisy, timesteps, batch["tokens"])
         error = F.mse_loss(prediction.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))  # (B,)
         weights = loss_weights(
             self.alphas_cumprod, timesteps, self.hparams.prediction_type, self.hparams.min_snr_gamma
@@ -234,10 +258,16 @@ class LatentDiffusionModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Mean denoising loss of the micro-batch."""
-        captions, _ = self.kept_captions(batch)
-        loss = self.denoising_loss(batch, captions).mean()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(captions))
+        loss = self.denoising_loss(batch).mean()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["key"]))
+        self.log_position(len(batch["key"]))
         return loss
+
+    def log_position(self, batch_size: int) -> None:
+        """``images``: what the optimiser has seen when a row is written, the x-axis of every curve."""
+        consumed = getattr(getattr(self.trainer, "datamodule", None), "images_consumed", None)
+        if consumed is not None:
+            self.log("images", float(consumed), batch_size=batch_size)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then average. Here and not in a batch-end hook: checkpoints are written before the module's hook runs."""
@@ -247,12 +277,13 @@ class LatentDiffusionModule(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Denoising loss without caption dropout; padded samples weigh nothing."""
-        self.val_loss.update(self.denoising_loss(batch, batch["caption"]), batch["weight"])
+        self.val_loss.update(self.denoising_loss(batch), batch["weight"])
         self.log("val/loss", self.val_loss, prog_bar=True, batch_size=len(batch["caption"]))
+        self.log_position(len(batch["caption"]))
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """As validation, on the test split, logged as ``test/loss``."""
-        self.val_loss.update(self.denoising_loss(batch, batch["caption"]), batch["weight"])
+        self.val_loss.update(self.denoising_loss(batch), batch["weight"])
         self.log("test/loss", self.val_loss, batch_size=len(batch["caption"]))
 
     # ---- drawing images -----------------------------------------------------------------------------------------
@@ -288,7 +319,9 @@ class LatentDiffusionModule(L.LightningModule):
         noise = initial_noise(seed, keys, self.latent_shape).to(self.device)  # (B, C, h, w)
         scheduler = build_scheduler((options or self.sampling).sampler, self.schedule)
         with torch.no_grad():
-            text, empty = self.encode_tokens(self.tokenize(list(prompts))), self.encode_tokens(self.tokenize([""]))
+            text, empty = (
+                self.encode_tokens(self.tokenize(texts).to(self.device)) for texts in (list(prompts), [""])
+            )
         latents = sample_latents(self.unet, scheduler, noise, text, empty, options or self.sampling, **kwargs)
         return decode(self.vae, latents.float(), vae_identity(self.hparams.vae)["scaling_factor"])
 

@@ -101,13 +101,13 @@ def _from_open_clip(arch: str, checkpoint: str | None = None) -> TextEncoder:
     text: dict[str, Any] = config["text_cfg"]
     if "hf_model_name" in text:
         raise UserError(f"text_encoder: {arch!r} has a Hugging Face text tower, not open_clip's own.")
+    path = Path(checkpoint).expanduser() if checkpoint is not None else None
+    if path is not None and not path.is_file():
+        raise UserError(f"text_encoder: no open_clip checkpoint at {checkpoint}: download it, or drop `checkpoint`.")
     act = "quick_gelu" if config.get("quick_gelu") else "gelu"
     layers = text["layers"] - 1  # the penultimate block is the last one that runs
     encoder = TextEncoder(text["width"], text["heads"], layers, act, text["vocab_size"])
-    if checkpoint is not None:
-        path = Path(checkpoint).expanduser()
-        if not path.is_file():
-            raise UserError(f"text_encoder: no open_clip checkpoint at {checkpoint}: download it, or drop `checkpoint`.")
+    if path is not None:
         state = {key.removeprefix("text."): value for key, value in _read_state(path).items()}
         # The vision tower, the last block and the projection stay behind.
         _load(encoder, {key: state[key] for key in encoder.state_dict() if key in state}, path)

@@ -181,7 +181,8 @@ class Anatomy:
         """Unit image coordinates of body points (..., 2)."""
         c, s = np.cos(self.rotation), np.sin(self.rotation)
         x, y = points[..., 0], points[..., 1] - self.height / 2
-        return np.stack([(c * x - s * y) * self.scale + self.centre[0], (s * x + c * y) * self.scale + self.centre[1]], -1)
+        across, down = c * x - s * y, s * x + c * y
+        return np.stack([across * self.scale + self.centre[0], down * self.scale + self.centre[1]], -1)
 
     def enlarged(self, ratio: float) -> "Anatomy":
         """The same patient with another cardiothoracic ratio."""
@@ -241,8 +242,8 @@ def sample_anatomy(rng: np.random.Generator, view: str, norms: OutlineNorms = OW
 
     right, left = lung(vector[:16]), lung(vector[16:])
     # framing varies as much as between departments: from the whole trunk to a thorax that fills or leaves the picture
-    scale = float(rng.uniform(0.27, 0.48))
-    room = np.minimum((0.5 - 0.70 * scale, 0.5 - 0.35 * scale * max(right.base, left.base)), 0.19)
+    scale = float(rng.uniform(0.26, 0.48))
+    room = np.minimum((0.5 - 0.70 * scale, 0.5 - 0.35 * scale * max(right.base, left.base)), 0.25)
     shift = rng.uniform(-room, room)
     ratio = float(rng.uniform(0.43, 0.51) if ap else rng.uniform(0.38, 0.46))
     return Anatomy(

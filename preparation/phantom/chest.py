@@ -4,6 +4,7 @@ Fields are in units of *display density*: roughly 0 for air outside the patient,
 and 1 for spine behind the heart; they add up like attenuation along the ray does in a logarithmic detector.
 """
 
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -34,8 +35,8 @@ class Chest:
         self.x, self.y = anatomy.body_grid(resolution)
         self.is_left = self.x > 0
         self.distance: Field = np.abs(self.x)
-        base = np.where(self.is_left, np.float32(anatomy.left.base), np.float32(anatomy.right.base))
-        root = np.sqrt(np.clip(self.y / base, 0, 1.02)).astype(np.float32)
+        base: Field = np.where(self.is_left, np.float32(anatomy.left.base), np.float32(anatomy.right.base))
+        root: Field = np.sqrt(np.clip(self.y / base, 0, 1.02)).astype(np.float32)
         # both lungs through one table: the left one is shifted along the axis
         axis = np.concatenate([_FINE, _FINE + 2])
         root = root + np.float32(2) * self.is_left
@@ -53,6 +54,19 @@ class Chest:
         curve = outward * outward * np.where(outward > 0, np.float32(1), np.float32(0.25))
         dome = np.where(self.is_left, np.float32(anatomy.left.dome), np.float32(anatomy.right.dome))
         self.floor: Field = base - dome * (1 - curve)
+
+    def with_heart(self, ratio: float) -> "Chest":
+        """The same patient with another cardiothoracic ratio; everything that is not heart or lung is shared."""
+        other = copy(self)
+        other.anatomy = self.anatomy.enlarged(ratio)
+        for name in ("heart", "_open", "air"):
+            other.__dict__.pop(name, None)
+        return other
+
+    @cached_property
+    def solid(self) -> Field:
+        """Density of soft tissue, column and bones: all that neither breathes nor beats."""
+        return self.body + self.centre + self.bones
 
     @cached_property
     def lungs(self) -> Field:

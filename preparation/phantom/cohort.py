@@ -1,14 +1,19 @@
 """The phantom cohort: options in, :class:`~preparation.sample.CohortSample` by index out. Source: own."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from common.draws import generator
 from preparation.phantom.grammar import Report, write
+from preparation.phantom.lexicon import CHEST, SHAPES
+from preparation.phantom.openi import swap_sides
 from preparation.phantom.options import SPLITS, PhantomOptions
 from preparation.phantom.plan import Plan, plan_for
 from preparation.phantom.render import render
-from preparation.phantom.scene import Scene, sample_scene
+from preparation.phantom.sampling import sample_scene
+from preparation.phantom.scene import Scene
+from preparation.phantom.statistics import box_norms, outline_norms
 from preparation.sample import NO_FINDING, CohortSample, Phrase
 
 
@@ -28,6 +33,9 @@ class PhantomCohort:
 
     def __init__(self, options: PhantomOptions | None = None) -> None:
         self.options = options or PhantomOptions()
+        # problems with data that is not there come up here and not in a worker's first sample
+        outline_norms(self.options.outlines)
+        box_norms(self.options.boxes)
         self.plan: Plan = plan_for(self.options)
 
     def __len__(self) -> int:
@@ -75,31 +83,51 @@ class PhantomCohort:
             phrases=phrases,
             boxes=list(boxes),
             masks=picture.masks,
-            attributes=self._attributes(scene),
+            attributes=self._attributes(index, scene),
             source=f"phantom://{self.options.seed}/{index}",
         )
 
     def scene(self, index: int) -> Scene:
-        """The scene of phantom ``index``."""
+        """The scene of phantom ``index``; every odd one mirrors the one before when ``mirrored_pairs`` is on."""
         pair, mirrored = divmod(index, 2) if self.options.mirrored_pairs else (index, 0)
+        report = self.plan.reports[index]
         scene = sample_scene(
-            (self.options.seed, "phantom", pair), self.plan.labels[index], confounders=self.plan.confounders[index]
+            (self.options.seed, "phantom", pair),
+            self.plan.labels[index],
+            dict(report.hints) if report else None,
+            self.plan.confounders[index],
+            outline_norms(self.options.outlines),
+            box_norms(self.options.boxes),
+            twins=self.options.mirrored_pairs,
         )
+        scene = replace(scene, domain=self.options.domain, shift=self.options.strength)
         return scene.mirrored() if mirrored else scene
 
     def report(self, index: int, scene: Scene | None = None) -> Report:
         """The text of phantom ``index``; a mirrored phantom has the words of its twin with the sides swapped."""
-        pair = index // 2 if self.options.mirrored_pairs else index
-        return write(scene or self.scene(index), generator(self.options.seed, "words", pair))
+        real = self.plan.reports[index]
+        pair, mirrored = divmod(index, 2) if self.options.mirrored_pairs else (index, 0)
+        if real:
+            swap = swap_sides if mirrored else str
+            return Report(swap(real.impression), tuple((label, swap(text)) for label, text in real.phrases))
+        lexicon = SHAPES if self.options.domain == "source" else CHEST
+        return write(scene or self.scene(index), generator(self.options.seed, "words", pair), lexicon)
 
-    def _attributes(self, scene: Scene) -> dict[str, Any]:
+    def _attributes(self, index: int, scene: Scene) -> dict[str, Any]:
         findings = {
             finding.label: {
                 "side": finding.side,
                 "severity": finding.severity,
-                "sites": [[site.side, site.zone] for site in finding.sites],
+                "sites": [[site.side, site.zone] if finding.zoned else [site.side] for site in finding.sites],
                 "place": finding.place or finding.zone,
             }
             for finding in scene.findings
         }
-        return {"findings": findings, "confounders": list(scene.confounders), "text": "grammar"}
+        real = self.plan.reports[index]
+        return {
+            "findings": findings,
+            "confounders": list(scene.confounders),
+            "text": f"open-i:{real.name}" if real else "grammar",
+            "domain": scene.domain,
+            "shift": scene.shift,
+        }

@@ -1,9 +1,9 @@
 """Things in the picture that are no finding but travel with one: tube, marker, pacemaker, text label, site frame.
 
-Each is drawn as a coverage (0..1, H x W); its mask is where the coverage (letters: of their plate) passes a quarter. Tubes and pacemakers are
-in the beam, so they add density and are blurred and noisy like the rest; markers, text and the site's frame are put
-on the finished picture. What they look like is drawn from the phantom's address and from nothing about findings, so
-a confounder says no more about a finding than the dial makes it say. Source: own.
+Each is drawn as a coverage (0..1, H x W); its mask is where the coverage (letters: of their plate) passes a quarter.
+Tubes and pacemakers are in the beam, so they add density and are blurred and noisy like the rest; markers, text and
+the site's frame are put on the finished picture. What they look like is drawn from the phantom's address and from
+nothing about findings, so a confounder says no more about a finding than the dial makes it say. Source: own.
 """
 
 from collections.abc import Callable

@@ -5,12 +5,14 @@ scene renders alike at every resolution. Arrays are float32 of shape (H, W) unle
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-Field = NDArray[np.float32]
+#: An image-plane field (H, W). Always float32 at run time (tested); numpy's stubs cannot follow that through operators.
+Field = NDArray[np.floating[Any]]
 
 
 @lru_cache(maxsize=8)

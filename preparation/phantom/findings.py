@@ -9,6 +9,7 @@ is typical of a class but never certain (see ``docs/phantoms.md`` for the locati
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preparation.phantom.anatomy import Anatomy, Side, sign
 
@@ -37,6 +38,26 @@ BILATERAL = {
 }
 
 
+def zone_of(v: float) -> str:
+    """Third of the lung at lung-local height ``v``."""
+    return ZONES[int(np.searchsorted(ZONE_EDGES[1:3], v))]
+
+
+@dataclass(frozen=True, eq=False)
+class BoxNorms:
+    """Places and sizes measured from real boxes (see :mod:`.statistics`).
+
+    Attributes:
+        places: (label, zone, index of the severity) -> ``(u, v, half width, half height)`` (n, 4).
+        weights: label -> weights of the zones.
+        source: where they are from.
+    """
+
+    places: dict[tuple[str, str, int], NDArray[np.float64]]
+    weights: dict[str, tuple[float, float, float]]
+    source: str
+
+
 @dataclass(frozen=True)
 class Site:
     """One place of a finding.
@@ -62,7 +83,7 @@ class Site:
     @property
     def zone(self) -> str:
         """Third of the lung, by height."""
-        return ZONES[int(np.searchsorted(ZONE_EDGES[1:3], self.v))]
+        return zone_of(self.v)
 
     def mirrored(self) -> "Site":
         return replace(self, side="left" if self.side == "right" else "right")
@@ -96,7 +117,12 @@ class Finding:
     def zone(self) -> str:
         """The zone all sites share, or "" when they do not or the class has none."""
         zones = {site.zone for site in self.sites}
-        return next(iter(zones)) if self.label in ZONE_WEIGHTS and len(zones) == 1 else ""
+        return next(iter(zones)) if self.zoned and len(zones) == 1 else ""
+
+    @property
+    def zoned(self) -> bool:
+        """Whether the class is described by zones of the lung."""
+        return self.label in ZONE_WEIGHTS
 
     def mirrored(self) -> "Finding":
         return replace(self, sites=tuple(site.mirrored() for site in self.sites))
@@ -124,7 +150,12 @@ def _zone_height(rng: np.random.Generator, zone: str) -> float:
 
 
 def sample_finding(
-    rng: np.random.Generator, label: str, anatomy: Anatomy, taken: tuple[Finding, ...] = (), hint: Hint | None = None
+    rng: np.random.Generator,
+    label: str,
+    anatomy: Anatomy,
+    taken: tuple[Finding, ...] = (),
+    hint: Hint | None = None,
+    norms: BoxNorms | None = None,
 ) -> Finding:
     """A finding of class ``label`` that avoids the places in ``taken`` as far as it can (12 tries).
 
@@ -134,10 +165,11 @@ def sample_finding(
         anatomy: the patient; gives distances between places.
         taken: findings already placed.
         hint: side, zone and severity that are already fixed, by a report for instance.
+        norms: measured places and sizes; None for the own ones.
     """
     best, best_overlap = None, np.inf
     for _ in range(12):
-        finding = _draw(rng, label, anatomy, hint or Hint())
+        finding = _draw(rng, label, hint or Hint(), norms)
         overlap = _overlap(finding, taken, anatomy)
         if overlap < best_overlap:
             best, best_overlap = finding, overlap
@@ -147,21 +179,39 @@ def sample_finding(
     return best
 
 
-def _draw(rng: np.random.Generator, label: str, anatomy: Anatomy, hint: Hint) -> Finding:
+def _draw(rng: np.random.Generator, label: str, hint: Hint, norms: BoxNorms | None) -> Finding:
     severity = hint.severity or SEVERITIES[rng.choice(3, p=(0.35, 0.38, 0.27))]
     if label == "Cardiomegaly":
         return Finding(label, severity, ratio=_size(rng, severity, 0.55, 0.76))
-    if hint.side:
-        side = hint.side
-    else:
-        side = "bilateral" if rng.uniform() < BILATERAL[label] else ("right", "left")[rng.integers(2)]
+    one_side = ("right", "left")[rng.integers(2)]
+    side = hint.side or ("bilateral" if rng.uniform() < BILATERAL[label] else one_side)
     sides: tuple[Side, ...] = ("right", "left") if side == "bilateral" else (side,)  # type: ignore[assignment]
-    zone = hint.zone or (ZONES[rng.choice(3, p=ZONE_WEIGHTS[label])] if label in ZONE_WEIGHTS else "")
+    zone = hint.zone if label in ZONE_WEIGHTS else ""
+    if label in ZONE_WEIGHTS and not zone:
+        weights = norms.weights[label] if norms and label in norms.weights else ZONE_WEIGHTS[label]
+        zone = ZONES[rng.choice(3, p=weights)]
     place = ("apical", "lateral")[rng.choice(2, p=(0.65, 0.35))] if label == "Pneumothorax" else ""
     if label == "Pneumothorax" and hint.zone:
         place = "apical" if hint.zone == "upper" else "lateral"
     sites = tuple(_site(rng, label, one, zone, severity, place) for one in sides)
+    if norms:
+        sites = tuple(_measured(rng, site, label, severity, norms) for site in sites)
     return Finding(label, severity, sites, place=place)
+
+
+def _measured(rng: np.random.Generator, site: Site, label: str, severity: str, norms: BoxNorms) -> Site:
+    """Place and size of ``site`` after a real box of the same class, zone and third of size, slightly moved."""
+    boxes = norms.places.get((label, site.zone, SEVERITIES.index(severity)))
+    if boxes is None:
+        return site
+    u, v, width, height = boxes[int(rng.integers(len(boxes)))]
+    zone = ZONES.index(site.zone)
+    v = np.clip(v + rng.normal(0, 0.02), ZONE_EDGES[zone] + ZONE_MARGIN, min(ZONE_EDGES[zone + 1] - ZONE_MARGIN, 0.93))
+    u = float(np.clip(u + rng.normal(0, 0.05), 0.1, 0.9))
+    width = float(np.clip(width, 0.08, 0.5))
+    if label == "Atelectasis":  # the box of a plate says how long it is, not how thick
+        return replace(site, u=u, v=float(v), width=float(np.clip(width * 1.3, 0.16, 0.46)))
+    return replace(site, u=u, v=float(v), width=width, height=float(np.clip(height, 0.08, 0.5)))
 
 
 def _site(rng: np.random.Generator, label: str, side: Side, zone: str, severity: str, place: str) -> Site:

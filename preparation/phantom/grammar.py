@@ -88,7 +88,7 @@ def _name_findings(
 ) -> list[tuple[str, tuple[str, ...]]]:
     """Sentences (without full stop) and the labels each names."""
     rest = [findings[k] for k in pick.rng.permutation(len(findings))]
-    sentences = []
+    sentences: list[tuple[str, tuple[str, ...]]] = []
     while rest:
         finding = rest.pop()
         if rest and pick.chance(0.22):
@@ -170,13 +170,16 @@ def _place(finding: Finding, pick: _Picker, lexicon: Lexicon) -> tuple[str, str]
         return "", ""
     if label == "Pneumothorax":
         where = finding.place if lexicon.lobes else {"apical": "upper", "lateral": "lateral"}[finding.place]
-        return (f"{side} {where}", "") if pick.chance(0.6) else (side, "") if pick.chance(0.5) else ("", f"on the {side}")
+        if pick.chance(0.6):
+            return f"{side} {where}", ""
+        return (side, "") if pick.chance(0.5) else ("", f"on the {side}")
     if label in ("Pleural Effusion", "Edema"):
         if side == "bilateral":
             more = _heavier(finding)
             if more and pick.chance(0.6):
-                return "", f"{pick(('on both sides', 'bilaterally'))}, {pick(('greater', 'worse', 'more'))} on the {more}"
-            return (pick(("bilateral", "bilateral")), "") if pick.chance(0.7) else ("", pick(("on both sides", "bilaterally")))
+                both, worse = pick(("on both sides", "bilaterally")), pick(("greater", "worse", "more"))
+                return "", f"{both}, {worse} on the {more}"
+            return ("bilateral", "") if pick.chance(0.7) else ("", pick(("on both sides", "bilaterally")))
         return (pick((side, f"{side}-sided")), "") if pick.chance(0.65) else ("", f"on the {side}")
     if side == "bilateral" and not zone:
         spots = [_region(site.side, site.zone, pick, lexicon) for site in finding.sites]
@@ -228,6 +231,9 @@ def _heavier(finding: Finding) -> str:
     return more if amount[more] > 1.25 * amount[less] else ""
 
 
+_DENIALS = ("no {}", "no {}", "there is no {}", "no {} is seen", "without {}", "negative for {}", "no {} identified")
+
+
 def _extras(scene: Scene, pick: _Picker, lexicon: Lexicon) -> list[str]:
     """Denials, normal parts and asides that are true of the scene, in random order."""
     labels = set(scene.labels)
@@ -240,8 +246,7 @@ def _extras(scene: Scene, pick: _Picker, lexicon: Lexicon) -> list[str]:
         group = [denied.pop() for _ in range(min(len(denied), int(pick.rng.integers(1, 4))))]
         things = [pick(lexicon.denials[label]) for label in group]
         listed = things[0] if len(things) == 1 else ", ".join(things[:-1]) + " or " + things[-1]
-        frames = ("no {}", "no {}", "there is no {}", "no {} is seen", "without {}", "negative for {}", "no {} identified")
-        extras.append(pick(frames).format(listed))
+        extras.append(pick(_DENIALS).format(listed))
     normal = [label for label in lexicon.clear if not labels & set(lexicon.related[label]) and pick.chance(0.25)]
     extras += [pick(lexicon.clear[label]) for label in normal]
     extras += [pick(lexicon.asides) for _ in range(int(pick.rng.choice(3, p=(0.45, 0.4, 0.15))))]

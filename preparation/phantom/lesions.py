@@ -36,7 +36,7 @@ class Effect:
     congestion: Field | None = None
 
 
-def _ellipse(chest: Chest, site: Site) -> tuple[Field, Field, Field]:
+def ellipse(chest: Chest, site: Site) -> tuple[Field, Field, Field]:
     """Local coordinates ``(a, b)`` in half axes of the site and their radius; ``a`` runs along the tilted long axis."""
     x0, y0 = chest.anatomy.locate(site.side, site.u, site.v)
     dx, dy = (chest.x - np.float32(x0)) * sign(site.side), chest.y - np.float32(y0)
@@ -60,18 +60,18 @@ def _finish(chest: Chest, site: Site, fill: Field, share: float) -> Effect:
 
 def consolidation(chest: Chest, site: Site, finding: Finding) -> Effect:
     """Dense lobar patch: irregular edge, one straight border where it meets a fissure."""
-    _, b, radius = _ellipse(chest, site)
+    _, b, radius = ellipse(chest, site)
     noise = _noise(chest, site, 0.22)
     edge = ramp(1.0 - radius + 0.22 * noise, 0.18)
     flat = 0.45 if site.seed % 2 else -0.45  # the fissure cuts the lower border of upper lobes, the upper of lower ones
     flat = abs(flat) if site.zone == "upper" else -abs(flat) if site.zone == "lower" else flat
-    edge *= ramp((flat - b) * np.sign(flat), 0.06)
+    edge *= ramp((flat - b) * np.float32(np.sign(flat)), 0.06)
     return _finish(chest, site, np.float32(site.strength) * edge * (0.92 + 0.08 * np.tanh(noise)), 0.4)
 
 
 def opacity(chest: Chest, site: Site, finding: Finding) -> Effect:
     """Ill-defined hazy round patch, densest in the middle."""
-    radius = _ellipse(chest, site)[2]
+    radius = ellipse(chest, site)[2]
     radius = radius * (1 + 0.14 * _noise(chest, site, 0.3))
     haze = np.clip(1.25 - radius, 0, 1) ** 2
     haze = haze * (3 - 2 * np.sqrt(haze))  # smoothstep of the falling radius
@@ -80,7 +80,7 @@ def opacity(chest: Chest, site: Site, finding: Finding) -> Effect:
 
 def pneumonia(chest: Chest, site: Site, finding: Finding) -> Effect:
     """Patchy airspace focus: many small blotches inside a soft window; the mask is the window."""
-    radius = _ellipse(chest, site)[2] + 0.12 * _noise(chest, site, 0.4, 1)
+    radius = ellipse(chest, site)[2] + 0.12 * _noise(chest, site, 0.4, 1)
     window = ramp(1.0 - radius, 0.22) * chest.visible(site.side)
     blotches = np.clip(0.55 + 0.5 * _noise(chest, site, 0.10), 0.08, 1.0)
     return Effect(window > 0.3, fill=np.float32(site.strength) * window * blotches)
@@ -88,7 +88,7 @@ def pneumonia(chest: Chest, site: Site, finding: Finding) -> Effect:
 
 def atelectasis(chest: Chest, site: Site, finding: Finding) -> Effect:
     """Plate-like bands, slightly bowed; a second, parallel one when it is severe."""
-    a, b, _ = _ellipse(chest, site)
+    a, b, _ = ellipse(chest, site)
     bow = np.float32(0.8 * np.sin(site.seed % 7))
     ends = ramp(1.0 - np.abs(a), 0.15)
     plate = ends * ramp(1.0 - np.abs(b + bow * (a * a - 0.5)), 0.5)
@@ -99,12 +99,13 @@ def atelectasis(chest: Chest, site: Site, finding: Finding) -> Effect:
 
 def edema(chest: Chest, site: Site, finding: Finding) -> Effect:
     """Perihilar haze thinning towards the periphery, with widened vessels."""
-    radius = _ellipse(chest, site)[2]
+    radius = ellipse(chest, site)[2]
     noise = _noise(chest, site, 0.35, 3)
     haze = np.clip(1.1 - radius + 0.12 * noise, 0, 1)
     haze = haze * haze * (3 - 2 * haze) * np.clip(0.82 + 0.25 * noise, 0.3, 1.15)
-    effect = _finish(chest, site, np.float32(site.strength) * haze, 0.3)
-    effect.congestion = ramp(1.2 - radius, 0.2) * chest.visible(site.side)
+    haze = np.clip(haze - 0.06, 0, 1)  # no tail too faint to call it edema
+    effect = _finish(chest, site, np.float32(site.strength) * haze, 0.15)
+    effect.congestion = chest.visible(site.side) * effect.mask
     return effect
 
 

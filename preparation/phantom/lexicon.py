@@ -48,7 +48,7 @@ class Lexicon:
 _EXTENT = (("mild", "minimal", "subtle", "small"), ("moderate", "moderate-sized"), ("extensive", "severe", "large"))
 _SPACE = (("small", "tiny", "trace"), ("moderate", "moderate-sized"), ("large", "sizeable"))
 _DEGREE = (("mild", "minimal", "slight"), ("moderate",), ("severe", "marked", "pronounced"))
-SIZES = {
+SIZES: dict[str, tuple[tuple[str, ...], ...]] = {
     "Atelectasis": _DEGREE,
     "Cardiomegaly": (("mild", "slight", "borderline to mild"), ("moderate",), ("severe", "marked", "massive")),
     "Consolidation": _EXTENT,
@@ -114,7 +114,7 @@ CHEST = Lexicon(
         "Heart size is {adverb} enlarged",
         "{Adverb} enlarged cardiac silhouette",
         "{Adverb} enlarged heart",
-        "The cardiomediastinal silhouette is {adverb} widened with an enlarged heart",
+        "The cardiomediastinal silhouette is widened with a {adverb} enlarged heart",
     ),
     denials={
         "Atelectasis": ("atelectasis",),

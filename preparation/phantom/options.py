@@ -26,7 +26,7 @@ class PhantomOptions:
     resolution: int = 128
     """Width and height in pixels, a multiple of 8."""
     text: str = "grammar"
-    """Source of the impressions: "grammar" (own) or "open-i" (real reports out of torchxrayvision, read at run time)."""
+    """Source of the impressions: "grammar" (own) or "open-i" (real reports out of torchxrayvision)."""
     domain: str = "chest"
     """"chest", or "source": other objects on other pixels described by the same words, to pretrain a base model on."""
     shift: float | None = None
@@ -34,11 +34,11 @@ class PhantomOptions:
     confounders: tuple[str, ...] = ()
     """Confounders as NAME:FINDING[:CORRELATION] (tube, marker, pacemaker, text, site; correlation 0.7 by default)."""
     outlines: str = "auto"
-    """Lung outlines: "measured" (statistics of torchxrayvision's v7 masks), "own", or "auto" (measured if installed)."""
+    """Lung outlines: "measured" (torchxrayvision's v7 masks), "own", or "auto" (measured if installed)."""
     boxes: str = "auto"
     """Places of findings: "measured" (NIH, RSNA and VinBigData box statistics), "own", or "auto"."""
     mirrored_pairs: bool = False
-    """Make every odd phantom the mirror of the even one before it: same patient, findings and words on the other side."""
+    """Let every odd phantom mirror the even one before it: same patient, findings and words on the other side."""
     normal: float = 0.38
     """Share of phantoms labelled "No Finding"."""
     multiple: float = 0.45
@@ -71,6 +71,8 @@ class PhantomOptions:
                 raise UserError(f"The split {name} cannot be negative: {getattr(self, name)}.")
         if self.sizes()["train"] < 0:
             raise UserError(f"The splits val, grounding and fidelity together are larger than n = {self.n}.")
+        if self.domain == "source" and self.text == "open-i":
+            raise UserError("The source domain has no reports: use --text grammar with --domain source.")
         # a list out of YAML is as good as a tuple, but options are also a dictionary key
         object.__setattr__(self, "confounders", tuple(self.confounders))
         seen = [name for name, _, _ in self.parsed_confounders()]

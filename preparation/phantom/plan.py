@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.draws import generator
+from preparation.phantom.openi import RealReport, Reports, read_reports
 from preparation.phantom.options import SPLITS, PhantomOptions
 from preparation.sample import FINDINGS
 
@@ -32,30 +33,42 @@ COMPANIONS = {
 }
 
 
+#: A class with fewer usable real impressions than this is written by the grammar, also under text="open-i".
+ENOUGH = 20
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Labels (sorted, empty for a healthy one) and confounders of every index."""
+    """Labels (sorted, empty for a healthy one), confounders and real report (None: grammar) of every index."""
 
     labels: tuple[tuple[str, ...], ...]
     confounders: tuple[tuple[str, ...], ...]
+    reports: tuple[RealReport | None, ...]
 
 
 @lru_cache(maxsize=8)
 def plan_for(options: PhantomOptions) -> Plan:
     """The plan of a cohort; equal options give the same (cached) plan."""
     step = 2 if options.mirrored_pairs else 1
-    labels = [draw_labels(options, index // step) for index in range(options.n)]
+    drawn = [draw_labels(options, index // step) for index in range(options.n)]
+    reports: list[RealReport | None] = [None] * options.n
+    if options.text == "open-i":
+        pool = read_reports()
+        reports = [draw_report(options, index // step, labels, pool) for index, labels in enumerate(drawn)]
+    # a real impression brings its own findings
+    labels = [report.labels if report else own for report, own in zip(reports, drawn, strict=True)]
     names: list[list[str]] = [[] for _ in labels]
     start = 0
     for split in SPLITS:
         size = options.sizes()[split]
         for name, finding, dial in options.parsed_confounders():
-            has = np.array([finding in labels[start + k] for k in range(size)], bool)
-            present = deal(has, dial, split, generator(options.seed, "confounder", name, split))
+            has = np.array([finding in labels[start + k] for k in range(0, size, step)], bool)
+            # twins of a mirrored pair share their confounders as they share the patient
+            present = deal(has, dial, split, generator(options.seed, "confounder", name, split)).repeat(step)[:size]
             for k in np.flatnonzero(present):
                 names[start + int(k)].append(name)
         start += size
-    return Plan(tuple(labels), tuple(tuple(one) for one in names))
+    return Plan(tuple(labels), tuple(tuple(one) for one in names), tuple(reports))
 
 
 def draw_labels(options: PhantomOptions, index: int) -> tuple[str, ...]:
@@ -71,6 +84,25 @@ def draw_labels(options: PhantomOptions, index: int) -> tuple[str, ...]:
         weights = np.array([0.0 if f in chosen else FIRST[f] * _company(f, chosen) for f in FINDINGS])
         chosen.append(FINDINGS[int(rng.choice(len(FINDINGS), p=_normalised(weights)))])
     return tuple(sorted(chosen))
+
+
+def draw_report(
+    options: PhantomOptions, index: int, labels: tuple[str, ...], reports: Reports
+) -> RealReport | None:
+    """A real impression for drawn labels: one that shares their rarest class and whether there are several.
+
+    None where that class has too few (:data:`ENOUGH`) or none fits: the grammar writes that phantom.
+    """
+    rng = generator(options.seed, "report", index)
+    if not labels:
+        return reports.normal[int(rng.integers(len(reports.normal)))]
+    known = {label: sum(label in report.labels for report in reports.abnormal) for label in labels}
+    rarest = min(labels, key=lambda label: (known[label], label))
+    if known[rarest] < ENOUGH:
+        return None
+    several = len(labels) > 1
+    fitting = [report for report in reports.abnormal if rarest in report.labels and (len(report.labels) > 1) == several]
+    return fitting[int(rng.integers(len(fitting)))] if fitting else None
 
 
 def _company(label: str, others: list[str]) -> float:

@@ -4,17 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects, gaussian_filter, label as connected
+from scipy.ndimage import find_objects, gaussian_filter
+from scipy.ndimage import label as connected
 
 from common.draws import generator
-from preparation.phantom.confounders import overlay
+from preparation.phantom import source
 from preparation.phantom.chest import Chest
+from preparation.phantom.confounders import overlay
 from preparation.phantom.fields import Field, blur_wide
 from preparation.phantom.lesions import EFFECTS, Effect
 from preparation.phantom.scene import Exposure, Scene
 from preparation.sample import Box
 
-LUNG_AIR = 0.40  # density that a full lung of air takes away
+LUNG_AIR = 0.37  # density that a full lung of air takes away
 
 
 @dataclass
@@ -34,51 +36,65 @@ class Rendering:
 
 def render(scene: Scene, resolution: int) -> Rendering:
     """Render ``scene`` at ``resolution`` x ``resolution`` pixels."""
-    enlarged = scene.finding("Cardiomegaly")
-    anatomy = scene.anatomy.enlarged(enlarged.ratio) if enlarged else scene.anatomy
-    chest = Chest(anatomy, resolution, scene.address)
-    masks: dict[str, NDArray[np.bool_]] = {}
-    boxes: list[Box] = []
-    effects: list[Effect] = []
-    for finding in scene.findings:
-        if finding.label == "Cardiomegaly":
-            parts = [chest.heart > 0.5]
-        else:
-            mine = [EFFECTS[finding.label](chest, site, finding) for site in finding.sites]
-            effects += mine
-            parts = [effect.mask for effect in mine]
-        masks[finding.label] = np.logical_or.reduce(parts)
-        boxes += [box for part in parts if (box := tight_box(finding.label, part)) is not None]
-    density = compose(chest, effects)
+    patient = Chest(scene.anatomy, resolution, scene.address)
     overlays = [overlay(name, scene.anatomy, scene.address, resolution) for name in scene.confounders]
-    for one in overlays:
-        masks[one.name] = one.mask
-        one.add_density(density)
-    patient = Chest(scene.anatomy, resolution, scene.address) if enlarged else chest
-    grey = expose(density, compose(patient, [], vessels=False), scene.exposure, scene.address)
+    if scene.domain == "source":
+        bare = compose(patient, [])
+        grey, sites = source.picture(patient, scene, expose(bare, bare, scene))
+        for one in overlays:
+            one.add_density(grey)
+    else:
+        healthy = compose(patient, [], vessels=False)
+        density, sites = diseased(scene, patient)
+        for one in overlays:
+            one.add_density(density)
+        grey = expose(density, healthy, scene)
+        if scene.shift:  # the ground of the source domain shines through, findings stay visible
+            grey += np.float32(0.5 * scene.shift) * (source.ground(patient, scene.address) - grey)
     for one in overlays:
         one.paint(grey)
-    return Rendering(np.rint(grey * 255).astype(np.uint8), masks, boxes)
+    masks = {name: np.logical_or.reduce(parts) for name, parts in sites.items()}
+    masks |= {one.name: one.mask for one in overlays}
+    boxes = [tight_box(name, part) for name, parts in sites.items() for part in parts]
+    image = np.rint(np.clip(grey, 0, 1) * 255).astype(np.uint8)
+    return Rendering(image, masks, [box for box in boxes if box is not None])
+
+
+def diseased(
+    scene: Scene, patient: Chest, vessels: bool = True
+) -> tuple[Field, dict[str, list[NDArray[np.bool_]]]]:
+    """Display density (H, W) of the scene with its findings, and the masks of the sites of each."""
+    chest = patient
+    enlarged = scene.finding("Cardiomegaly")
+    if enlarged:
+        chest = patient.with_heart(enlarged.ratio)
+    effects: list[Effect] = []
+    sites: dict[str, list[NDArray[np.bool_]]] = {}
+    for finding in scene.findings:
+        if finding.label == "Cardiomegaly":
+            sites[finding.label] = [chest.heart > 0.5]
+            continue
+        mine = [EFFECTS[finding.label](chest, site, finding) for site in finding.sites]
+        effects += mine
+        sites[finding.label] = [effect.mask for effect in mine]
+    return compose(chest, effects, vessels), sites
 
 
 def compose(chest: Chest, effects: list[Effect], vessels: bool = True) -> Field:
     """Display density (H, W) of the chest with these findings; vessels and texture can be left out."""
     one = np.float32(1)
-    keep = np.ones_like(chest.x)
-    free = np.zeros_like(chest.x)
-    line = np.zeros_like(chest.x)
-    congestion = np.zeros_like(chest.x)
+
+    def strongest(name: str) -> Field | np.float32:
+        fields = [field for effect in effects if (field := getattr(effect, name)) is not None]
+        return np.maximum.reduce(fields) if fields else np.float32(0)
+
+    keep: Field | np.float32 = one
     for effect in effects:
         if effect.fill is not None:
-            keep *= one - effect.fill
-        if effect.lucent is not None:
-            free = np.maximum(free, effect.lucent)
-        if effect.line is not None:
-            line = np.maximum(line, effect.line)
-        if effect.congestion is not None:
-            congestion = np.maximum(congestion, effect.congestion)
-    density = chest.body + chest.centre + chest.bones
-    density += np.float32(0.10) * chest.heart + np.float32(0.06) * chest.mediastinum * (one - chest.heart)
+            keep = keep * (one - effect.fill)
+    free, line, congestion = strongest("lucent"), strongest("line"), strongest("congestion")
+    density = chest.solid + np.float32(0.10) * chest.heart
+    density += np.float32(0.06) * chest.mediastinum * (one - chest.heart)
     density -= np.float32(LUNG_AIR) * chest.air * keep * (one + np.float32(0.55) * free)
     density += np.float32(0.13) * line
     if vessels:
@@ -88,20 +104,20 @@ def compose(chest: Chest, effects: list[Effect], vessels: bool = True) -> Field:
     return density
 
 
-def expose(density: Field, healthy: Field, exposure: Exposure, address: tuple[object, ...]) -> Field:
+def expose(density: Field, healthy: Field, scene: Scene) -> Field:
     """Grey values 0..1 of a density: scatter veil, detector blur, quantum noise, film curve, collimation.
 
     The veil is that of the chest without its findings (``healthy``): what a finding itself adds to it is below the
     noise, and so the finding changes pixels where it lies and nowhere else.
     """
-    resolution = density.shape[0]
+    resolution, exposure = density.shape[0], scene.exposure
     share = np.float32(exposure.scatter)
     density = (1 - share) * density + share * blur_wide(healthy, 0.12)
     density = gaussian_filter(density, exposure.blur * resolution, truncate=2.5)
     curve = film(density, exposure)
-    noise = generator(*address, "noise").standard_normal(density.shape, dtype=np.float32)
+    noise = generator(*scene.address, "noise", scene.take).standard_normal(density.shape, dtype=np.float32)
     # fewer quanta arrive behind dense tissue, so bright areas are noisier
-    curve += noise * np.float32(exposure.noise) * (0.5 + curve)
+    curve += noise * np.float32(exposure.noise) * (0.4 + 0.75 * curve)
     left, right, top, bottom = (round(width * resolution) for width in exposure.frame)
     curve[:top] = curve[resolution - bottom :] = 0.0
     curve[:, :left] = curve[:, resolution - right :] = 0.0

@@ -1,4 +1,4 @@
-"""The data module without a Trainer: one sequence for any workers, ranks and accumulation; resume; evaluation; errors."""
+"""The data module without a Trainer: one sequence for any workers and ranks; resume; evaluation; errors."""
 
 import itertools
 import os
@@ -55,6 +55,7 @@ def reference(folder, steps=5, **options):
     return joined(take(module(folder, **options).train_dataloader(), steps))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker")
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_sequence_is_the_same_for_any_number_of_workers(folder, workers):
     loader = module(folder, num_workers=workers).train_dataloader()
@@ -175,11 +176,10 @@ def test_mean_only_is_the_stored_mean(folder):
     np.testing.assert_array_equal(batch["latents"][0], moments[:4].astype(np.float32) * np.float32(0.5))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(("world", "size"), [(1, 3), (2, 3), (4, 1), (3, 64)])
+@pytest.mark.parametrize(
+    ("world", "size", "workers"), [(1, 3, 0), (2, 3, 0), (4, 1, 0), (3, 64, 0), (1, 3, 2), (2, 3, 2)]
+)
 def test_evaluation_does_not_depend_on_ranks_workers_or_batch(folder, world, size, workers):
-    if workers and world > 2:
-        pytest.skip("processes are slow to start; two ranks say it")
     ranks = []
     for rank in range(world):
         options = {"batch_size": 12, "eval_batch_size": size, "num_workers": workers}
@@ -235,8 +235,10 @@ def test_damage_in_a_worker_stays_one_sentence(tmp_path, workers):
     loader = module(str(tmp_path), num_workers=workers).train_dataloader()
     with pytest.raises(UserError) as error:
         take(loader, 3)
-    assert str(error.value).startswith(f"{path} holds a damaged sample 't0005' (latent is not finite)")
-    assert "\n" not in str(error.value)
+    text = str(error.value)
+    del error  # its traceback would keep the workers until the garbage collector comes, who takes five seconds
+    assert text.startswith(f"{path} holds a damaged sample 't0005' (latent is not finite)")
+    assert "\n" not in text
 
 
 def test_preflight_says_what_is_missing(folder, tmp_path):

@@ -58,7 +58,7 @@ def test_uneven_batches_are_refused_with_the_numbers():
     assert check_batch_size(24, 4, 3) == 2
     with pytest.raises(UserError, match=r"batch_size 10 .* 4 ranks x 2 accumulated .* = 8 equal parts: use 8 or 16"):
         check_batch_size(10, 4, 2)
-    with pytest.raises(UserError, match="use 4$"):
+    with pytest.raises(UserError, match=r"use 4$"):
         check_batch_size(3, 4, 1)
 
 

@@ -1,0 +1,42 @@
+"""Images of ``lightning predict`` on disk."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from PIL import Image
+
+from common.files import atomic_open
+
+
+class ImageWriter(BasePredictionWriter):
+    """Writes each drawn image to ``RUN/media/predict/KEY.png`` and its prompt to ``images.jsonl`` beside it.
+
+    Under several processes each writes its own images; prompts go to ``images.jsonl`` (rank 0) or ``images.RANK.jsonl``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="batch")
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        folder = Path(trainer.default_root_dir) / "media" / "predict"
+        rows = []
+        for key, prompt, image in zip(prediction["key"], prediction["prompt"], prediction["image"], strict=True):
+            with atomic_open(folder / f"{key}.png") as stream:
+                Image.fromarray(image).save(stream, format="PNG")
+            rows.append(json.dumps({"key": key, "prompt": prompt}, ensure_ascii=False) + "\n")
+        name = "images.jsonl" if trainer.global_rank == 0 else f"images.{trainer.global_rank}.jsonl"
+        with (folder / name).open("a", encoding="utf-8") as stream:
+            stream.writelines(rows)

@@ -1,0 +1,17 @@
+"""A callback that writes down which samples each step really trained on."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+
+class KeyRecorder(L.Callback):
+    """Appends {"step", "rank", "epoch", "keys"} to ``$KEY_RECORD.<rank>`` after every optimiser step."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        row = {"step": trainer.global_step, "rank": trainer.global_rank, "epoch": batch["epoch"], "keys": batch["key"]}
+        with Path(f"{os.environ['KEY_RECORD']}.{trainer.global_rank}").open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
