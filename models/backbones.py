@@ -6,6 +6,9 @@ from typing import Any
 from common.errors import UserError
 from models.sources import Source, find_part, fingerprint, part_config, read_config
 
+#: Plain loading: diffusers otherwise asks for `accelerate`.
+LOADING: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False}
+
 
 def build_unet(source: Source) -> Any:
     """A ``diffusers.UNet2DConditionModel`` in train mode, float32.
@@ -18,7 +21,7 @@ def build_unet(source: Source) -> Any:
     try:
         if isinstance(source, dict):
             return UNet2DConditionModel(**source).train()
-        return UNet2DConditionModel.from_pretrained(find_part(source, "unet"), use_safetensors=True).train()
+        return UNet2DConditionModel.from_pretrained(find_part(source, "unet"), **LOADING).train()
     except (TypeError, ValueError) as error:
         raise UserError(f"unet: diffusers does not accept this config: {error}") from error
 
@@ -31,7 +34,7 @@ def load_vae(source: str) -> Any:
     name = read_config(folder).get("_class_name", "AutoencoderKL")
     if name not in ("AutoencoderKL", "AutoencoderTiny"):
         raise UserError(f"vae: {folder} is a {name}; AutoencoderKL and AutoencoderTiny are supported.")
-    vae = getattr(diffusers, name).from_pretrained(folder, use_safetensors=True)
+    vae = getattr(diffusers, name).from_pretrained(folder, **LOADING)
     return vae.float().eval().requires_grad_(False)
 
 

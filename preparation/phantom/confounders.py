@@ -23,6 +23,9 @@ DENSITY = {"tube": 0.30, "pacemaker": 0.48}
 #: Grey values (0..1) of the overlays, and of the plate that letters stand on (as burned-in annotations do).
 GREY = {"marker": 0.97, "text": 0.93, "site": 0.96}
 PLATE = 0.04
+#: Smallest share of the picture a confounder covers, judged on one grid so that every resolution shows the same one.
+SMALLEST = 0.004
+JUDGED = 64
 _TEXTS = ("PORTABLE", "SUPINE", "ERECT", "SEMI-ERECT", "ICU", "WARD 4", "STAT", "BEDSIDE", "UPRIGHT", "MOBILE")
 
 
@@ -162,7 +165,15 @@ class Overlay:
 
 
 def overlay(name: str, anatomy: Anatomy, address: tuple[object, ...], resolution: int) -> Overlay:
-    """Confounder ``name`` (one of ``options.CONFOUNDERS``) of the phantom at ``address``."""
+    """Confounder ``name`` (one of ``options.CONFOUNDERS``) of the phantom at ``address``.
+
+    Framing can cut off the neck or a shoulder; what would lie outside the picture is drawn again elsewhere.
+    """
+    for attempt in range(12):
+        canvas = _Canvas(JUDGED)
+        _DRAW[name](canvas, generator(*address, "confounder", name, attempt), anatomy)
+        if Overlay(name, *canvas.coverage()).mask.mean() >= SMALLEST:
+            break
     canvas = _Canvas(resolution)
-    _DRAW[name](canvas, generator(*address, "confounder", name), anatomy)
+    _DRAW[name](canvas, generator(*address, "confounder", name, attempt), anatomy)
     return Overlay(name, *canvas.coverage())

@@ -13,6 +13,7 @@ import pytest
 from common.errors import UserError
 from preparation.phantom import PhantomCohort, PhantomOptions
 from preparation.phantom.chest import Chest
+from preparation.phantom.confounders import overlay
 from preparation.phantom.options import CONFOUNDERS
 from preparation.phantom.render import diseased, render
 from preparation.phantom.sampling import sample_scene
@@ -237,6 +238,13 @@ def test_confounders_change_pixels_in_their_mask_only(name: str) -> None:
         assert change[mask].sum() > 0.75 * change.sum()
         assert set(with_it.masks) == {"Pneumonia", name}
         np.testing.assert_array_equal(with_it.masks["Pneumonia"], without.masks["Pneumonia"])
+
+
+@pytest.mark.parametrize("name", CONFOUNDERS)
+def test_every_confounder_is_in_the_picture(name: str) -> None:
+    for k in range(150):
+        scene = sample_scene(("test", "framing", k), ())
+        assert overlay(name, scene.anatomy, scene.address, 128).mask.mean() > 0.002, k
 
 
 @pytest.mark.parametrize("dial", [-0.3, 0.0, 0.4, 0.7, 0.9, 1.0])
