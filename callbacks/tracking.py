@@ -84,7 +84,7 @@ def logged_in_to_wandb() -> bool:
     import wandb
 
     try:
-        return bool(os.environ.get("WANDB_API_KEY")) or bool(wandb.login(prompt=False))  # type: ignore[call-arg]
+        return bool(os.environ.get("WANDB_API_KEY")) or bool(wandb.login(prompt=False))
     except Exception:  # an unreachable server must not keep anybody from training
         return False
 

@@ -36,7 +36,9 @@ class Check:
 def check_command() -> Check:
     """Is the ``lightning`` on PATH this suite's? Another package's script of that name may stand in front."""
     found = shutil.which("lightning")
-    alternative = "use `meddiff` or `python -m cli` instead, or reinstall with `pip install --force-reinstall --no-deps -e .`"
+    alternative = (
+        "use `meddiff` or `python -m cli` instead, or reinstall with `pip install --force-reinstall --no-deps -e .`"
+    )
     if found is None:
         return Check("command", False, f"no `lightning` on PATH: activate the environment, or {alternative}")
     try:
@@ -90,14 +92,18 @@ def check_files() -> list[Check]:
     from preparation.prepare_phantom import DEFAULT_VAE
 
     problem = missing_part(DEFAULT_VAE, "vae")
-    shipped = Check("phantom VAE", problem is None, DEFAULT_VAE if problem is None else "run from the clone's root: " + problem)
+    shipped = Check(
+        "phantom VAE", problem is None, DEFAULT_VAE if problem is None else "run from the clone's root: " + problem
+    )
     weights = Path("weights")
     folders = sorted(p.name for p in weights.iterdir() if p.is_dir()) if weights.is_dir() else []
     free = shutil.disk_usage(".").free / 1e9
     login = "logged in: runs are sent" if logged_in_to_wandb() else "not logged in: runs stay offline in the run folder"
     return [
         shipped,
-        Check("weights", None, ", ".join(folders) or "none in weights/ (needed for configs/frozen.yaml, not for phantoms)"),
+        Check(
+            "weights", None, ", ".join(folders) or "none in weights/ (needed for configs/frozen.yaml, not for phantoms)"
+        ),
         Check("wandb", None, os.environ.get("WANDB_MODE", login)),
         Check("free disk", free > LOW_DISK_GB, f"{free:.0f} GB here"),
     ]
@@ -106,7 +112,9 @@ def check_files() -> list[Check]:
 def main(arguments: list[str]) -> int:
     """Print the report; exit code 1 when something must be mended."""
     if arguments:
-        print("usage: lightning doctor\n\nChecks this installation and this machine; exits with 1 if something must be mended.")
+        print(
+            "usage: lightning doctor\n\nChecks this installation and this machine; exits with 1 if something must be mended."
+        )
         return 0 if arguments[0] in ("-h", "--help") else 2
     checks = [check_command(), *check_packages()]
     if all(check.ok is not False for check in checks[1:]):

@@ -49,7 +49,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 class SuiteParser(LightningArgumentParser):
     """Errors in one sentence instead of a page of usage."""
 
-    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> Any:
         one_sentence(self, message, ex)
 
 
@@ -60,7 +60,10 @@ class SuiteCLI(LightningCLI):
         parser.add_argument("--name", type=str, default="run", help="Name of the run folder: RUNS/NAME/TIME.")
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all run folders.")
         parser.add_argument(
-            "--base", type=str | list[str] | None, default=None, help="Config file(s) this one states its difference from."
+            "--base",
+            type=str | list[str] | None,
+            default=None,
+            help="Config file(s) this one states its difference from.",
         )
 
     def _parse_ckpt_path(self) -> None:
@@ -158,7 +161,9 @@ def run(verb: str, arguments: list[str]) -> int:
     inherited = os.environ.get(RUN_DIR_VARIABLE)
     for pattern in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
     sys.argv = ["lightning", verb, *arguments]  # what DDP's child processes are started with
     try:
         cli = SuiteCLI(

@@ -18,12 +18,14 @@ def one_sentence(parser: Any, message: str, error: Exception | None) -> None:
 def brief(message: str) -> str:
     """jsonargparse's complaint on one line: of a Union, what was wrong with the type that was meant, not with null."""
     text = " ".join(message.split())
-    inner = re.search(r"Does not validate against any of the Union subtypes.*?Errors: - (.*?) - Expected a <class 'NoneType'>", text)
+    inner = re.search(
+        r"Does not validate against any of the Union subtypes.*?Errors: - (.*?) - Expected a <class 'NoneType'>", text
+    )
     return text[: inner.start()] + inner.group(1) if inner else text
 
 
 class SentenceParser(ArgumentParser):
     """jsonargparse's parser for the suite's own verbs."""
 
-    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> Any:
         one_sentence(self, message, ex)

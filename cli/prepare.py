@@ -29,7 +29,9 @@ def prepare_phantom_verb(arguments: list[str]) -> int:
     from preparation.phantom import PhantomOptions
     from preparation.prepare_phantom import DEFAULT_VAE, prepare_phantom
 
-    parser = SentenceParser(prog="lightning prepare phantom", description="Render chest phantoms and write latent shards.")
+    parser = SentenceParser(
+        prog="lightning prepare phantom", description="Render chest phantoms and write latent shards."
+    )
     parser.add_argument("--out", type=str, required=True, help="Folder of the shards.")
     parser.add_argument("--vae", type=str, default=DEFAULT_VAE, help="Autoencoder: diffusers folder or hub:ORG/NAME.")
     parser.add_argument("--processes", type=int | None, default=None, help="Worker processes; null means one a core.")
@@ -39,6 +41,8 @@ def prepare_phantom_verb(arguments: list[str]) -> int:
     command = shlex.join(["lightning", "prepare", "phantom", *arguments])
     manifest = prepare_phantom(options, parsed.out, parsed.vae, command=command, processes=parsed.processes)
     for split, counts in manifest.counts.items():
-        print(f"{split:<12}{counts['samples']:>8} images   " + ", ".join(f"{k} {v}" for k, v in counts["labels"].items()))
+        print(
+            f"{split:<12}{counts['samples']:>8} images   " + ", ".join(f"{k} {v}" for k, v in counts["labels"].items())
+        )
     print(f"wrote {parsed.out} ({len(manifest.shards)} shards, {asdict(manifest)['latent_shape']} latents)")
     return 0

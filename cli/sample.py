@@ -85,21 +85,22 @@ def draw(prompts: list[str], options: Any) -> list[str]:
         device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         module.to(device)
         # Every step of every image counts, so that the bar moves on a slow machine too.
-        with tqdm(total=len(missing) * sampling.steps, unit="step", desc="sample", file=sys.stdout) as bar:
-            with module.evaluated_weights(options.ema):
-                for start in range(0, len(missing), options.batch_size):
-                    batch = missing[start : start + options.batch_size]
-                    advance = (lambda _step, count=len(batch): bar.update(count)) if batch else None
-                    images = module.sample(
-                        [item["prompt"] for item in batch],
-                        [item["key"] for item in batch],
-                        options.seed,
-                        sampling,
-                        on_step=advance,
-                    )
-                    for item, image in zip(batch, images, strict=True):
-                        with atomic_open(out / item["file"]) as stream:
-                            Image.fromarray(image).save(stream, format="PNG")
+        bar = tqdm(total=len(missing) * sampling.steps, unit="step", desc="sample", file=sys.stdout)
+        with bar, module.evaluated_weights(options.ema):
+            for start in range(0, len(missing), options.batch_size):
+                batch = missing[start : start + options.batch_size]
+                prompts, keys = [item["prompt"] for item in batch], [item["key"] for item in batch]
+                before = bar.n
+                images = module.sample(
+                    prompts,
+                    keys,
+                    options.seed,
+                    sampling,
+                    on_step=lambda step, before=before, n=len(batch): bar.update(before + step * n - bar.n),  # noqa: B008
+                )
+                for item, image in zip(batch, images, strict=True):
+                    with atomic_open(out / item["file"]) as stream:
+                        Image.fromarray(image).save(stream, format="PNG")
     write_json(out / "samples.json", {"settings": settings, "images": items})
     return [item["file"] for item in items]
 

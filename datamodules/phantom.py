@@ -13,7 +13,7 @@ from typing import Any
 from common.errors import UserError
 from datamodules.latent_shards import LatentShardsDataModule
 from datamodules.manifest import MANIFEST_NAME, Manifest
-from preparation.phantom import PhantomCohort, PhantomOptions
+from preparation.phantom import PhantomOptions
 from preparation.prepare_phantom import DEFAULT_VAE, prepare_phantom
 
 

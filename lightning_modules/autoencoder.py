@@ -48,7 +48,9 @@ class AutoencoderModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW under a one-cycle cosine over ``trainer.max_steps``."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.hparams.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.hparams.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+        )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.hparams.learning_rate, total_steps=self.trainer.max_steps + 1, pct_start=0.02
         )

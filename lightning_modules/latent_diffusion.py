@@ -2,8 +2,8 @@
 
 import os
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, Self
 
 import lightning as L
@@ -16,11 +16,12 @@ from torchmetrics import MeanMetric
 
 from common.draws import torch_seed
 from common.errors import UserError
+from lightning_modules.drawing import DrawsImages
 from lightning_modules.preflight import check_manifest, missing_weights
-from models.backbones import build_unet, load_vae, vae_identity
+from models.backbones import build_unet
 from models.ema import ExponentialMovingAverage
 from models.objective import PredictionType, loss_weights, schedule_config, timesteps_from_uniform
-from models.sampler import SamplingOptions, build_scheduler, decode, initial_noise, sample_latents
+from models.sampler import SamplingOptions, build_scheduler
 from models.sources import Source
 from models.text_encoder import build_text_encoder, tokenize
 
@@ -32,7 +33,7 @@ def run_seed() -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
-class LatentDiffusionModule(L.LightningModule):
+class LatentDiffusionModule(DrawsImages, L.LightningModule):
     """U-Net and text tower trained on latents, with the text tower frozen or learnable.
 
     The VAE is no part of training: latents arrive from shards, and the VAE is read only when images are drawn. The paper's
@@ -96,6 +97,12 @@ class LatentDiffusionModule(L.LightningModule):
         self.captions_seen = self.captions_truncated = 0
         self._vae: list[Any] = []  # in a list: not a submodule, so neither trained, moved nor saved
         self._built = False
+        self.alphas_cumprod: Tensor  # a buffer, made with the model
+
+    @property
+    def h(self) -> Any:
+        """The hyperparameters, by attribute."""
+        return self.hparams
 
     # ---- what can be checked before anything is built -----------------------------------------------------------
 
@@ -115,7 +122,7 @@ class LatentDiffusionModule(L.LightningModule):
         """Build U-Net and text tower. Called by the trainer once per process, also before checkpoints are loaded."""
         if self._built:
             return
-        h = self.hparams
+        h = self.h
         seed = run_seed() if h.init_seed is None else h.init_seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seed, "init", "unet"))
@@ -139,7 +146,7 @@ class LatentDiffusionModule(L.LightningModule):
     def train(self, mode: bool = True) -> Self:
         """As usual, but a frozen text tower stays in eval mode."""
         super().train(mode)
-        if self._built and self.hparams.freeze_text_encoder:
+        if self._built and self.h.freeze_text_encoder:
             self.text_encoder.eval()
         return self
 
@@ -156,7 +163,7 @@ class LatentDiffusionModule(L.LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The U-Net, and a learnable text tower at its own rate."""
-        h = self.hparams
+        h = self.h
         groups = [{"name": "unet", "params": list(self.unet.parameters()), "lr": h.learning_rate}]
         if not h.freeze_text_encoder:
             rate = h.learning_rate if h.text_encoder_learning_rate is None else h.text_encoder_learning_rate
@@ -165,7 +172,7 @@ class LatentDiffusionModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, constant rates after a linear warm-up."""
-        h = self.hparams
+        h = self.h
         # A fused step unscales gradients itself, which Lightning forbids together with clipping under fp16.
         clips_under_fp16 = self.trainer.precision == "16-mixed" and self.trainer.gradient_clip_val is not None
         fused = self.device.type in ("cuda", "cpu") and not clips_under_fp16
@@ -176,12 +183,12 @@ class LatentDiffusionModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """What the user says now wins over the rates and decay that a checkpoint's optimiser state brought back."""
-        schedule = self.lr_schedulers()
+        schedule: Any = self.lr_schedulers()
         for i, ours in enumerate(self.parameter_groups()):
             group = schedule.optimizer.param_groups[i]
             schedule.base_lrs[i] = group["initial_lr"] = ours["lr"]
             group["lr"] = ours["lr"] * schedule.lr_lambdas[i](schedule.last_epoch)
-            group["weight_decay"] = self.hparams.weight_decay
+            group["weight_decay"] = self.h.weight_decay
 
     # ---- the step -----------------------------------------------------------------------------------------------
 
@@ -191,7 +198,7 @@ class LatentDiffusionModule(L.LightningModule):
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """(B, 77) token ids -> (B, 77, D); outside autograd when the tower is frozen."""
-        with torch.no_grad() if self.hparams.freeze_text_encoder else nullcontext():
+        with torch.no_grad() if self.h.freeze_text_encoder else nullcontext():
             return self.text_encoder(tokens)
 
     def tokenize(self, captions: list[str]) -> Tensor:
@@ -200,7 +207,7 @@ class LatentDiffusionModule(L.LightningModule):
         before, self.captions_truncated = self.captions_truncated, self.captions_truncated + truncated
         self.captions_seen += len(captions)
         # At the first one and at every further power of ten: seen, but not once a step.
-        if truncated and len(str(before)) < len(str(self.captions_truncated)) or (truncated and before == 0):
+        if (truncated and len(str(before)) < len(str(self.captions_truncated))) or (truncated and before == 0):
             rank_zero_warn(
                 f"{self.captions_truncated} of {self.captions_seen} captions so far are longer than 77 tokens; "
                 f"their ends are cut off and cannot be learned.",
@@ -210,7 +217,7 @@ class LatentDiffusionModule(L.LightningModule):
 
     def kept_captions(self, batch: dict[str, Any]) -> tuple[list[str], list[bool]]:
         """Captions after dropout by label, and which were dropped (a function of each sample's own draw)."""
-        h = self.hparams
+        h = self.h
         uniform = batch["dropout_uniform"].tolist()
         dropped = [
             u < h.caption_dropout and (h.caption_dropout_on == EVERY_CAPTION or h.caption_dropout_on in labels)
@@ -235,12 +242,10 @@ class LatentDiffusionModule(L.LightningModule):
         signal = self.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
         sigma = (1.0 - self.alphas_cumprod[timesteps]).sqrt().view(-1, 1, 1, 1)
         noisy = signal * latents + sigma * noise
-        target = noise if self.hparams.prediction_type == "epsilon" else signal * noise - sigma * latents
+        target = noise if self.h.prediction_type == "epsilon" else signal * noise - sigma * latents
         prediction = self(noisy, timesteps, batch["tokens"])
         error = F.mse_loss(prediction.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))  # (B,)
-        weights = loss_weights(
-            self.alphas_cumprod, timesteps, self.hparams.prediction_type, self.hparams.min_snr_gamma
-        )
+        weights = loss_weights(self.alphas_cumprod, timesteps, self.h.prediction_type, self.h.min_snr_gamma)
         return error * weights
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -285,45 +290,6 @@ class LatentDiffusionModule(L.LightningModule):
         """As validation, on the test split, logged as ``test/loss``."""
         self.val_loss.update(self.denoising_loss(batch), batch["weight"])
         self.log("test/loss", self.val_loss, batch_size=len(batch["caption"]))
-
-    # ---- drawing images -----------------------------------------------------------------------------------------
-
-    @property
-    def vae(self) -> Any:
-        """The frozen autoencoder on the module's device, read at first use."""
-        if not self._vae:
-            if self.hparams.vae is None:
-                raise UserError("No VAE to decode latents with: set --model.vae to the folder that wrote the shards.")
-            self._vae.append(load_vae(self.hparams.vae))
-        return self._vae[0].to(self.device)
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of the U-Net's input."""
-        size = self.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return (self.unet.config.in_channels, height, width)
-
-    def evaluated_weights(self, ema: bool) -> AbstractContextManager[None]:
-        """Context in which the model computes with the averaged weights (or, by default, with the raw ones)."""
-        if not ema:
-            return nullcontext()
-        if self.ema is None:
-            raise UserError("This model keeps no EMA (ema_decay is null): evaluate the raw weights.")
-        return self.ema.swapped_in()
-
-    def sample(
-        self, prompts: Sequence[str], keys: Sequence[str], seed: int, options: SamplingOptions | None = None, **kwargs: Any
-    ) -> np.ndarray:
-        """Draw one image a prompt: uint8 (B, H, W, 3). The noise depends on (seed, key) alone."""
-        noise = initial_noise(seed, keys, self.latent_shape).to(self.device)  # (B, C, h, w)
-        scheduler = build_scheduler((options or self.sampling).sampler, self.schedule)
-        with torch.no_grad():
-            text, empty = (
-                self.encode_tokens(self.tokenize(texts).to(self.device)) for texts in (list(prompts), [""])
-            )
-        latents = sample_latents(self.unet, scheduler, noise, text, empty, options or self.sampling, **kwargs)
-        return decode(self.vae, latents.float(), vae_identity(self.hparams.vae)["scaling_factor"])
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """One image for each caption of the batch, padding left out."""

@@ -18,10 +18,12 @@ def build_unet(source: Source) -> Any:
     """
     from diffusers import UNet2DConditionModel
 
+    network: Any = UNet2DConditionModel
+
     try:
         if isinstance(source, dict):
-            return UNet2DConditionModel(**source).train()
-        return UNet2DConditionModel.from_pretrained(find_part(source, "unet"), **LOADING).train()
+            return network(**source).train()
+        return network.from_pretrained(find_part(source, "unet"), **LOADING).train()
     except (TypeError, ValueError) as error:
         raise UserError(f"unet: diffusers does not accept this config: {error}") from error
 

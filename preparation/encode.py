@@ -75,7 +75,9 @@ def shard_header(name: str, command: str, options: dict[str, Any], vae: str, res
     identity = vae_identity(vae)
     side, left_over = divmod(resolution, identity["downsample"])
     if left_over:
-        raise UserError(f"resolution {resolution} is no multiple of {identity['downsample']}, what this VAE shrinks by.")
+        raise UserError(
+            f"resolution {resolution} is no multiple of {identity['downsample']}, what this VAE shrinks by."
+        )
     return Manifest(
         cohort=name,
         command=command,
@@ -124,7 +126,12 @@ def write_shards(
     # Spawned even when there is one: a process of its own has the one thread the bytes depend on.
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
-    with bar, ProcessPoolExecutor(workers, context, _start_worker, (make_cohort, header, out, samples_per_shard, counter)) as pool:
+    with (
+        bar,
+        ProcessPoolExecutor(
+            workers, context, _start_worker, (make_cohort, header, out, samples_per_shard, counter)
+        ) as pool,
+    ):
         pending: set[Future[Any]] = {
             pool.submit(_write_one, plan, [index[key] for key in plan.keys]) for plan in missing
         }
@@ -143,7 +150,9 @@ def write_shards(
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(make_cohort: Callable[[], Cohort], header: Manifest, out: Path, samples_per_shard: int, counter: Any) -> None:
+def _start_worker(
+    make_cohort: Callable[[], Cohort], header: Manifest, out: Path, samples_per_shard: int, counter: Any
+) -> None:
     import torch
 
     torch.set_num_threads(1)

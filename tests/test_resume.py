@@ -180,7 +180,9 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, shards, vae_folder, r
     assert a["ema"]["updates"] == STEPS
     averaged = any(name.startswith("text_encoder") for name in a["ema"]["shadow"])
     assert averaged is not frozen
-    assert [group["name"] for group in a["optimizer_states"][0]["param_groups"]] == ["unet", "text_encoder"][: 2 - frozen]
+    assert [group["name"] for group in a["optimizer_states"][0]["param_groups"]] == ["unet", "text_encoder"][
+        : 2 - frozen
+    ]
     start = initial_state(vae_folder)
     for name, value in a["state_dict"].items():
         # Frozen: every bit of the tower as it was drawn; learnable: no tensor of it left alone; the U-Net always moves.
@@ -204,7 +206,9 @@ def test_ranks_and_accumulation_train_on_the_same_images(tmp_path, shards, vae_f
             folder, shards, vae_folder, ranks, 0, True, max_steps=7, accumulate_grad_batches=accumulate
         )
         finish(["-c", str(config)], folder / "keys", ranks)
-        rows = [json.loads(line) for r in range(ranks) for line in Path(f"{folder / 'keys'}.{r}").read_text().splitlines()]
+        rows = [
+            json.loads(line) for r in range(ranks) for line in Path(f"{folder / 'keys'}.{r}").read_text().splitlines()
+        ]
         # Rows of a micro-batch carry the step before the optimiser moved: order by position in the file.
         per_rank = {r: [key for row in rows if row["rank"] == r for key in row["keys"]] for r in range(ranks)}
         share = 8 // ranks

@@ -83,4 +83,3 @@ def _stretch(size: int, small: int) -> tuple[NDArray[np.int64], Field]:
     position = np.clip((np.arange(size) + 0.5) * small / size - 0.5, 0, small - 1 - 1e-6)
     index = np.minimum(position.astype(np.int64), small - 2)
     return index, (position - index).astype(np.float32)
-

@@ -109,7 +109,7 @@ class Finding:
 
     @property
     def side(self) -> str:
-        """"right", "left", "bilateral", or "" for the heart."""
+        """ "right", "left", "bilateral", or "" for the heart."""
         sides = {site.side for site in self.sites}
         return "" if not sides else "bilateral" if len(sides) == 2 else next(iter(sides))
 

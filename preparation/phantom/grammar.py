@@ -40,8 +40,10 @@ class _NounPhrase:
 
 def weight(text: str) -> int:
     """Estimate of the number of CLIP tokens of ``text`` from above: long medical words fall into several pieces."""
-    return sum(1 + (len(word) > 8) + (len(word) > 11) for word in text.replace("-", " ").split()) + text.count(".") + (
-        text.count(",") + text.count("-")
+    return (
+        sum(1 + (len(word) > 8) + (len(word) > 11) for word in text.replace("-", " ").split())
+        + text.count(".")
+        + (text.count(",") + text.count("-"))
     )
 
 
@@ -83,9 +85,7 @@ class _Picker:
         return bool(self.rng.uniform() < probability)
 
 
-def _name_findings(
-    findings: tuple[Finding, ...], pick: _Picker, lexicon: Lexicon
-) -> list[tuple[str, tuple[str, ...]]]:
+def _name_findings(findings: tuple[Finding, ...], pick: _Picker, lexicon: Lexicon) -> list[tuple[str, tuple[str, ...]]]:
     """Sentences (without full stop) and the labels each names."""
     rest = [findings[k] for k in pick.rng.permutation(len(findings))]
     sentences: list[tuple[str, tuple[str, ...]]] = []

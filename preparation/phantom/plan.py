@@ -86,9 +86,7 @@ def draw_labels(options: PhantomOptions, index: int) -> tuple[str, ...]:
     return tuple(sorted(chosen))
 
 
-def draw_report(
-    options: PhantomOptions, index: int, labels: tuple[str, ...], reports: Reports
-) -> RealReport | None:
+def draw_report(options: PhantomOptions, index: int, labels: tuple[str, ...], reports: Reports) -> RealReport | None:
     """A real impression for drawn labels: one that shares their rarest class and whether there are several.
 
     None where that class has too few (:data:`ENOUGH`) or none fits: the grammar writes that phantom.

@@ -60,9 +60,7 @@ def render(scene: Scene, resolution: int) -> Rendering:
     return Rendering(image, masks, [box for box in boxes if box is not None])
 
 
-def diseased(
-    scene: Scene, patient: Chest, vessels: bool = True
-) -> tuple[Field, dict[str, list[NDArray[np.bool_]]]]:
+def diseased(scene: Scene, patient: Chest, vessels: bool = True) -> tuple[Field, dict[str, list[NDArray[np.bool_]]]]:
     """Display density (H, W) of the scene with its findings, and the masks of the sites of each."""
     chest = patient
     enlarged = scene.finding("Cardiomegaly")

@@ -123,7 +123,9 @@ def test_twice_gives_two_runs_and_w_and_b_holds_the_curves(config, tmp_path, cap
 
     offline = next((first / "wandb").glob("offline-run-*"))
     wandb = [shutil.which("wandb") or str(Path(sys.executable).with_name("wandb"))]
-    inspected = subprocess.run([*wandb, "leet", "inspect", "--json", str(offline)], capture_output=True, text=True, check=True)
+    inspected = subprocess.run(
+        [*wandb, "leet", "inspect", "--json", str(offline)], capture_output=True, text=True, check=True
+    )
     records = [json.loads(line) for line in inspected.stdout.splitlines()]
     text = json.dumps(records)
     for row in rows(first):
