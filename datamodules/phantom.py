@@ -1,7 +1,7 @@
 """The embedded cohort as data modules: made on first use, so that the quickstart needs nothing but the clone.
 
-This module and phantom_images are the only data modules that reach into ``preparation``: Lightning's ``prepare_data`` is where a data set is
-made, once per node, before processes read it.
+This module and phantom_images are the only data modules that reach into ``preparation``: Lightning's ``prepare_data``
+is where a data set is made, once per node, before processes read it.
 """
 
 import hashlib

@@ -13,6 +13,7 @@ PUBLISHED = {
     "text encoder frozen": (10.1, 0.920),
 }
 COLOURS = {"SDv2, untouched": "#888888", "text encoder learnable": "#d1495b", "text encoder frozen": "#00798c"}
+LABEL = "image quality: FID (chest X-ray features), better to the right"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 340, 70, 60, 40, 30
 
 
@@ -37,9 +38,7 @@ def main() -> None:
     for fid in (100, 50, 20, 10, 5):
         parts.append(f'<text x="{x(fid):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#555">{fid}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(
-        f'<text x="{middle}" y="{HEIGHT - 16}" text-anchor="middle">image quality: FID (chest X-ray features), better to the right</text>'
-    )
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 16}" text-anchor="middle">{LABEL}</text>')
     parts.append(
         f'<text transform="translate(20 {(HEIGHT - BOTTOM + TOP) / 2}) rotate(-90)" text-anchor="middle">grounding: CNR</text>'
     )

@@ -37,22 +37,26 @@ class AutoencoderModule(L.LightningModule):
         self.psnr = PeakSignalNoiseRatio(data_range=2.0)
         self.latent_std = MeanMetric()
 
+    @property
+    def h(self) -> Any:
+        """The hyperparameters, by attribute."""
+        return self.hparams
+
     def configure_model(self) -> None:
         """Build the autoencoder from the run's seed."""
         if hasattr(self, "vae"):
             return
         from diffusers import AutoencoderKL
 
-        assert isinstance(self.hparams.vae, dict)
-        self.vae = AutoencoderKL(**self.hparams.vae).train()
+        network: Any = AutoencoderKL
+        assert isinstance(self.h.vae, dict)
+        self.vae = network(**self.h.vae).train()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW under a one-cycle cosine over ``trainer.max_steps``."""
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.hparams.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
-        )
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.h.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.hparams.learning_rate, total_steps=self.trainer.max_steps + 1, pct_start=0.02
+            optimizer, self.h.learning_rate, total_steps=self.trainer.max_steps + 1, pct_start=0.02
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -65,7 +69,7 @@ class AutoencoderModule(L.LightningModule):
         edges = (reconstruction.diff(dim=-1) - image.diff(dim=-1)).abs().mean()
         edges = edges + (reconstruction.diff(dim=-2) - image.diff(dim=-2)).abs().mean()
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1.0 - posterior.logvar).mean()
-        loss = error + self.hparams.gradient_weight * edges + self.hparams.kl_weight * kl
+        loss = error + self.h.gradient_weight * edges + self.h.kl_weight * kl
         self.log_dict({"train/loss": loss, "train/mae": error, "train/kl": kl}, prog_bar=True, batch_size=len(image))
         return loss
 

@@ -170,7 +170,7 @@ class LatentDiffusionModule(DrawsImages, L.LightningModule):
             groups.append({"name": "text_encoder", "params": list(self.text_encoder.parameters()), "lr": rate})
         return groups
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW, constant rates after a linear warm-up."""
         h = self.h
         # A fused step unscales gradients itself, which Lightning forbids together with clipping under fp16.

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -126,12 +127,8 @@ def write_shards(
     # Spawned even when there is one: a process of its own has the one thread the bytes depend on.
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
-    with (
-        bar,
-        ProcessPoolExecutor(
-            workers, context, _start_worker, (make_cohort, header, out, samples_per_shard, counter)
-        ) as pool,
-    ):
+    start = partial(_start_worker, make_cohort, header, Path(out), samples_per_shard, counter)
+    with bar, ProcessPoolExecutor(workers, context, start) as pool:
         pending: set[Future[Any]] = {
             pool.submit(_write_one, plan, [index[key] for key in plan.keys]) for plan in missing
         }

@@ -77,5 +77,5 @@ def test_bad_command_lines_get_one_sentence(arguments, words):
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", ""])
 def test_files_that_are_no_mapping(tmp_path, text):
     (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(UserError, match="YAML|mapping"):
+    with pytest.raises(UserError, match=r"YAML|mapping"):
         with_bases(tmp_path / "bad.yaml")

@@ -198,7 +198,7 @@ def test_sample(config, tmp_path, capsys):
     run, out_dir = runs(tmp_path)[0], tmp_path / "images"
     arguments = ["--ckpt", str(run), "--prompts", "Left effusion.", "No acute disease.", "--num_images", "2"]
     arguments += ["--steps", "2", "--out", str(out_dir)]
-    code, out, err = call(capsys, "sample", *arguments)
+    code, _, err = call(capsys, "sample", *arguments)
     assert code == 0, err
     assert len(list(out_dir.glob("*.png"))) == 4
     first = {p.name: p.read_bytes() for p in out_dir.glob("*.png")}

@@ -33,9 +33,16 @@ def test_ema_swaps_in_and_back_bit_for_bit():
         layer.weight.add_(1.0)
     ema.update()
     raw = layer.weight.detach().clone()
-    with pytest.raises(RuntimeError, match="in the middle"), ema.swapped_in():
-        assert not torch.equal(layer.weight, raw)
-        raise RuntimeError("in the middle")
+    seen = []
+
+    def evaluate() -> None:
+        with ema.swapped_in():
+            seen.append(layer.weight.detach().clone())
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        evaluate()
+    assert not torch.equal(seen[0], raw)
     assert torch.equal(layer.weight, raw)
 
 
