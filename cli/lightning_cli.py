@@ -126,6 +126,13 @@ class RunConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             logger.log_hyperparams(config)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Whatever stopped the run: say how to go on from what is there."""
+        checkpoints = sorted((Path(trainer.default_root_dir) / "checkpoints").glob("step-*.ckpt"))
+        if trainer.is_global_zero and checkpoints:
+            print(f"\nstopped at step {trainer.global_step}; the newest checkpoint is {checkpoints[-1]}")
+            print(f"  go on:  lightning fit --resume {trainer.default_root_dir}")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that goes on in its own folder forgets the rows it is about to log again."""
         for logger in trainer.loggers:
@@ -164,7 +171,9 @@ def run(verb: str, arguments: list[str]) -> int:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
     )
-    sys.argv = ["lightning", verb, *arguments]  # what DDP's child processes are started with
+    # DDP starts its child processes with sys.argv: the same program, the rewritten arguments.
+    before = sys.argv
+    sys.argv = [before[0], verb, *arguments]
     try:
         cli = SuiteCLI(
             LightningModule,
@@ -185,6 +194,7 @@ def run(verb: str, arguments: list[str]) -> int:
     except ValueError as error:
         raise (user_error_within(error) or error) from error
     finally:
+        sys.argv = before
         if "wandb" in sys.modules:  # so that a second run in this process gets a W&B run of its own
             sys.modules["wandb"].finish()
         if inherited is None:
@@ -210,6 +220,7 @@ def _closing_line(cli: SuiteCLI) -> None:
         state = "interrupted" if cli.trainer.interrupted else "finished"
         print(f"\n{state} at step {cli.trainer.global_step}; run folder: {cli.run_dir}")
         print(f"  go on:  lightning fit --resume {cli.run_dir} --trainer.max_steps N")
-        print(f'  draw:   lightning sample --ckpt {cli.run_dir} --prompts "Large right pleural effusion."')
+        if hasattr(cli.model, "sample"):
+            print(f'  draw:   lightning sample --ckpt {cli.run_dir} --prompts "Large right pleural effusion."')
     else:
         print(f"\nrun folder: {cli.run_dir}")

@@ -60,10 +60,13 @@ def write_config(folder: Path, shards: Path, vae: Path, ranks: int, workers: int
 def start(arguments: list[str], record: Path) -> subprocess.Popen[str]:
     # Without WANDB_SERVICE: a run killed while it shares this process's W&B service would stay "in use" there.
     inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    # The console script where it is installed: DDP starts its children with the name it was called by.
+    script = Path(sys.executable).with_name("lightning")
+    command = [str(script)] if script.is_file() else [sys.executable, "-m", "cli"]
     return subprocess.Popen(
-        [sys.executable, "-m", "cli", "fit", *arguments],
+        [*command, "fit", *arguments],
         cwd=ROOT,
-        env={**inherited, "KEY_RECORD": str(record), "OMP_NUM_THREADS": "1"},
+        env={**inherited, "PYTHONPATH": str(ROOT), "KEY_RECORD": str(record), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

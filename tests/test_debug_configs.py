@@ -1,0 +1,44 @@
+"""The debug configurations do what their first line says (minutes: they render phantoms with the shipped autoencoder)."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cli.main import dispatch
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A folder with the clone's configs and assets, so that nothing is written into the checkout."""
+    for room in ("configs", "assets"):
+        shutil.copytree(ROOT / room, tmp_path / room)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def losses(clone: Path, name: str) -> list[float]:
+    (metrics,) = (clone / "runs" / name).glob("*/metrics.jsonl")
+    rows = map(json.loads, metrics.read_text().splitlines())
+    return [row["train/loss"] for row in rows if "train/loss" in row]
+
+
+def test_tiny_runs_the_whole_path(clone):
+    assert dispatch(["fit", "-c", "configs/debug/tiny.yaml"]) == 0
+    assert len(losses(clone, "tiny")) == 12
+
+
+def test_fast_dev_run_writes_no_run(clone):
+    small = ["--data.phantom.n", "64"]
+    assert dispatch(["fit", "-c", "configs/debug/fast_dev_run.yaml", *small]) == 0
+    assert not list((clone / "runs").rglob("*.ckpt"))
+
+
+def test_overfit_learns_one_batch_by_heart(clone):
+    assert dispatch(["fit", "-c", "configs/debug/overfit.yaml"]) == 0
+    curve = losses(clone, "overfit")
+    assert sum(curve[-5:]) / 5 < 0.25 * sum(curve[:2]) / 2
