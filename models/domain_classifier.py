@@ -37,10 +37,13 @@ def xrv_input(image: Tensor) -> Tensor:
 
 
 def save_classifier(model: Any, network: dict[str, Any], folder: Path, **facts: Any) -> None:
-    """Write ``config.json`` (network, classes, ``facts`` such as the held-out score) and half-precision weights."""
+    """Write ``config.json`` (network, classes, ``facts`` such as the held-out score) and half-precision weights.
+
+    Only kernels are halved: the variances of batch norm, in squared units of [-1024, 1024], pass what float16 can hold.
+    """
     from safetensors.torch import save
 
-    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    state = {name: value.half() if value.ndim > 1 else value for name, value in model.state_dict().items()}
     write_json(folder / "config.json", {"network": network, "classes": model.pathologies, **facts})
     with atomic_open(folder / WEIGHTS) as stream:
         stream.write(save({name: value.contiguous() for name, value in state.items()}))
@@ -56,7 +59,9 @@ def load_classifier(folder: str | Path) -> Any:
 
     root = Path(folder)
     if not (root / "config.json").is_file() or not (root / WEIGHTS).is_file():
-        raise UserError(f"No classifier at {folder}: train one with `lightning fit -c configs/phantom_classifier.yaml`.")
+        raise UserError(
+            f"No classifier at {folder}: train one with `lightning fit -c configs/phantom_classifier.yaml`."
+        )
     config = json.loads((root / "config.json").read_text(encoding="utf-8"))
     model = build_classifier(config["network"], config["classes"])
     state = load_file(root / WEIGHTS)

@@ -39,7 +39,7 @@ def make_vae(folder: Path, seed: int) -> Path:
     return folder
 
 
-def make_shards(folder: Path, vae: Path, n: int = 60, resolution: int = 64) -> Path:
+def make_shards(folder: Path, vae: Path, n: int = 60, resolution: int = 64, **splits: float) -> Path:
     """Shards of phantoms, written in this process (the command's pool costs a spawn)."""
     from dataclasses import asdict
 
@@ -48,7 +48,7 @@ def make_shards(folder: Path, vae: Path, n: int = 60, resolution: int = 64) -> P
     from preparation.phantom import PhantomCohort, PhantomOptions
     from preparation.shards import ShardWriter
 
-    options = PhantomOptions(n=n, resolution=resolution)
+    options = PhantomOptions(n=n, resolution=resolution, **splits)
     cohort = PhantomCohort(options)
     writer = ShardWriter(folder, shard_header("phantom", "test", asdict(options), str(vae), resolution, "none"), 16)
     model = load_vae(str(vae))
