@@ -20,6 +20,7 @@ from callbacks.image_writer import ImageWriter
 from callbacks.progress import ImagesProgressBar
 from callbacks.tracking import JsonlLogger, default_loggers
 from cli.arguments import RUN_DIR_VARIABLE
+from cli.main import refuse
 from cli.parsing import one_sentence
 from cli.preflight import problems_before_start
 from common.errors import UserError
@@ -75,9 +76,7 @@ class SuiteCLI(LightningCLI):
         return self.config[self.subcommand]
 
     def before_instantiate_classes(self) -> None:
-        problems = problems_before_start(str(self.subcommand), self.section)
-        if problems:
-            raise UserError("\n       ".join(problems))
+        refuse(problems_before_start(str(self.subcommand), self.section))
         self.run_dir = run_folder(self.section.runs, self.section.name, str(self.subcommand))
         if self.section.trainer.default_root_dir is None:
             self.section.trainer.default_root_dir = str(self.run_dir)

@@ -41,6 +41,16 @@ def _own(module: str) -> Callable[[list[str]], int]:
     return import_module(module).main
 
 
+def refuse(problems: list[str]) -> None:
+    """Stop with all of them, a line each.
+
+    Raises:
+        UserError: when there are any.
+    """
+    if problems:
+        raise UserError("\n       ".join(problems))
+
+
 def dispatch(arguments: list[str]) -> int:
     """Run one verb; returns the exit code.
 
@@ -60,6 +70,9 @@ def dispatch(arguments: list[str]) -> int:
     from cli.arguments import expand
 
     expanded = expand(rest)
+    from cli.quick_check import certain_problems
+
+    refuse(certain_problems(expanded))
     from cli.lightning_cli import run
 
     return run(verb, expanded)

@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cli.quick_check import no_gpu_sentence
 from common.errors import UserError
 
 
@@ -39,11 +40,7 @@ def trainer_problems(verb: str, trainer: Any) -> list[str]:
 
         wanted, there = trainer.get("devices"), torch.cuda.device_count()
         if there == 0 or (isinstance(wanted, int) and wanted > there):
-            problems.append(
-                f"trainer: the configuration asks for {wanted} GPUs on this machine, which has {there}: run it there, or add "
-                f"--trainer.accelerator auto --trainer.devices 1 --trainer.num_nodes 1 --trainer.strategy auto "
-                f"--trainer.precision 32-true."
-            )
+            problems.append(no_gpu_sentence(wanted, there))
     return problems
 
 

@@ -1,7 +1,22 @@
-"""Lightning modules."""
+"""Lightning modules. Imported on demand, so that the command's quick check need not wait for torch."""
 
-from lightning_modules.autoencoder import AutoencoderModule
-from lightning_modules.domain_classifier import DomainClassifierModule
-from lightning_modules.latent_diffusion import LatentDiffusionModule
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from lightning_modules.autoencoder import AutoencoderModule
+    from lightning_modules.domain_classifier import DomainClassifierModule
+    from lightning_modules.latent_diffusion import LatentDiffusionModule
+
+_HOMES = {
+    "AutoencoderModule": "autoencoder",
+    "DomainClassifierModule": "domain_classifier",
+    "LatentDiffusionModule": "latent_diffusion",
+}
 __all__ = ["AutoencoderModule", "DomainClassifierModule", "LatentDiffusionModule"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
