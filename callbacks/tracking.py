@@ -89,19 +89,17 @@ def logged_in_to_wandb() -> bool:
         return False
 
 
-def default_loggers(run_dir: Path, name: str, online: bool | None = None) -> list[Logger]:
-    """W&B and metrics.jsonl.
+def default_loggers(run_dir: Path, name: str) -> list[Logger]:
+    """W&B and metrics.jsonl; online when WANDB_MODE says so, or says nothing and the user is logged in.
 
     Args:
         run_dir: the run folder; W&B's files go into its ``wandb/``.
         name: name shown in W&B.
-        online: None means: what WANDB_MODE says, else online when the user is logged in, else offline.
     """
     mode = os.environ.get("WANDB_MODE")
     if mode == "disabled":
         return [JsonlLogger(run_dir)]
-    if online is None:
-        online = mode == "online" or (mode is None and logged_in_to_wandb())
+    online = mode == "online" or (mode is None and logged_in_to_wandb())
     return [RunWandbLogger(run_dir, name, offline=not online), JsonlLogger(run_dir)]
 
 

@@ -45,7 +45,7 @@ def check_command() -> Check:
         text = Path(found).read_text(encoding="utf-8", errors="replace")[:4000]
     except OSError as error:
         return Check("command", False, f"{found} cannot be read ({error.strerror}): {alternative}")
-    if "from cli.main import main" in text or "cli.main" in text:
+    if "cli.main" in text:
         return Check("command", True, f"`lightning` is ours: {found}")
     return Check("command", False, f"`lightning` on PATH is another package's ({found}): {alternative}")
 

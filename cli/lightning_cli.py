@@ -99,7 +99,7 @@ class SuiteCLI(LightningCLI):
                 callback.dirpath = str(self.run_dir / "checkpoints")
         loggers = trainer.get("logger")
         if loggers is None or loggers is True:
-            loggers = default_loggers(self.run_dir, self.section.name, online=None)
+            loggers = default_loggers(self.run_dir, self.section.name)
         elif loggers is False:
             loggers = []
         loggers = loggers if isinstance(loggers, list) else [loggers]

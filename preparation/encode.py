@@ -4,7 +4,6 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -153,7 +152,7 @@ def _start_worker(
     import torch
 
     torch.set_num_threads(1)
-    writer = ShardWriter(out, replace(header), samples_per_shard)
+    writer = ShardWriter(out, header, samples_per_shard)
     _worker.update(cohort=make_cohort(), vae=load_vae(header.vae["source"]), writer=writer, counter=counter)
 
 
