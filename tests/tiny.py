@@ -63,3 +63,19 @@ def make_shards(folder: Path, vae: Path, n: int = 60, resolution: int = 64, **sp
 def model_config(vae: Path | str, **overrides: Any) -> dict[str, Any]:
     """Arguments of a tiny LatentDiffusionModule."""
     return {"unet": UNET, "text_encoder": TEXT, "vae": str(vae), "ema_decay": 0.9, "learning_rate": 1e-3, **overrides}
+
+
+def quiet_trainer(folder: Path, steps: int, **more: Any) -> Any:
+    """A Trainer on the CPU that trains ``steps`` steps and writes nothing."""
+    import lightning as L
+
+    return L.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+        **more,
+    )

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,7 @@ from models.backbones import load_vae, vae_identity
 from models.domain_classifier import domain_features, load_classifier
 from preparation.phantom import PhantomCohort, PhantomOptions
 from preparation.sample import FINDINGS
+from tests.tiny import quiet_trainer
 
 ASSETS = Path(__file__).parent.parent.parent / "assets"
 VAE = {
@@ -26,16 +26,7 @@ VAE = {
 
 def fit(module, tmp_path):
     data = PhantomImagesDataModule(PhantomOptions(n=60, resolution=64, val=12), batch_size=4, num_workers=0)
-    trainer = L.Trainer(
-        max_steps=3,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=tmp_path,
-        val_check_interval=3,
-    )
+    trainer = quiet_trainer(tmp_path, 3, val_check_interval=3)
     trainer.fit(module, datamodule=data)
     return trainer
 

@@ -15,7 +15,7 @@ from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
 from lightning_modules.checkpoint import load_module
 from models.sampler import SamplingOptions
-from tests.tiny import model_config
+from tests.tiny import model_config, quiet_trainer
 
 
 def make_module(vae: Any, **overrides: Any) -> LatentDiffusionModule:
@@ -42,16 +42,7 @@ def make_batch(labels: list[list[str]], seed: int = 0) -> dict[str, Any]:
 def train(shards: Any, vae: Any, tmp_path: Any, steps: int = 3, **overrides: Any) -> LatentDiffusionModule:
     L.seed_everything(0)
     module = LatentDiffusionModule(**model_config(vae, **overrides))
-    trainer = L.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        use_distributed_sampler=False,
-    )
+    trainer = quiet_trainer(tmp_path, steps, use_distributed_sampler=False)
     trainer.fit(module, datamodule=LatentShardsDataModule(str(shards), batch_size=8))
     return module
 

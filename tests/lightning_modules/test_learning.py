@@ -16,7 +16,7 @@ import torch
 from common.draws import generator
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
-from tests.tiny import UNET, make_shards, model_config
+from tests.tiny import UNET, make_shards, model_config, quiet_trainer
 
 VAE = Path(__file__).parent.parent.parent / "assets" / "phantom_vae"
 UNET_HERE = {**UNET, "block_out_channels": [16, 32], "norm_num_groups": 8, "cross_attention_dim": 32}
@@ -44,16 +44,7 @@ def train(shards: Path, tmp_path: Path, **overrides: Any) -> LatentDiffusionModu
         **overrides,
     )
     module = LatentDiffusionModule(**config)
-    trainer = L.Trainer(
-        max_steps=STEPS,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        limit_val_batches=0,
-        default_root_dir=tmp_path,
-    )
+    trainer = quiet_trainer(tmp_path, STEPS, limit_val_batches=0)
     trainer.fit(module, datamodule=LatentShardsDataModule(str(shards), batch_size=8, mean_only=True))
     return module.eval()
 
