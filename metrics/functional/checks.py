@@ -1,0 +1,74 @@
+"""What every map metric asks of its input, and what "undefined" means to all of them. Source: own."""
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+
+NAN = float("nan")
+
+
+def as_double(values: Tensor) -> Tensor:
+    """Detached float64 copy; on the CPU where the device (Apple's) has no float64.
+
+    Example:
+        >>> as_double(torch.tensor([1, 2])).dtype
+        torch.float64
+    """
+    values = values.detach()
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+def check_shape(maps: Tensor) -> None:
+    """Refuse what is not (N, H, W).
+
+    Raises:
+        UserError: not three dimensions, or no pixels.
+    """
+    if maps.ndim != 3 or maps.shape[1] * maps.shape[2] == 0:
+        raise UserError(f"maps have the shape {tuple(maps.shape)}; (N, H, W) with at least one pixel is expected.")
+
+
+def map_rows(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps as rows, and which of them can be scored.
+
+    Args:
+        maps: (N, H, W) of any number type.
+
+    Returns:
+        values: (N, H*W) float64; zeros where a map is not finite, so that no NaN leaks into its neighbours' sums.
+        finite: (N,) bool, every pixel of the map is a finite number.
+
+    Raises:
+        UserError: not three dimensions, or no pixels.
+    """
+    check_shape(maps)
+    values = as_double(maps).flatten(1)
+    finite = values.isfinite().all(dim=1)
+    return values.masked_fill(~finite[:, None], 0.0), finite
+
+
+def mask_rows(masks: Tensor, maps: Tensor, name: str = "masks") -> Tensor:
+    """Masks as rows (N, H*W) beside ``maps`` (N, H, W), on the device where the maps are scored.
+
+    Raises:
+        UserError: not boolean, or another shape than the maps', or not (N, H, W).
+    """
+    check_shape(maps)
+    if masks.dtype != torch.bool:
+        raise UserError(f"{name} are {masks.dtype}; a boolean tensor is expected: compare with a threshold first.")
+    if masks.shape != maps.shape:
+        raise UserError(
+            f"{name} have the shape {tuple(masks.shape)} but the maps {tuple(maps.shape)}: resize one first."
+        )
+    return masks.to("cpu" if maps.device.type == "mps" else maps.device).flatten(1)
+
+
+def varies(rows: Tensor) -> Tensor:
+    """(N,) bool: the row (N, P) holds two different values. Exact, where a computed variance only comes near zero."""
+    return rows.amin(dim=1) != rows.amax(dim=1)
+
+
+def defined(values: Tensor, where: Tensor) -> Tensor:
+    """``values`` (N,) with NaN where ``where`` (N,) is false."""
+    return values.masked_fill(~where, NAN)

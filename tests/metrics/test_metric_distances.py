@@ -1,0 +1,163 @@
+"""Frechet and kernel distance against scipy and plain loops, and the metric that gathers their features."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from metrics import FrechetFeatureDistance
+from metrics.functional import feature_statistics, frechet_distance, kernel_distance, kid, merge
+
+
+def features(seed: int, n: int, width: int = 12, rank: int | None = None, shift: float = 0.0) -> Tensor:
+    """Correlated features of the given rank."""
+    random = np.random.default_rng(seed)
+    mixing = random.normal(size=(rank or width, width))
+    return torch.from_numpy(random.normal(size=(n, rank or width)) @ mixing + shift)
+
+
+def scipy_frechet(x: Tensor, y: Tensor) -> float:
+    """As pytorch-fid computes it."""
+    a, b = x.numpy(), y.numpy()
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(cov_a @ cov_b).real
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root))
+
+
+@pytest.mark.parametrize(("n", "m", "width"), [(200, 150, 12), (900, 1000, 64), (40, 50, 1)])
+def test_frechet_agrees_with_scipy(n: int, m: int, width: int) -> None:
+    x, y = features(0, n, width), features(1, m, width, shift=0.3)
+    expected = scipy_frechet(x, y) if width > 1 else (x.mean() - y.mean()) ** 2 + (x.std() - y.std()) ** 2
+    assert frechet_distance(feature_statistics(x), feature_statistics(y)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_frechet_of_commuting_covariances_has_a_closed_form() -> None:
+    turn = torch.from_numpy(np.linalg.qr(np.random.default_rng(2).normal(size=(6, 6)))[0])
+    a, b = torch.tensor([4.0, 1.0, 0.0, 0.0, 9.0, 2.0]).double(), torch.tensor([1.0, 0.0, 0.0, 5.0, 9.0, 3.0]).double()
+    base = feature_statistics(features(3, 5, 6))
+    one = type(base)(10, base.mean, turn @ a.diag() @ turn.T)
+    two = type(base)(10, base.mean + 1.0, turn @ b.diag() @ turn.T)
+    expected = 6.0 + (a.sqrt() - b.sqrt()).square().sum().item()
+    assert frechet_distance(one, two) == pytest.approx(expected, rel=1e-12)
+    assert frechet_distance(two, one) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 5, 200])
+def test_frechet_of_a_set_with_itself_is_zero_at_any_rank(rank: int) -> None:
+    x = features(4, 50, 200, rank=rank) * 100
+    same, shuffled = feature_statistics(x), feature_statistics(x.flip(0))
+    assert 0 <= frechet_distance(same, same) <= 1e-11 * same.covariance.trace().item()
+    assert 0 <= frechet_distance(same, shuffled) <= 1e-11 * same.covariance.trace().item()
+
+
+def test_frechet_of_few_samples_is_finite_and_right() -> None:
+    x, y = features(5, 8, 100), features(6, 9, 100)  # ranks 7 and 8 of 100: scipy's sqrtm is lost here
+    centred = [(z - z.mean(0)) / math.sqrt(len(z) - 1) for z in (x, y)]
+    overlap = np.linalg.norm((centred[0] @ centred[1].T).numpy(), "nuc")  # in the small space of the samples
+    expected = (x.mean(0) - y.mean(0)).square().sum() + sum(c.square().sum() for c in centred) - 2 * overlap
+    assert frechet_distance(feature_statistics(x), feature_statistics(y)) == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_frechet_of_constant_features_is_the_distance_of_the_means() -> None:
+    a, b = feature_statistics(torch.zeros(5, 3)), feature_statistics(torch.full((4, 3), 2.0))
+    assert frechet_distance(a, b) == 12.0
+
+
+def test_statistics_are_numpys_and_merge_like_one_set() -> None:
+    x = features(7, 90) * 5 + 1000
+    whole = feature_statistics(x)
+    np.testing.assert_allclose(whole.covariance.numpy(), np.cov(x.numpy(), rowvar=False), rtol=1e-9)
+    parts = merge(merge(feature_statistics(x[:2]), feature_statistics(x[2:50])), feature_statistics(x[50:]))
+    assert parts.n == whole.n == 90
+    torch.testing.assert_close(parts.mean, whole.mean, rtol=1e-13, atol=0)
+    torch.testing.assert_close(parts.covariance, whole.covariance, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("degree", [1, 3])
+@pytest.mark.parametrize("chunk", [1024, 7])
+def test_kernel_distance_by_loops(monkeypatch: pytest.MonkeyPatch, chunk: int, degree: int) -> None:
+    monkeypatch.setattr(kid, "CHUNK", chunk)
+    real, fake = features(8, 15, 4), features(9, 22, 4, shift=0.2)
+    x, y = real.tolist(), fake.tolist()
+
+    def kernel(a: list[float], b: list[float]) -> float:
+        return (sum(p * q for p, q in zip(a, b, strict=True)) / 4 + 1) ** degree
+
+    within = [
+        sum(kernel(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j) / (len(s) * (len(s) - 1))
+        for s in (x, y)
+    ]
+    expected = sum(within) - 2 * sum(kernel(a, b) for a in x for b in y) / (len(x) * len(y))
+    assert kernel_distance(real, fake, degree) == pytest.approx(expected, rel=1e-10)
+
+
+def test_kernel_distance_agrees_with_torchmetrics() -> None:
+    from torchmetrics.image.kid import poly_mmd
+
+    real, fake = features(10, 60), features(11, 60)
+    assert kernel_distance(real, fake) == pytest.approx(poly_mmd(real, fake).item(), rel=1e-9)
+
+
+def test_kernel_distance_has_no_bias() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = [
+        kernel_distance(torch.randn(6, 3, generator=generator), torch.randn(6, 3, generator=generator))
+        for _ in range(1000)
+    ]
+    mean, error = np.mean(values), np.std(values) / math.sqrt(len(values))
+    assert abs(mean) < 4 * error
+    assert min(values) < 0, "an unbiased estimate of zero must fall on both sides"
+
+
+def test_bad_features_are_told() -> None:
+    x = features(12, 10)
+    with pytest.raises(UserError, match="2 or more"):
+        feature_statistics(x[:1])
+    with pytest.raises(UserError, match="2 or more"):
+        kernel_distance(x, x[0])
+    with pytest.raises(UserError, match="not finite"):
+        feature_statistics(x.log())
+    with pytest.raises(UserError, match="same extractor"):
+        kernel_distance(x, x[:, 1:])
+    with pytest.raises(UserError, match="same extractor"):
+        frechet_distance(feature_statistics(x), feature_statistics(x[:, 1:]))
+    with pytest.raises(UserError, match="degree"):
+        kernel_distance(x, x, degree=0)
+    metric = FrechetFeatureDistance()
+    with pytest.raises(UserError, match=r"\(N, D\)"):
+        metric.update(x[0], real=True)
+    metric.update(x, real=True)
+    with pytest.raises(UserError, match="one extractor"):
+        metric.update(x[:, 1:], real=False)
+
+
+def test_metric_over_batches_is_the_function_over_all() -> None:
+    real, fake = features(13, 40).float(), features(14, 30).float()
+    metric = FrechetFeatureDistance()
+    for part in real.split(7):
+        metric.update(part, real=True)
+    for part in fake.split(11):
+        metric.update(part.half().float(), real=False)
+    fake = fake.half().float()
+    scores = metric.compute()
+    expected = frechet_distance(feature_statistics(real), feature_statistics(fake))
+    assert scores["frechet"] == pytest.approx(expected, rel=1e-9)
+    assert scores["kid"] == pytest.approx(kernel_distance(real, fake), rel=1e-9)
+    assert (scores["n_real"], scores["n_fake"]) == (40.0, 30.0)
+    metric.reset()
+    assert metric.compute()["n_real"] == 0
+
+
+@pytest.mark.parametrize("fake", [torch.zeros(0, 12), torch.zeros(1, 12), torch.full((5, 12), float("nan"))])
+def test_metric_without_a_result_is_nan_and_does_not_end_the_run(fake: Tensor) -> None:
+    metric = FrechetFeatureDistance()
+    metric.update(features(15, 9), real=True)
+    metric.update(fake, real=False)
+    scores = metric.compute()
+    assert math.isnan(scores["frechet"])
+    assert math.isnan(scores["kid"])
+    assert (scores["n_real"], scores["n_fake"]) == (9.0, float(len(fake)))
