@@ -19,6 +19,7 @@ LIGHTNING_VERBS = {
 OWN_VERBS = {
     "prepare": ("cli.prepare", "turn a cohort into latent shards"),
     "sample": ("cli.sample", "draw images for prompts from a checkpoint"),
+    "report": ("cli.report", "one HTML page about one or several runs"),
     "doctor": ("cli.doctor", "check this installation and this machine"),
 }
 

@@ -1,0 +1,164 @@
+"""What the measured names mean to a reader, and how values are printed. Source: own; definitions: spec/tradeoff.md 6, 7."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+MINUS = "−"
+DASH = "–"
+
+#: the last part of a grounding name -> (label, what it is)
+GROUNDING = {
+    "cnr": ("CNR", "contrast to noise ratio: (mean inside − mean outside) / pooled standard deviation, no unit"),
+    "cnr_abs": ("|CNR|", "absolute contrast to noise ratio, no unit"),
+    "auroc": ("AUROC", "area under the ROC curve over pixels, 0 to 1, chance 0.5"),
+    "top1": ("Top-1", "share of phrases whose hottest pixel lies inside, 0 to 1"),
+    "miou": ("mIoU", "mean intersection over union of foreground and background, 0 to 1"),
+}
+#: the first part of a grounding name -> on what, or of what, the same is measured
+PLACES = {"mask": "on exact masks", "eos": "of the end token"}
+#: what else the maps are asked -> (label, what it is, is more better)
+QUESTIONS = {
+    "confounder_cnr": (
+        "CNR on confounders",
+        "the word's map on tubes, markers, pacemakers: high if it points there",
+        -1,
+    ),
+    "own_beats_other": (
+        "own finding beats other",
+        "share of pairs in which the map fits its own finding's mask better than another's in the image, chance 0.5",
+        1,
+    ),
+    "fallback": ("without a query word", "share of phrases that name no query word: all words are averaged", 0),
+}
+EXTRACTORS = {
+    "domain": "domain-classifier features",
+    "inception": "Inception features",
+    "xrv": "XRV features",
+    "xrv224": "XRV features at 224 px",
+    "xrv512": "XRV features at 512 px",
+    "xrv_gap": "XRV features, globally pooled",
+}
+FIDELITY = {
+    "ms_ssim": ("MS-SSIM", "similarity among images of one prompt, 0 to 1; lower is more diverse"),
+    "classifier_auc": ("Classifier AUC", "does a classifier find the prompted finding? 0 to 1, chance 0.5"),
+}
+#: which distance stands for fidelity, if a run has several
+FIDELITY_ORDER = ("fid_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_xrv", "fid_inception")
+
+
+def esc(value: Any) -> str:
+    """HTML-escaped text, also for attributes."""
+    return escape(str(value), quote=True)
+
+
+def parts(name: str) -> tuple[str, bool, str, str]:
+    """``mask_macro_cnr`` -> ("cnr", True, "mask", ""), ``Edema/cnr`` -> ("cnr", False, "", "Edema")."""
+    group, _, metric = name.rpartition("/")
+    place = next((place for place in PLACES if metric.startswith(f"{place}_")), "")
+    metric = metric.removeprefix(f"{place}_")
+    return metric.removeprefix("macro_"), metric.startswith("macro_"), place, group
+
+
+def label(key: str) -> str:
+    """``grounding/macro_cnr`` -> ``macro CNR``; an unknown name is shown as it is."""
+    room, _, name = key.partition("/")
+    if room == "grounding":
+        metric, macro, place, group = parts(name)
+        if metric in GROUNDING:
+            text = ("macro " if macro else "") + GROUNDING[metric][0]
+            return text + (f" {PLACES[place]}" if place else "") + (f", {group}" if group else "")
+        return QUESTIONS[name][0] if name in QUESTIONS else name
+    if room == "fidelity":
+        if match := re.fullmatch(r"(?:(.+)/)?(fid|kid)_(\w+)", name):
+            kind = "Fréchet distance" if match[2] == "fid" else "Kernel distance"
+            sampler = f", drawn by {match[1]}" if match[1] else ""
+            return f"{kind}, {EXTRACTORS.get(match[3], match[3] + ' features')}{sampler}"
+        return FIDELITY[name][0] if name in FIDELITY else name
+    return key
+
+
+def short_label(key: str) -> str:
+    """Without the feature extractor: ``Fréchet distance``."""
+    return label(key).split(",")[0]
+
+
+def meaning(key: str) -> str:
+    """What a name measures and in which unit; "" if that is not known."""
+    room, _, name = key.partition("/")
+    if room == "fidelity":
+        name = name.rpartition("/")[2]
+        if name.startswith("fid_"):
+            features = EXTRACTORS.get(name[4:], "the features")
+            return f"squared distance of two Gaussians, in the units of {features}; depends on N"
+        if name.startswith("kid_"):
+            return "squared maximum mean discrepancy of features, no unit"
+        return FIDELITY.get(name, ("", ""))[1]
+    if name in QUESTIONS:
+        return QUESTIONS[name][1]
+    metric, macro, _, _ = parts(name)
+    text = GROUNDING.get(metric, ("", ""))[1]
+    return f"{text}; mean of class means" if text and macro else text
+
+
+def direction(key: str) -> int:
+    """1: more is better, -1: less is better, 0: neither."""
+    room, _, name = key.partition("/")
+    if room == "grounding":
+        metric, _, place, _ = parts(name)
+        return QUESTIONS[name][2] if name in QUESTIONS else int(metric in GROUNDING and place != "eos")
+    name = name.rpartition("/")[2]
+    if name.startswith(("fid_", "kid_")) or name == "ms_ssim" or "loss" in name:
+        return -1
+    return 1 if name == "classifier_auc" else 0
+
+
+def fidelity_keys(keys: Iterable[str]) -> list[str]:
+    """The Frechet distances among ``keys``, the one that stands for fidelity first; kernel distances after them."""
+    found = {key for key in keys if re.fullmatch(r"fidelity/(fid|kid)_\w+", key)}
+    order = {f"fidelity/{name}": place for place, name in enumerate(FIDELITY_ORDER)}
+    return sorted(found, key=lambda key: (key.startswith("fidelity/kid"), order.get(key, 99), key))
+
+
+def first_of(keys: Iterable[str], wanted: Sequence[str]) -> str:
+    """The first of ``wanted`` that is among ``keys``, else ``wanted[0]``."""
+    there = set(keys)
+    return next((key for key in wanted if key in there), wanted[0])
+
+
+def value_text(value: float | None, sign: bool = False, digits: int | None = None) -> str:
+    """Three figures that matter, at least two decimals below 100: 0.934, 1.05, 12.34, 183.0; a true minus sign.
+
+    Args:
+        sign: write a plus before what is positive.
+        digits: decimals, where the numbers of a column are to be alike.
+    """
+    if value is None:
+        return DASH
+    size = abs(value)
+    if digits is not None:
+        pass
+    elif size == 0:
+        digits = 2
+    elif size < 0.01:
+        digits = min(6, 1 - math.floor(math.log10(size)))
+    else:
+        digits = 3 if size < 1 else 2 if size < 100 else 1 if size < 1000 else 0
+    text = f"{size:,.{digits}f}"
+    nought = not any(c in "123456789" for c in text)
+    return ("" if nought else MINUS if value < 0 else "+" if sign else "") + text
+
+
+def count_text(value: float | int | None) -> str:
+    """16000 -> ``16,000``."""
+    return DASH if value is None else f"{round(value):,}"
+
+
+def compact(value: float) -> str:
+    """16000 -> ``16k``, 7680000 -> ``7.68M``; for axes."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
