@@ -35,9 +35,18 @@ def prepare_phantom_verb(arguments: list[str]) -> int:
     parser.add_argument("--out", type=str, required=True, help="Folder of the shards.")
     parser.add_argument("--vae", type=str, default=DEFAULT_VAE, help="Autoencoder: diffusers folder or hub:ORG/NAME.")
     parser.add_argument("--processes", type=int | None, default=None, help="Worker processes; null means one a core.")
+    parser.add_argument(
+        "--confounder",
+        action="append",
+        type=str,
+        metavar="NAME:FINDING[:R]",
+        help="One confounder and its correlation (default 0.7) with a finding; repeatable, added to --confounders.",
+    )
     parser.add_class_arguments(PhantomOptions)
     parsed = parser.parse_args(arguments)
-    options = PhantomOptions(**{field.name: parsed[field.name] for field in fields(PhantomOptions)})
+    values = {field.name: parsed[field.name] for field in fields(PhantomOptions)}
+    values["confounders"] = (*values["confounders"], *(parsed.confounder or ()))
+    options = PhantomOptions(**values)
     command = shlex.join(["lightning", "prepare", "phantom", *arguments])
     manifest = prepare_phantom(options, parsed.out, parsed.vae, command=command, processes=parsed.processes)
     for split, counts in manifest.counts.items():

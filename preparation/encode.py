@@ -18,7 +18,8 @@ from preparation.sample import CohortSample
 from preparation.shards import ShardPlan, ShardWriter
 
 #: Images a VAE pass takes. Fixed, not an option: the last bit of a convolution depends on it, and so would the bytes.
-ENCODE_BATCH = 16
+#: On a CPU core 4 are a fifth faster than 16, whose activations leave the cache (benchmarks/phantoms.py).
+ENCODE_BATCH = 4
 
 
 class Cohort(Protocol):

@@ -59,8 +59,7 @@ def write(scene: Scene, rng: np.random.Generator, lexicon: Lexicon = CHEST) -> R
         used += weight(opening)
     for extra in _extras(scene, pick, lexicon):
         said = " ".join(text for text, _ in sentences)
-        contradiction = "No prior" in extra and any(word in said for word in _COMPARED)
-        if used + weight(extra) <= BUDGET and extra not in said and not contradiction:
+        if used + weight(extra) <= BUDGET and extra not in said and not _contradict(extra, said):
             sentences.append((extra, ()))
             used += weight(extra)
     # impressions usually lead with what matters, but not always
@@ -119,6 +118,11 @@ _TRAILERS = (
     "stable in appearance",
     "not seen previously",
 )
+
+
+def _contradict(one: str, other: str) -> bool:
+    """Whether one text says that there is no earlier picture and the other compares with it."""
+    return any("No prior" in a and any(word in b for word in _COMPARED) for a, b in ((one, other), (other, one)))
 
 
 def _frame(phrase: _NounPhrase, pick: _Picker) -> str:

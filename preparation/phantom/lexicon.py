@@ -167,11 +167,7 @@ CHEST = Lexicon(
         "The aorta is mildly tortuous",
     ),
     clear={
-        "Lung Opacity": (
-            "The lungs are clear",
-            "Lungs are clear",
-            "Both lungs are well aerated",
-        ),
+        "Lung Opacity": ("The lungs are clear", "Lungs are clear"),
         "Cardiomegaly": (
             "Heart size is normal",
             "The heart is not enlarged",

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from common.errors import UserError
-from preparation.phantom.findings import ZONE_WEIGHTS, Hint
+from preparation.phantom.findings import SEVERITIES, ZONE_WEIGHTS, Hint
 from preparation.phantom.grammar import weight
 
 #: Longest impression used, in the estimate of :func:`preparation.phantom.grammar.weight` (about CLIP tokens).
@@ -41,15 +41,17 @@ _READING = {
         r"^(Opacity|Airspace Disease|Infiltrate)(/lung|$|/[^/]*$)",
         r"opacit|opacif|airspace disease|infiltrat",
     ),
-    "Pleural Effusion": (r"^Pleural Effusion", r"effusion|pleural fluid"),
+    "Pleural Effusion": (r"^Pleural Effusion", r"(?<!pericardial )effusion|pleural fluid"),
     "Pneumonia": (r"^Pneumonia(/|$)", r"pneumonia|pneumonic"),
     "Pneumothorax": (r"^Pneumothorax", r"pneumothora"),
 }
 _CONFIRM = {label: re.compile(heading) for label, (heading, _) in _READING.items()}
 _ASSERT = {label: re.compile(words, re.I) for label, (_, words) in _READING.items()}
 _DENIAL = re.compile(
-    r"\b(no|not|without|negative for|absence of|free of|clear of|resolved|resolution of|rule out|exclude|deny|denies|"
-    r"rather than|unlikely|removal of|cleared|clearing of)\b",
+    # "no significant change in the effusion" asserts it
+    r"\b(no(?! (?:\w+ ){0,2}(?:change|increase|decrease|improvement)\b)|not|without|negative for|absence of|free of|"
+    r"clear of|resolved|resolution of|rule out|exclude|deny|denies|rather than|unlikely|removal of|cleared|"
+    r"clearing of)\b",
     re.I,
 )
 #: A denial reaches to the end of its clause.
@@ -66,7 +68,7 @@ _OTHER = re.compile(
 )
 _SEVERITY = {"mild": "mild", "small": "mild", "borderline": "mild", "moderate": "moderate", "severe": "severe",
              "large": "severe", "diffuse": "severe"}  # fmt: skip
-#: The same for words, used where the headings are silent and the sentence speaks of one finding only.
+#: The same for words, read in the clause that names the finding.
 _SPOKEN_SEVERITY = {
     "mild": re.compile(r"\b(mild\w*|minimal\w*|small|slight\w*|subtle|tiny|trace|borderline|minor|faint)\b", re.I),
     "moderate": re.compile(r"\bmoderate\w*\b", re.I),
@@ -163,14 +165,16 @@ def _judge(name: str, root: ElementTree.Element, reports: Reports) -> None:
         reports.counts[reason] += 1
         return
     hints = []
+    phrases = []
     for label in sorted(asserted):
         hint = _hint(label, [h for h in headings if _CONFIRM[label].search(h)], asserted[label])
-        if hint is None:
-            reports.counts["sides disagree"] += 1
+        phrase = _phrase(label, asserted[label], hint.side) if hint else None
+        if hint is None or phrase is None:
+            reports.counts["places disagree"] += 1
             return
         hints.append((label, hint))
-    phrases = tuple((label, sentence) for label in sorted(asserted) for sentence in asserted[label][:1])
-    report = RealReport(name, " ".join(sentences), tuple(sorted(asserted)), tuple(hints), phrases)
+        phrases.append((label, phrase))
+    report = RealReport(name, " ".join(sentences), tuple(sorted(asserted)), tuple(hints), tuple(phrases))
     (reports.abnormal if asserted else reports.normal).append(report)
     reports.counts["used"] += 1
 
@@ -239,11 +243,30 @@ def _sides(text: str) -> set[str]:
         found = {"right", "left"}
     if re.search(r"\blingula", text, re.I):
         found.add("left")
+    if re.search(r"\bmiddle lobe", text, re.I):
+        found.add("right")
     return found
 
 
+def _clauses(label: str, sentence: str) -> str:
+    """The parts of a sentence, between commas, "and" and "with", that name ``label`` and so speak of nothing else."""
+    parts = re.split(r"[,;/]| with |(?<!\bright)(?<!\bleft) and ", sentence)
+    return ", ".join(part for part in parts if _ASSERT[label].search(part)) or sentence
+
+
+def _phrase(label: str, sentences: list[str], side: str) -> str | None:
+    """The first sentence whose side words for ``label`` are not just a part of the truth; None when there is none."""
+    truth = {"right", "left"} if side == "bilateral" else {side} - {""}
+    for sentence in sentences:
+        alone = sum(bool(words.search(sentence)) for words in _ASSERT.values()) == 1
+        said = _sides(sentence if alone else _clauses(label, sentence))
+        if label == "Cardiomegaly" or not said or said == truth:
+            return sentence
+    return None
+
+
 def _hint(label: str, headings: list[str], sentences: list[str]) -> Hint | None:
-    """Side, zone and severity of a finding; None where words and headings contradict each other."""
+    """Side, zone and severity of a finding; None where words and headings contradict each other or name two zones."""
     parts = [part.strip() for heading in headings for part in heading.split("/")[1:]]
     sides = {part for part in parts if part in ("right", "left")}
     if "bilateral" in parts:
@@ -261,28 +284,30 @@ def _hint(label: str, headings: list[str], sentences: list[str]) -> Hint | None:
     zones = {_ZONES[part] for part in parts if part in _ZONES}
     said = {zone for zone, words in _SPOKEN_ZONES.items() if any(words.search(sentence) for sentence in sentences)}
     zones = zones or said
-    if label in ZONE_WEIGHTS and said and not zones <= said:
+    # a finding has one zone in the picture, so two in the words ("left apical and right basilar") cannot be drawn
+    if label in ZONE_WEIGHTS and said and not (zones <= said and len(zones) == 1):
         return None
     severities = {_SEVERITY[part] for part in parts if part in _SEVERITY}
-    alone = all(sum(bool(words.search(sentence)) for words in _ASSERT.values()) == 1 for sentence in sentences)
-    degrees = {one for one, words in _SPOKEN_SEVERITY.items() if any(words.search(sentence) for sentence in sentences)}
-    if alone and degrees:
+    clauses = [_clauses(label, sentence) for sentence in sentences]
+    degrees = {one for one, words in _SPOKEN_SEVERITY.items() if any(words.search(clause) for clause in clauses)}
+    if degrees:
         severities = severities & degrees or degrees
     return Hint(
         side,
         next(iter(zones)) if len(zones) == 1 and label in (*ZONE_WEIGHTS, "Pneumothorax") else "",
-        next(iter(severities)) if len(severities) == 1 else "",
+        # "mild to moderate", or a large effusion on one side and a small one on the other: the worst of them
+        max(severities, key=SEVERITIES.index, default=""),
     )
 
 
 def swap_sides(text: str) -> str:
     """The same words for the mirrored chest: right and left exchanged, the lingula for the right middle lobe."""
-    table = {"right": "left", "left": "right", "right middle lobe": "lingula", "lingula": "right middle lobe",
-             "lingular": "right middle lobe"}  # fmt: skip
+    table = {"right": "left", "left": "right", "right middle lobe": "lingula", "middle lobe": "lingula",
+             "lingula": "right middle lobe", "lingular": "right middle lobe"}  # fmt: skip
 
     def swap(match: re.Match[str]) -> str:
         word = match.group(0)
         other = table[word.lower()]
         return other.capitalize() if word[0].isupper() else other
 
-    return re.sub(r"\b(right middle lobe|right|left|lingular|lingula)\b", swap, text, flags=re.I)
+    return re.sub(r"\b(right middle lobe|middle lobe|right|left|lingular|lingula)\b", swap, text, flags=re.I)

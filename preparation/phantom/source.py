@@ -20,6 +20,10 @@ from preparation.phantom.findings import Finding, Site
 from preparation.phantom.lesions import ellipse
 from preparation.phantom.scene import Scene
 
+#: Shapes are this much longer and wider than the findings whose sites they take: what a caption says then decides more
+#: pixels, and a base model learns the words from fewer images.
+SCALE = 1.5
+
 
 @dataclass
 class Shape:
@@ -36,8 +40,8 @@ def ground(chest: Chest, seed: tuple[object, ...]) -> Field:
     noise = octaves(rng, chest.resolution, (4, 8, 16, 32), 0.75)
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.18, 0.5)
     stripes = np.sin((np.cos(angle) * chest.x + np.sin(angle) * chest.y) * np.float32(2 * np.pi / period))
-    level, weave = rng.uniform(0.30, 0.70), rng.uniform(0.02, 0.08)
-    grey = np.float32(level) + np.float32(0.05) * noise + np.float32(weave) * stripes
+    level, weave = rng.uniform(0.35, 0.65), rng.uniform(0.01, 0.04)
+    grey = np.float32(level) + np.float32(0.025) * noise + np.float32(weave) * stripes
     tone = np.float32(rng.choice((-0.16, 0.16)))
     return np.clip(grey + tone * panels(chest), 0.05, 0.95).astype(np.float32)
 
@@ -72,7 +76,7 @@ def shape(chest: Chest, site: Site, finding: Finding) -> Shape:
         cover = ramp(np.minimum(size - full, bite - 0.85 * size), 0.02)
         grey = 0.03
     else:
-        a, b, radius = ellipse(chest, site)
+        a, b, radius = (np.float32(1 / SCALE) * field for field in ellipse(chest, site))
         if label == "Atelectasis":
             cover = ramp(1 - np.maximum(np.abs(a), np.abs(b)), 0.15)
         elif label == "Consolidation":

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,93 +13,12 @@ from common.errors import UserError
 from preparation.phantom import PhantomCohort, PhantomOptions
 from preparation.phantom.chest import Chest
 from preparation.phantom.confounders import overlay
+from preparation.phantom.measure import location_prior
 from preparation.phantom.options import CONFOUNDERS
 from preparation.phantom.render import diseased, render
 from preparation.phantom.sampling import sample_scene
-from preparation.sample import FINDINGS, NO_FINDING
-
-# An own reading of the captions, written without the grammar's tables: words -> finding.
-WORDS = {
-    "Atelectasis": r"atelecta",
-    "Cardiomegaly": r"cardiomegaly|(heart|cardiac|silhouette)[\w ]* enlarge|enlarge[\w ]*(heart|cardiac)",
-    "Consolidation": r"consolidation",
-    "Edema": r"edema",
-    "Lung Opacity": r"opacit",
-    "Pleural Effusion": r"effusion|pleural fluid",
-    "Pneumonia": r"pneumoni",
-    "Pneumothorax": r"pneumothora",
-}
-NEGATIVE = re.compile(r"^(no|there is no|without|negative for)\b|\bis not enlarged", re.I)
-MILD = r"\b(mild|mildly|minimal|minimally|subtle|small|tiny|trace|slight|slightly enlarged|faint|borderline to mild)\b"
-SEVERITY = {
-    "mild": MILD,
-    "moderate": r"\b(moderate|moderate-sized|moderately)\b",
-    "severe": r"\b(extensive|severe|large|sizeable|marked|pronounced|massive|severely|markedly|massively)\b",
-}
-ZONE = {
-    "upper": r"\bupper\b",
-    "middle": r"\b(mid|middle|lingula|lingular)\b",
-    "lower": r"\b(lower|basilar|base|bases|bibasilar)\b",
-}
-
-
-def sentences(text: str) -> list[str]:
-    return [re.sub(r"^\d+\. ", "", part) for part in re.split(r"(?<=[a-z])\.(?: |$)", text) if part]
-
-
-def read_labels(text: str) -> tuple[set[str], set[str]]:
-    """(asserted, denied) findings of a caption."""
-    asserted, denied = set(), set()
-    for sentence in sentences(text):
-        named = {label for label, words in WORDS.items() if re.search(words, sentence, re.I)}
-        (denied if NEGATIVE.search(sentence) else asserted).update(named)
-    return asserted, denied
-
-
-def spoken_sides(text: str) -> set[str]:
-    text = text.lower()
-    if re.search(r"\b(bilateral|bilaterally|both|bibasilar)\b", text):
-        return {"right", "left"}
-    found = set(re.findall(r"\b(right|left)(?:-sided)?\b", text))
-    return found | ({"left"} if "lingul" in text else set())
-
-
-def check_sample(cohort: PhantomCohort, index: int) -> None:
-    sample = cohort[index]
-    asserted, denied = read_labels(sample.impression)
-    assert sorted(asserted) == [label for label in sample.labels if label != NO_FINDING], sample.impression
-    assert not asserted & denied, sample.impression
-    assert {phrase.label for phrase in sample.phrases} == asserted
-    assert asserted <= set(sample.masks)
-    assert {box.label for box in sample.boxes} == asserted
-    anatomy = cohort.scene(index).anatomy
-    x, y = anatomy.body_grid(cohort.options.resolution)
-    for phrase in sample.phrases:
-        assert phrase.text in sample.impression
-        assert phrase.boxes
-    for text in {phrase.text for phrase in sample.phrases}:
-        named = [phrase.label for phrase in sample.phrases if phrase.text == text]
-        truth = {side for label in named if label != "Cardiomegaly" for side in mask_sides(sample.masks[label], x)}
-        assert spoken_sides(text) == truth, (text, truth)
-        if len(named) > 1:
-            continue
-        (label,) = named
-        fact = sample.attributes["findings"][label]
-        body = re.sub(r",[^,]*(prior|previously|appearance|greater|worse|more)[^,]*$", "", text)
-        body = re.sub(r"\b(increased|larger|smaller)\b", "", body)
-        assert [s for s, words in SEVERITY.items() if re.search(words, body, re.I)] == [fact["severity"]], text
-        if label not in ("Cardiomegaly", "Edema", "Pleural Effusion", "Pneumothorax"):
-            said = {zone for zone, words in ZONE.items() if re.search(words, text, re.I)}
-            assert said <= {zone for _, zone in fact["sites"]}, text
-            for side, zone in fact["sites"]:
-                part = sample.masks[label] & ((x > 0) == (side == "left"))
-                height = float(y[part].mean()) / anatomy.lung(side).base
-                low, high = {"upper": (0, 0.5), "middle": (0.2, 0.8), "lower": (0.4, 1.1)}[zone]
-                assert low < height < high, (text, height)
-
-
-def mask_sides(mask: np.ndarray, x: np.ndarray) -> set[str]:
-    return {side for side, half in (("left", x > 0), ("right", x < 0)) if (mask & half).any()}
+from preparation.sample import FINDINGS
+from tests.preparation.test_agreement import mask_sides
 
 
 def fingerprint(cohort: PhantomCohort, index: int) -> str:
@@ -177,19 +95,6 @@ def test_sides_are_balanced(cohort: PhantomCohort) -> None:
     right, left = sides.count("right"), sides.count("left")
     assert abs(right - left) < 3.5 * np.sqrt(right + left)
     assert sides.count("bilateral") > 0
-
-
-def test_words_labels_sides_and_masks_agree(cohort: PhantomCohort) -> None:
-    small = PhantomCohort(replace(cohort.options, resolution=64))
-    for index in range(0, 2000, 9):
-        check_sample(small, index)
-
-
-@pytest.mark.slow
-def test_words_labels_sides_and_masks_agree_on_2000() -> None:
-    cohort = PhantomCohort(PhantomOptions(n=2000, seed=11))
-    for index in range(2000):
-        check_sample(cohort, index)
 
 
 def test_captions_are_varied_and_short(cohort: PhantomCohort) -> None:
@@ -271,8 +176,6 @@ def test_mirrored_pairs() -> None:
         for label in set(one.labels) - {"Cardiomegaly"}:
             sides = mask_sides(one.masks[label], x)
             assert {swap[side] for side in sides} == mask_sides(two.masks[label], x)
-        for index_ in (index, index + 1):
-            check_sample(cohort, index_)
 
 
 def test_no_two_alike(cohort: PhantomCohort) -> None:
@@ -285,18 +188,13 @@ def test_no_two_alike(cohort: PhantomCohort) -> None:
 
 
 def test_location_prior_is_weak() -> None:
-    """The mean mask of a class in train says little about where it is in grounding (full run: docs/phantoms.md)."""
-    cohort = PhantomCohort(PhantomOptions(n=700, resolution=32, normal=0.0, val=0, fidelity=0, grounding=200))
-    masks = [(cohort.split_of(i), cohort[i].masks) for i in range(700)]
-    values = []
-    for label in FINDINGS:
-        heat = np.mean([m[label] for split, m in masks if split == "train" and label in m], axis=0)
-        scores = []
-        for mask in (m[label] for split, m in masks if split == "grounding" and label in m):
-            inner, outer = heat[mask], heat[~mask]
-            scores.append((inner.mean() - outer.mean()) / np.sqrt(inner.var() + outer.var()))
-        values.append(np.mean(scores))
-    assert np.mean(values) < 0.8
+    """The mean mask of a class in train says little about where it is in grounding.
+
+    The full run (docs/phantoms.md) gives a macro CNR of 0.76 and must stay below 0.8. On 900 phantoms the mean masks
+    are rougher and the same generator gives 0.61, so the bar is lower here.
+    """
+    options = PhantomOptions(n=900, resolution=64, normal=0.0, val=0, fidelity=0, grounding=300)
+    assert 0.3 < location_prior(options)["macro"]["cnr"] < 0.66
 
 
 def test_fields_are_single_precision() -> None:
