@@ -1,8 +1,26 @@
 """Callbacks and loggers."""
 
+from callbacks.attention_gallery import AttentionGalleryCallback
 from callbacks.checkpoint import RunCheckpoint
+from callbacks.export import ModelExport
+from callbacks.fidelity import FidelityCallback
+from callbacks.grounding import GroundingCallback
 from callbacks.image_writer import ImageWriter
 from callbacks.progress import ImagesProgressBar
+from callbacks.throughput import ThroughputCallback
 from callbacks.tracking import JsonlLogger, RunWandbLogger
+from callbacks.tradeoff import TradeoffCallback
 
-__all__ = ["ImageWriter", "ImagesProgressBar", "JsonlLogger", "RunCheckpoint", "RunWandbLogger"]
+__all__ = [
+    "AttentionGalleryCallback",
+    "FidelityCallback",
+    "GroundingCallback",
+    "ImageWriter",
+    "ImagesProgressBar",
+    "JsonlLogger",
+    "ModelExport",
+    "RunCheckpoint",
+    "RunWandbLogger",
+    "ThroughputCallback",
+    "TradeoffCallback",
+]

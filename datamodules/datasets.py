@@ -33,6 +33,7 @@ class LatentShardsDataset(Dataset):
     """
 
     def __init__(self, shards: str | Path, split: str, cache: bool = True) -> None:
+        self.folder, self.split = Path(shards), split
         self.manifest = Manifest.read(shards)
         self.index = ShardIndex(shards, self.manifest, split, cache)
         self.reader = ShardReader(self.index)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from models.export import expand_rows
 from models.sources import Source, find_part, read_config, weights_file
 
 CONTEXT_LENGTH = 77
@@ -28,9 +29,22 @@ class TextEncoder(nn.Module):
         layers: blocks that run (the tower of ViT-H-14 has 24 and runs 23).
         act: ``gelu`` or ``quick_gelu`` (OpenAI's CLIP, Stable Diffusion 1).
         vocab_size: rows of the token embedding.
+        embedding_std: of freshly drawn token embeddings. At open_clip's 0.02 a random tower hardly tells a token from
+            those before it: its blocks add running means of unit scale. A small tower that is not pretrained
+            contrastively needs about 0.5 for its words to stay words.
+        position_std: of freshly drawn position embeddings.
     """
 
-    def __init__(self, width: int, heads: int, layers: int, act: str = "gelu", vocab_size: int = 49408) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        layers: int,
+        act: str = "gelu",
+        vocab_size: int = 49408,
+        embedding_std: float = 0.02,
+        position_std: float = 0.01,
+    ) -> None:
         super().__init__()
         from open_clip.transformer import QuickGELU, TextTransformer
 
@@ -50,11 +64,22 @@ class TextEncoder(nn.Module):
         )
         self.token_embedding = tower.token_embedding
         self.positional_embedding = tower.positional_embedding
+        with torch.no_grad():  # open_clip draws them with 0.02 and 0.01
+            self.token_embedding.weight.mul_(embedding_std / 0.02)
+            self.positional_embedding.mul_(position_std / 0.01)
         self.transformer = tower.transformer
         self.ln_final = tower.ln_final
         self.register_buffer("causal_mask", tower.attn_mask, persistent=False)
         self.width = width
-        self.config = {"width": width, "heads": heads, "layers": layers, "act": act, "vocab_size": vocab_size}
+        self.config = {
+            "width": width,
+            "heads": heads,
+            "layers": layers,
+            "act": act,
+            "vocab_size": vocab_size,
+            "embedding_std": embedding_std,
+            "position_std": position_std,
+        }
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Hidden states of every position.
@@ -88,7 +113,9 @@ def build_text_encoder(source: Source) -> TextEncoder:
         try:
             return TextEncoder(**source)
         except TypeError as error:
-            raise UserError(f"text_encoder: {error}; it takes width, heads, layers, act, vocab_size.") from error
+            raise UserError(
+                f"text_encoder: {error}; it takes width, heads, layers, act, vocab_size, embedding_std, position_std."
+            ) from error
     return _from_transformers(find_part(source, "text_encoder"))
 
 
@@ -124,7 +151,7 @@ def _from_transformers(folder: Path) -> TextEncoder:
         config["vocab_size"],
     )
     path = weights_file(folder)
-    _load(encoder, convert_transformers_state(_read_state(path)), path)
+    _load(encoder, convert_transformers_state(expand_rows(_read_state(path), config)), path)
     return encoder
 
 

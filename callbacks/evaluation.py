@@ -1,0 +1,120 @@
+"""What all evaluations during training share: when they run, and that training does not notice. Source: own."""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from common.errors import UserError
+
+
+def images_seen(trainer: Trainer) -> int:
+    """Images the optimiser has consumed, over all ranks: the x-axis of every curve."""
+    datamodule = getattr(trainer, "datamodule", None)
+    consumed = getattr(datamodule, "images_consumed", None)
+    return int(trainer.global_step * getattr(datamodule, "batch_size", 1) if consumed is None else consumed)
+
+
+@contextmanager
+def undisturbed(module: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards modes and all random generators are as before."""
+    modes = [(part, part.training) for part in module.modules()]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (what must be restored)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        module.eval()
+        try:
+            yield
+        finally:
+            for part, training in modes:
+                part.training = training
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def gather_rows(rows: list[Any]) -> list[Any]:
+    """The rows of all ranks on every rank, in the order of ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return rows
+    parts: list[list[Any] | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, rows)
+    return [row for part in parts for row in part or []]
+
+
+class EvaluationCallback(Callback):
+    """Runs :meth:`evaluate` at step 0, then every so many images, and at the end of training.
+
+    Subclasses return their figures under the names they are logged by; this class logs them, keeps them for the
+    trade-off row, and leaves gradients, modes, random generators and attention processors as it found them.
+
+    Args:
+        every_n_images: interval in images of the whole run, a multiple of the batch size.
+    """
+
+    def __init__(self, every_n_images: int) -> None:
+        super().__init__()
+        if every_n_images <= 0:
+            raise UserError(f"{type(self).__name__}: every_n_images is {every_n_images}; it must be positive.")
+        self.every_n_images = every_n_images
+        self.latest: dict[str, float] = {}
+        self.latest_images = -1
+        self.seconds = 0.0
+        self._last_images = 0
+
+    # ---- for subclasses -----------------------------------------------------------------------------------------
+
+    def evaluate(self, trainer: Trainer, module: Any, images: int) -> dict[str, float]:
+        """The figures, the same on every rank."""
+        raise NotImplementedError
+
+    def forward_passes(self, trainer: Trainer, module: Any) -> float:
+        """U-Net forward passes of one evaluation over all ranks, to state its cost before it is paid."""
+        return 0.0
+
+    # ---- when ---------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Say what is wrong before training starts."""
+        batch_size = int(getattr(getattr(trainer, "datamodule", None), "batch_size", 1))
+        if stage == "fit" and self.every_n_images % batch_size:
+            raise UserError(
+                f"{type(self).__name__}: every_n_images is {self.every_n_images}, which is no multiple of the batch size "
+                f"{batch_size}: take {max(1, self.every_n_images // batch_size) * batch_size}."
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last_images = images_seen(trainer)
+        if self._last_images == 0 and not getattr(trainer, "fast_dev_run", False):
+            self.run(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        images = images_seen(trainer)
+        # a micro-batch that does not end an optimiser step leaves the count as it was
+        due = images // self.every_n_images > self._last_images // self.every_n_images
+        self._last_images = images
+        if due:
+            self.run(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        stopped = trainer.interrupted or getattr(trainer, "fast_dev_run", False)
+        if not stopped and self.latest_images != images_seen(trainer):
+            self.run(trainer, pl_module)
+
+    def run(self, trainer: Trainer, module: Any) -> None:
+        """Evaluate now, log, and remember."""
+        start = time.monotonic()
+        images = images_seen(trainer)
+        with undisturbed(module):
+            self.latest = self.evaluate(trainer, module, images)
+        self.latest_images = images
+        self.seconds += time.monotonic() - start
+        if trainer.is_global_zero and self.latest:
+            for logger in trainer.loggers:
+                logger.log_metrics({**self.latest, "images": float(images)}, step=trainer.global_step)

@@ -1,0 +1,58 @@
+"""The trained model as a diffusers folder at the end of a fit, so that another run can start from it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from models.export import write_model
+
+
+class ModelExport(Callback):
+    """Writes ``RUN/<folder>/{unet,text_encoder,scheduler}`` when training is over.
+
+    Args:
+        folder: name inside the run folder.
+        half: store float16.
+        ema: write the averaged weights instead of the raw ones.
+        seen_rows_only: keep only the token embeddings that a caption used; the others are drawn again from the run's
+            seed by whoever loads the folder (they were never trained).
+    """
+
+    def __init__(
+        self, folder: str = "model", half: bool = True, ema: bool = False, seen_rows_only: bool = False
+    ) -> None:
+        super().__init__()
+        self.folder, self.half, self.ema, self.seen_rows_only = folder, half, ema, seen_rows_only
+        self.seen: torch.Tensor | None = None  # bool (vocabulary), which token embeddings have been trained
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if not self.seen_rows_only:
+            return
+        if self.seen is None:
+            size = pl_module.text_encoder.token_embedding.num_embeddings  # type: ignore[union-attr]
+            self.seen = torch.zeros(int(size), dtype=torch.bool)  # type: ignore[arg-type]
+        self.seen[batch["tokens"].flatten().cpu()] = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.seen is None else {"seen": self.seen.nonzero().flatten().tolist(), "rows": len(self.seen)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict:
+            self.seen = torch.zeros(state_dict["rows"], dtype=torch.bool)
+            self.seen[state_dict["seen"]] = True
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        rows = None if self.seen is None else self.seen.nonzero().flatten()
+        with pl_module.evaluated_weights(ema=self.ema):
+            write_model(
+                Path(trainer.default_root_dir) / self.folder,
+                pl_module.unet,
+                pl_module.text_encoder,
+                pl_module.schedule,
+                rows,
+                half=self.half,
+            )

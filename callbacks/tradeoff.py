@@ -1,0 +1,103 @@
+"""The two curves side by side: one row an evaluation, the report, the figures in the progress bar."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.evaluation import EvaluationCallback, images_seen
+from callbacks.tables import read_table, write_table
+from common.errors import UserError
+
+TABLE = "tradeoff.csv"
+
+
+class TradeoffCallback(Callback):
+    """Collects what the evaluation callbacks found into ``RUN/tradeoff.csv`` and rewrites ``RUN/report.html``.
+
+    One row for every number of images at which any evaluation ran; the file is replaced whole, so a kill leaves the old
+    or the new one. A run that goes on from a checkpoint takes out the rows that lie after it. Source: own.
+
+    Args:
+        report: rewrite the report after every evaluation.
+    """
+
+    def __init__(self, report: bool = True) -> None:
+        super().__init__()
+        self.report = report
+        self._written = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The evaluations must have run when their figures are collected: they come first."""
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        late = [type(one).__name__ for one in callbacks[callbacks.index(self) :] if isinstance(one, EvaluationCallback)]
+        if late:
+            raise UserError(f"TradeoffCallback must stand after {', '.join(late)} in trainer.callbacks: move it down.")
+        if not any(isinstance(one, EvaluationCallback) for one in callbacks):
+            raise UserError("TradeoffCallback has nothing to collect: add GroundingCallback or FidelityCallback.")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        images = images_seen(trainer)
+        if trainer.is_global_zero and images > 0:
+            kept = [row for row in self._rows(trainer) if int(row["images"]) <= images]
+            self._write(trainer, kept)
+        print_cost(trainer, pl_module)
+        self.collect(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.collect(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.collect(trainer)
+        if trainer.is_global_zero and self.report:
+            self._report(trainer)  # the last losses, too
+
+    def collect(self, trainer: Trainer) -> None:
+        """Add a row if an evaluation has just run."""
+        images = images_seen(trainer)
+        fresh = [one for one in evaluations(trainer) if one.latest_images == images and one.latest]
+        if not trainer.is_global_zero or not fresh or images == self._written:
+            return
+        row: dict[str, Any] = {"step": trainer.global_step, "images": images}
+        for one in fresh:
+            row |= one.latest
+        rows = [old for old in self._rows(trainer) if int(old["images"]) != images]
+        self._write(trainer, [*rows, row])
+        self._written = images
+        if self.report:
+            self._report(trainer)
+
+    def _rows(self, trainer: Trainer) -> list[dict[str, Any]]:
+        return list(read_table(Path(trainer.default_root_dir) / TABLE))
+
+    def _write(self, trainer: Trainer, rows: list[dict[str, Any]]) -> None:
+        rows = sorted(rows, key=lambda row: int(row["images"]))
+        write_table(Path(trainer.default_root_dir) / TABLE, rows, ("step", "images"))
+
+    def _report(self, trainer: Trainer) -> None:
+        from reports.report import write_report
+
+        write_report([Path(trainer.default_root_dir)])
+
+
+def evaluations(trainer: Trainer) -> list[EvaluationCallback]:
+    """The evaluation callbacks of a trainer, in order."""
+    return [one for one in trainer.callbacks if isinstance(one, EvaluationCallback)]  # type: ignore[attr-defined]
+
+
+def evaluation_share(trainer: Trainer, module: Any) -> float:
+    """Computing of the evaluations as a share of training's, from forward passes (a training step costs three)."""
+    per_image = sum(one.forward_passes(trainer, module) / one.every_n_images for one in evaluations(trainer))
+    return per_image / 3.0
+
+
+def print_cost(trainer: Trainer, module: Any) -> None:
+    """Say before it is paid what the evaluations cost."""
+    share = evaluation_share(trainer, module)
+    if trainer.is_global_zero and share > 0:
+        passes = sum(one.forward_passes(trainer, module) for one in evaluations(trainer))
+        print(
+            f"evaluations: {passes:,.0f} U-Net forward passes each time, {100 * share:.1f} % of the computing of training"
+        )

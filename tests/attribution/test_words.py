@@ -1,0 +1,72 @@
+"""Words and their token pieces, against open_clip's tokenizer itself."""
+
+import pytest
+import torch
+
+from attribution.words import QUERY_WORDS, align_words, query_tokens, special_tokens
+from models.text_encoder import CONTEXT_LENGTH, token_ids, tokenize
+
+PHRASE = "Moderate left pneumothorax, with bibasilar atelectasis and small effusions."
+
+
+def test_pieces_of_the_words_are_the_pieces_of_the_text() -> None:
+    words = align_words(PHRASE)
+    tokens = tokenize([PHRASE])[0][0]
+    assert [word.text for word in words] == PHRASE.split()
+    assert words[0].start == 1
+    assert words[-1].stop == len(token_ids(PHRASE)) - 1
+    for word in words:
+        assert tuple(tokens[word.start : word.stop].tolist()) == token_ids(word.text)[1:-1]
+    assert any(word.stop - word.start > 1 for word in words), "no word falls into pieces: the test would show nothing"
+
+
+def test_a_query_takes_all_pieces_of_its_word_and_nothing_else() -> None:
+    word = next(word for word in align_words(PHRASE) if word.text.startswith("pneumothorax"))
+    query = query_tokens(PHRASE, QUERY_WORDS["Pneumothorax"])
+    assert query.words == ("pneumothorax,",)
+    assert not query.is_fallback
+    inside = query.weights[word.start : word.stop]
+    torch.testing.assert_close(inside, torch.full_like(inside, 1 / (word.stop - word.start)))
+    assert query.weights.sum() == pytest.approx(1.0)
+    assert query.weights.count_nonzero() == word.stop - word.start
+
+
+def test_double_matches_weigh_twice_in_the_paper_preset_only() -> None:
+    text = "Pleural effusions are small."  # "effusions" contains two query words, "pleural" one
+    words = {word.text: word for word in align_words(text)}
+
+    def share(preset: str) -> float:
+        weights = query_tokens(text, QUERY_WORDS["Pleural Effusion"], preset).weights  # type: ignore[arg-type]
+        assert weights.sum() == pytest.approx(1.0)
+        return float(weights[words["effusions"].start : words["effusions"].stop].sum())
+
+    assert share("standard") == pytest.approx(1 / 2)
+    assert share("paper") == pytest.approx(2 / 3)
+
+
+def test_without_a_match_all_words_stand_in_and_special_tokens_never() -> None:
+    text = "The heart is enlarged."
+    query = query_tokens(text, QUERY_WORDS["Pneumothorax"])
+    assert query.is_fallback
+    stop = len(token_ids(text)) - 1
+    assert query.weights[1:stop].min() > 0
+    assert query.weights[0] == 0
+    assert query.weights[stop:].sum() == 0
+
+
+def test_start_end_and_padding_share_the_context_with_the_words() -> None:
+    special = special_tokens(PHRASE)
+    length = len(token_ids(PHRASE))
+    assert special["sos"].nonzero().flatten().tolist() == [0]
+    assert special["eos"].nonzero().flatten().tolist() == [length - 1]
+    assert special["pad"].nonzero().flatten().tolist() == list(range(length, CONTEXT_LENGTH))
+
+
+def test_words_beyond_the_context_are_reported() -> None:
+    text = "word " * 74 + "pneumothorax and atelectasis"
+    cut = query_tokens(text, QUERY_WORDS["Pneumothorax"])  # its pieces straddle the end
+    assert cut.truncated == ("pneumothorax",)
+    assert cut.weights[-1] == 0, "the last position belongs to the end token"
+    gone = query_tokens(text, QUERY_WORDS["Atelectasis"])
+    assert gone.truncated == ("atelectasis",)
+    assert not gone.weights.any()

@@ -1,0 +1,232 @@
+"""The evaluations during training: what they write, that training does not notice, that ranks change nothing."""
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from callbacks import (
+    AttentionGalleryCallback,
+    FidelityCallback,
+    GroundingCallback,
+    RunCheckpoint,
+    ThroughputCallback,
+    TradeoffCallback,
+)
+from callbacks.evaluation import undisturbed
+from callbacks.grounding import grounding_rows, grounding_summary
+from callbacks.tables import read_table
+from callbacks.throughput import device_peak, unet_flops
+from callbacks.tracking import JsonlLogger, read_metrics
+from common.errors import UserError
+from datamodules import LatentShardsDataModule
+from lightning_modules import LatentDiffusionModule
+from models.domain_classifier import build_classifier, save_classifier
+from models.sampler import SamplingOptions
+from preparation.sample import FINDINGS
+from tests.tiny import UNET, make_shards, model_config
+
+BATCH, STEPS = 8, 6
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> Path:
+    """Shards with enough grounding and fidelity phantoms to evaluate on."""
+    folder = tmp_path_factory.mktemp("cohort") / "phantom"
+    return make_shards(folder, vae_folder, n=64, val=4, grounding=16, fidelity=12)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A domain classifier with random weights: distances are defined, if meaningless."""
+    torch.manual_seed(0)
+    network = {"growth_rate": 8, "block_config": [2, 2], "num_init_features": 8}
+    folder = tmp_path_factory.mktemp("classifier")
+    save_classifier(build_classifier(network, list(FINDINGS)), network, folder)
+    return folder
+
+
+def make_callbacks(classifier: Path, every: int = 3 * BATCH) -> list[Any]:
+    return [
+        GroundingCallback(every, samples=10, timesteps=2),
+        FidelityCallback(
+            every,
+            samples=6,
+            weights={"domain": str(classifier)},
+            sampling=SamplingOptions("dpm++", 2, 2.0),
+            compare_with=[SamplingOptions("pndm", 4, 2.0)],
+            shown=2,
+        ),
+        AttentionGalleryCallback(every, shown=3, timesteps=1),
+        ThroughputCallback(every_n_steps=2),
+        TradeoffCallback(),
+    ]
+
+
+def fit(folder: Path, cohort: Path, vae: Path, callbacks: list[Any], steps: int = STEPS, ckpt: Any = None) -> Any:
+    import lightning as L
+
+    L.seed_everything(7, verbose=False)
+    unet = {**UNET, "dropout": 0.1}  # dropout makes the global generator matter
+    module = LatentDiffusionModule(**{**model_config(vae), "unet": unet})
+    data = LatentShardsDataModule(str(cohort), batch_size=BATCH)
+    trainer = L.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=JsonlLogger(folder),
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(one, RunCheckpoint) for one in callbacks),
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+        val_check_interval=100,
+        check_val_every_n_epoch=None,
+    )
+    trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
+    return module
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path, vae_folder: Path, classifier: Path) -> tuple[Path, Any]:
+    """One training with every callback."""
+    folder = tmp_path_factory.mktemp("run") / "name" / "time"
+    return folder, fit(folder, cohort, vae_folder, make_callbacks(classifier))
+
+
+def test_training_does_not_notice_the_evaluations(run: Any, tmp_path: Path, cohort: Path, vae_folder: Path) -> None:
+    plain = fit(tmp_path / "plain", cohort, vae_folder, [])
+    evaluated = run[1].state_dict()
+    assert all(torch.equal(value, evaluated[name]) for name, value in plain.state_dict().items())
+    assert plain.training == run[1].training
+    # control: one step more is seen by this comparison
+    longer = fit(tmp_path / "longer", cohort, vae_folder, [], steps=STEPS + 1)
+    assert not all(torch.equal(value, evaluated[name]) for name, value in longer.state_dict().items())
+
+
+def test_one_row_at_step_0_at_every_interval_and_none_twice(run: Any) -> None:
+    rows = read_table(run[0] / "tradeoff.csv")
+    assert [int(row["images"]) for row in rows] == [0, 24, 48]
+    assert [int(row["step"]) for row in rows] == [0, 3, 6]
+    for row in rows:
+        for name in ("grounding/cnr", "grounding/macro_cnr", "grounding/mask_cnr", "grounding/eos_cnr", "fidelity/n"):
+            assert np.isfinite(float(row[name])), name
+        assert float(row["fidelity/fid_domain"]) > 0
+        assert "fidelity/pndm/kid_domain" in row
+    logged = [row for row in read_metrics(run[0] / "metrics.jsonl") if "grounding/cnr" in row]
+    assert [row["images"] for row in logged] == [0, 24, 48]
+    assert float(rows[1]["grounding/cnr"]) == pytest.approx(logged[1]["grounding/cnr"], rel=1e-5)
+    assert any("throughput/images_per_s" in row for row in read_metrics(run[0] / "metrics.jsonl"))
+
+
+def test_per_sample_tables_and_pictures(run: Any, cohort: Path) -> None:
+    with (run[0] / "grounding" / "000000024.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert len(table) == 10
+    assert {row["class"] for row in table} <= set(FINDINGS)
+    mean = float(np.mean([float(row["cnr"]) for row in table]))
+    row = read_table(run[0] / "tradeoff.csv")[1]
+    assert float(row["grounding/cnr"]) == pytest.approx(mean, abs=1e-5)
+    for name, number in (("attention", 3), ("samples", 2)):
+        folder = run[0] / "media" / name
+        entries = json.loads((folder / "000000048.json").read_text())
+        assert len(entries) == number
+        for entry in entries:
+            files = [value for key, value in entry.items() if key in ("image", "map", "mask", "real") and value]
+            assert files
+            assert all((folder / file).stat().st_size > 50 for file in files)
+    controls = json.loads((run[0] / "controls.json").read_text())["fidelity"]
+    assert controls["n"] == 6
+    assert set(controls["fid_domain"]) == {"real_vs_real", "autoencoder", "noise"}
+    assert (run[0] / "report.html").stat().st_size > 1000
+
+
+def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(
+    run: Any, tmp_path: Path, cohort: Path, vae_folder: Path, classifier: Path
+) -> None:
+    folder = tmp_path / "name" / "time"
+    checkpoints = RunCheckpoint(2 * BATCH)
+    checkpoints.dirpath = str(folder / "checkpoints")
+    fit(folder, cohort, vae_folder, [*make_callbacks(classifier), checkpoints], steps=5)  # beyond the checkpoint
+    newest = folder / "checkpoints" / "step-00000004.ckpt"
+    assert newest.is_file()
+    fit(folder, cohort, vae_folder, make_callbacks(classifier), ckpt=newest)
+    rows, expected = read_table(folder / "tradeoff.csv"), read_table(run[0] / "tradeoff.csv")
+    assert [row["images"] for row in rows] == ["0", "24", "48"]
+    assert rows == expected
+
+
+def test_shared_evaluation_sets_give_the_same_rows(run: Any, cohort: Path, vae_folder: Path) -> None:
+    """What two ranks would each compute, put together, against one rank with another batch size."""
+    module = run[1]
+    data = LatentShardsDataModule(str(cohort), batch_size=BATCH)
+    rows = []
+    for world, batch_size in ((1, 16), (2, 1)):
+        callback = GroundingCallback(BATCH, timesteps=3, batch_size=batch_size)
+        trainer: Any = type("Shares", (), {"datamodule": data, "global_rank": 0, "world_size": world})()
+        callback.setup(trainer, module, "fit")
+        with undisturbed(module):
+            parts = [grounding_rows(callback, trainer, module, callback.chosen[rank::world]) for rank in range(world)]
+        rows.append(sorted((row for part in parts for row in part), key=lambda row: (row["key"], row["class"])))
+    assert len(rows[0]) == len(rows[1]) > 5
+    for one, two in zip(*rows, strict=True):
+        for name, value in one.items():
+            if isinstance(value, float):
+                assert two[name] == pytest.approx(value, abs=1e-5, nan_ok=True), name
+            else:
+                assert two[name] == value
+    summaries = [grounding_summary(part) for part in rows]
+    assert summaries[0] == pytest.approx(summaries[1], abs=1e-5)
+
+
+def test_undisturbed_restores_modes_and_generators() -> None:
+    module = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout())
+    module[0].eval()
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    expected = (torch.rand(1).item(), np.random.rand(), random.random())  # noqa: NPY002
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    with pytest.raises(RuntimeError), undisturbed(module):  # noqa: PT012 (it is about what lies inside)
+        assert not module[1].training
+        assert not torch.is_grad_enabled()
+        torch.rand(5), np.random.rand(5), random.random()  # noqa: NPY002
+        raise RuntimeError
+    assert (torch.rand(1).item(), np.random.rand(), random.random()) == expected  # noqa: NPY002
+    assert [part.training for part in module] == [False, True]
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda c: [GroundingCallback(BATCH + 1)], "no multiple of the batch size"),
+        (lambda c: [GroundingCallback(BATCH, query_words={"Edema": ["edema"]})], "no query words for"),
+        (lambda c: [FidelityCallback(BATCH, samples=50, weights={"domain": str(c)})], "set samples to 6"),
+        (lambda c: [FidelityCallback(BATCH, samples=6, weights={"domain": "nowhere"})], "No weights at nowhere"),
+        (lambda c: [FidelityCallback(BATCH, samples=6, weights={"vgg": str(c)})], "No feature extractor 'vgg'"),
+        (lambda c: [TradeoffCallback(), GroundingCallback(BATCH)], "must stand after"),
+        (lambda c: [TradeoffCallback()], "nothing to collect"),
+    ],
+)
+def test_bad_input_is_refused_before_training(
+    make: Any, sentence: str, tmp_path: Path, cohort: Path, vae_folder: Path, classifier: Path
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        fit(tmp_path, cohort, vae_folder, make(classifier))
+
+
+def test_flops_are_counted_without_computing(run: Any) -> None:
+    flops = unet_flops(run[1])
+    parameters = sum(p.numel() for p in run[1].unet.parameters())
+    assert flops > 2 * parameters  # a convolution uses its weights at many places
+    assert device_peak("NVIDIA H200") == 989e12
+    assert device_peak("Some CPU") is None
