@@ -118,3 +118,8 @@ class EvaluationCallback(Callback):
         if trainer.is_global_zero and self.latest:
             for logger in trainer.loggers:
                 logger.log_metrics({**self.latest, "images": float(images)}, step=trainer.global_step)
+
+
+def evaluations(trainer: Trainer) -> list[EvaluationCallback]:
+    """The evaluation callbacks of a trainer, in order."""
+    return [one for one in trainer.callbacks if isinstance(one, EvaluationCallback)]  # type: ignore[attr-defined]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from callbacks.evaluation import EvaluationCallback, gather_rows
 from callbacks.media import save_samples
+from callbacks.tables import update_controls
 from common.draws import generator
 from common.errors import UserError
-from common.files import write_json
 from datamodules.evaluation_sets import evaluation_latents, image_tensor
 from metrics.functional import feature_statistics, frechet_distance, kernel_distance
 from models.feature_extractors import Extractor, build_extractor, missing_extractors
@@ -163,15 +163,6 @@ class FidelityCallback(EvaluationCallback):
                 controls.setdefault(key, {})[name] = value
         if trainer.is_global_zero:
             update_controls(Path(trainer.default_root_dir), "fidelity", controls)
-
-
-def update_controls(run: Path, side: str, values: dict[str, Any]) -> None:
-    """Write ``values`` under ``side`` of ``RUN/controls.json``; the other side stays."""
-    import json
-
-    path = run / "controls.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    write_json(path, {**before, side: {**before.get(side, {}), **values}})
 
 
 def _tensor(image: np.ndarray) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 from attribution.grounding import GroundingItem, ground, paper_timesteps
 from attribution.words import QUERY_WORDS, Preset, Query, query_tokens, special_tokens
 from callbacks.evaluation import EvaluationCallback, gather_rows
-from callbacks.tables import write_table
+from callbacks.grounding_controls import location_prior
+from callbacks.tables import update_controls, write_table
 from common.errors import UserError
 from datamodules.evaluation_sets import Exclusion, GroundingSample, evaluation_latents, grounding_samples
 from metrics.functional import (
@@ -90,6 +91,10 @@ class GroundingCallback(EvaluationCallback):
         return float(len(self.chosen) * len(self.steps))
 
     def evaluate(self, trainer: Trainer, module: Any, images: int) -> dict[str, float]:
+        if images == 0 and trainer.is_global_zero:
+            datamodule = trainer.datamodule  # type: ignore[attr-defined]
+            prior = location_prior(datamodule.dataset(datamodule.train_split), self.chosen, list(self.query_words))
+            update_controls(Path(trainer.default_root_dir), "grounding", {"prior": prior})
         mine = self.chosen[trainer.global_rank :: trainer.world_size]
         with module.evaluated_weights(ema=self.ema):
             rows = grounding_rows(self, trainer, module, mine)
@@ -158,11 +163,11 @@ def score_sample(sample: GroundingSample, query: Query, heat: Tensor, masks: dic
     box = torch.from_numpy(sample.box_mask())
     row: dict[str, Any] = {"key": sample.key, "class": sample.label, "phrase": sample.phrase}
     row |= {"words": " ".join(query.words), "cut": " ".join(query.truncated)}
-    row |= _localisation(word, box)
+    row |= localisation(word, box)
     row["miou"] = float(mean_iou(word[None], box[None], mixture_threshold(heat[:1])))
-    row |= {f"eos_{name}": value for name, value in _localisation(eos, box).items()}
+    row |= {f"eos_{name}": value for name, value in localisation(eos, box).items()}
     for name, mask in masks.items():
-        found = _localisation(word, torch.from_numpy(mask))
+        found = localisation(word, torch.from_numpy(mask))
         if name == sample.label:
             row |= {f"mask_{kind}": value for kind, value in found.items()}
         else:  # another finding of the image, or a confounder
@@ -170,7 +175,7 @@ def score_sample(sample: GroundingSample, query: Query, heat: Tensor, masks: dic
     return row
 
 
-def _localisation(heat: Tensor, mask: Tensor) -> dict[str, float]:
+def localisation(heat: Tensor, mask: Tensor) -> dict[str, float]:
     """CNR, AUROC and Top-1 of one map (H, W) on one mask (H, W)."""
     maps, masks = heat[None], mask[None]
     return {

@@ -8,6 +8,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
+from callbacks.evaluation import evaluations
+
+#: What the bar shows of the evaluations.
+SHOWN = {"grounding/macro_cnr": "CNR", "fidelity/fid_domain": "FD"}
+
 
 class ImagesProgressBar(TQDMProgressBar):
     """Lightning's bar, counted in images of the whole run instead of batches of an endless epoch.
@@ -70,4 +75,6 @@ class ImagesProgressBar(TQDMProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
+        for one in evaluations(trainer):  # the two curves, as of their last evaluation
+            metrics |= {short: one.latest[name] for name, short in SHOWN.items() if name in one.latest}
         return {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in metrics.items()}

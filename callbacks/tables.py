@@ -1,12 +1,13 @@
-"""Small CSV tables of a run folder, written whole or not at all. Source: own."""
+"""Small tables and controls of a run folder, written whole or not at all. Source: own."""
 
 import csv
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.files import atomic_open
+from common.files import atomic_open, write_json
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], first: Sequence[str] = (), only: bool = False) -> None:
@@ -36,3 +37,10 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def update_controls(run: Path, side: str, values: dict[str, Any]) -> None:
+    """Write ``values`` under ``side`` of ``RUN/controls.json``; the other side stays."""
+    path = run / "controls.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_json(path, {**before, side: {**before.get(side, {}), **values}})

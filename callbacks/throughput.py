@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.evaluation import images_seen
-from callbacks.tradeoff import evaluations
+from callbacks.evaluation import evaluations, images_seen
 
 #: Dense bf16/fp16 peak in FLOP/s by a part of the device's name (vendors' data sheets, without sparsity).
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12, "V100": 125e12}

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.evaluation import EvaluationCallback, images_seen
+from callbacks.evaluation import EvaluationCallback, evaluations, images_seen
 from callbacks.tables import read_table, write_table
 from common.errors import UserError
 
@@ -80,11 +80,6 @@ class TradeoffCallback(Callback):
         from reports.report import write_report
 
         write_report([Path(trainer.default_root_dir)])
-
-
-def evaluations(trainer: Trainer) -> list[EvaluationCallback]:
-    """The evaluation callbacks of a trainer, in order."""
-    return [one for one in trainer.callbacks if isinstance(one, EvaluationCallback)]  # type: ignore[attr-defined]
 
 
 def evaluation_share(trainer: Trainer, module: Any) -> float:

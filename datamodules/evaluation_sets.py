@@ -58,20 +58,25 @@ class Exclusion:
 
 
 def grounding_samples(
-    dataset: LatentShardsDataset, classes: Sequence[str], limit: int | None = None, seed: int = 0
+    dataset: LatentShardsDataset,
+    classes: Sequence[str],
+    limit: int | None = None,
+    seed: int = 0,
+    images: int | None = None,
 ) -> tuple[list[GroundingSample], list[Exclusion]]:
     """All phrases of a split that name one of ``classes`` and have a box, in the order of their keys.
 
     Args:
         limit: take that many, drawn by (seed, key) and balanced over classes, so that a rare class is not lost; None
             takes all.
+        images: look at so many images only.
 
     Raises:
         UserError: nothing can be scored.
     """
     found: list[GroundingSample] = []
     excluded: list[Exclusion] = []
-    for index, key in enumerate(dataset.keys):
+    for index, key in enumerate(dataset.keys[:images]):
         metadata = dataset.metadata(index)
         size = (int(metadata["height"]), int(metadata["width"]))
         for phrase in metadata["phrases"]:

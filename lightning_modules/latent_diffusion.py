@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric
 from common.draws import torch_seed
 from common.errors import UserError
 from lightning_modules.drawing import DrawsImages
-from lightning_modules.preflight import check_manifest, missing_weights
+from lightning_modules.preflight import check_manifest, missing_weights, prediction_problem
 from models.backbones import build_unet
 from models.ema import ExponentialMovingAverage
 from models.objective import PredictionType, loss_weights, schedule_config, timesteps_from_uniform
@@ -109,7 +109,7 @@ class LatentDiffusionModule(DrawsImages, L.LightningModule):
     @classmethod
     def preflight(cls, **init_args: Any) -> list[str]:
         """One sentence for each missing file; looks at the disk only, reads no weights."""
-        return missing_weights(init_args)
+        return missing_weights(init_args) + prediction_problem(init_args)
 
     @classmethod
     def preflight_data(cls, manifest: Any, **init_args: Any) -> list[str]:

@@ -1,9 +1,11 @@
 """What can be known to be wrong before weights are read or processes start."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from models.sources import Part, missing_part, part_config
+from models.sources import HUB_PREFIX, Part, missing_part, part_config
 
 PARTS: tuple[Part, ...] = ("unet", "text_encoder", "vae")
 
@@ -19,6 +21,22 @@ def missing_weights(init_args: dict[str, Any]) -> list[str]:
             # One `hf download` brings all three parts: do not say it three times.
             problems.setdefault(where, problem)
     return list(problems.values())
+
+
+def prediction_problem(init_args: dict[str, Any]) -> list[str]:
+    """A sentence when the U-Net's folder says it was trained to predict something else than the model is told to."""
+    source, told = init_args.get("unet"), init_args.get("prediction_type", "epsilon")
+    if not isinstance(source, str) or source.startswith(HUB_PREFIX):
+        return []
+    file = Path(source).expanduser() / "scheduler" / "scheduler_config.json"
+    if not file.is_file():
+        return []
+    there = json.loads(file.read_text(encoding="utf-8")).get("prediction_type", "epsilon")
+    if there == told:
+        return []
+    return [
+        f"unet: {source} was trained with prediction_type {there}, the model says {told}: set prediction_type: {there}."
+    ]
 
 
 def check_manifest(manifest: Any, init_args: dict[str, Any]) -> list[str]:

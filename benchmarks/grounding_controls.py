@@ -1,0 +1,186 @@
+"""Every grounding figure of a run beside what it has to be read against: ``python benchmarks/grounding_controls.py RUN``.
+
+| row | what it would show |
+|---|---|
+| trained | the run's last checkpoint on the grounding split, phrases as they are |
+| location prior | mean box of the class in training: what place alone is worth |
+| shuffled captions | each image with the phrase of another one: a map that follows the image alone stays as it is |
+| start | the weights the run started from (the base model) |
+| random | the same network, never trained |
+| mirrored pairs | twins with the finding on the other side: how often the map's centre moves with it |
+| own mask before other | images with findings A and B: how often A's word fits A's mask better than B's |
+
+The results go into ``RUN/controls.json``, where the report finds them.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from attribution.grounding import GroundingItem, ground
+from attribution.words import query_tokens
+from callbacks.evaluation import undisturbed
+from callbacks.grounding import GroundingCallback, grounding_rows, grounding_summary
+from callbacks.grounding_controls import location_prior
+from callbacks.tables import update_controls
+from common.draws import generator
+from datamodules import LatentShardsDataModule
+from datamodules.evaluation_sets import evaluation_latents, grounding_samples
+from datamodules.phantom import phantom_folder
+from lightning_modules import LatentDiffusionModule
+from lightning_modules.checkpoint import load_module
+from preparation.phantom import PhantomOptions
+from preparation.prepare_phantom import prepare_phantom
+
+COLUMNS = ("cnr", "macro_cnr", "auroc", "macro_auroc", "top1", "macro_top1", "mask_cnr", "eos_cnr", "n")
+
+
+class Bench:
+    """A data module and the options of the grounding pass, in the place of a trainer."""
+
+    def __init__(self, shards: str, samples: int | None, timesteps: int) -> None:
+        self.datamodule = LatentShardsDataModule(shards, batch_size=1)
+        self.global_rank, self.world_size = 0, 1
+        self.options = GroundingCallback(1, samples=samples, timesteps=timesteps)
+        trainer: Any = self
+        module: Any = None
+        self.options.setup(trainer, module, "validate")
+
+    def rows(self, module: Any, phrases: list[str] | None = None) -> list[dict[str, Any]]:
+        trainer: Any = self
+        with undisturbed(module):
+            return grounding_rows(self.options, trainer, module, self.options.chosen, phrases)
+
+
+def shuffled(bench: Bench) -> list[str]:
+    """For each sample the phrase of another image about the same class: the word stays, side and place are wrong.
+
+    Where the class has one image only, the phrase is its own.
+    """
+    phrases = []
+    for sample in bench.options.chosen:
+        others = [one.phrase for one in bench.options.chosen if one.label == sample.label and one.key != sample.key]
+        draw = generator(0, "shuffled phrase", sample.key, sample.label)
+        phrases.append(others[int(draw.integers(len(others)))] if others else sample.phrase)
+    return phrases
+
+
+def other_class(bench: Bench, module: Any) -> list[dict[str, Any]]:
+    """Rows in which every image is asked for a finding it does not have, scored on the box of the one it has."""
+    chosen, rows = bench.options.chosen, []
+    dataset = bench.datamodule.dataset("grounding")
+    items, scored = [], []
+    for sample in chosen:
+        present = set(dataset.metadata(sample.index)["labels"])
+        others = [one for one in chosen if one.label not in present]
+        if not others:
+            continue
+        other = others[int(generator(0, "other class", sample.key, sample.label).integers(len(others)))]
+        weights = query_tokens(other.phrase, bench.options.query_words[other.label]).weights
+        items.append(
+            GroundingItem(sample.key, evaluation_latents(dataset, sample.index, 0), other.phrase, weights[None])
+        )
+        scored.append(sample)
+    from callbacks.grounding import localisation
+
+    with undisturbed(module):
+        for i, heat in ground(module.unet, encoder(module), items, module.alphas_cumprod, bench.options.steps):
+            full = torch.nn.functional.interpolate(heat[None], size=scored[i].size, mode="bilinear")[0, 0]
+            found = localisation(full, torch.from_numpy(scored[i].box_mask()))
+            rows.append({"class": scored[i].label, "miou": None, **found})
+    return rows
+
+
+def encoder(module: Any) -> Any:
+    """texts -> hidden states."""
+    return lambda texts: module.encode_tokens(module.tokenize(texts).to(module.device))
+
+
+def mirrored(module: Any, shards: str, timesteps: list[int]) -> tuple[float, int]:
+    """Share of mirrored pairs whose maps' centres of mass lie on the side where the finding is, twin against twin."""
+    dataset = LatentShardsDataModule(shards, batch_size=1).dataset("grounding")
+    samples, _ = grounding_samples(dataset, list(GroundingCallback(1).query_words))
+    pairs: dict[tuple[int, str], list[Any]] = {}
+    for sample in samples:
+        sides = {site[0] for site in dataset.metadata(sample.index)["attributes"]["findings"][sample.label]["sites"]}
+        if len(sides) == 1 and sample.label != "Cardiomegaly":  # one side only: the heart and both sides do not move
+            pairs.setdefault((int(sample.key.split("-")[1]) // 2, sample.label), []).append(sample)
+    twins = [pair for pair in pairs.values() if len(pair) == 2]
+    flat = [sample for pair in twins for sample in pair]
+    words = GroundingCallback(1).query_words
+    items = [
+        GroundingItem(
+            one.key, evaluation_latents(dataset, one.index, 0), one.phrase,
+            query_tokens(one.phrase, words[one.label]).weights[None],
+        )
+        for one in flat
+    ]  # fmt: skip
+    centres = {}
+    with undisturbed(module):
+        for i, heat in ground(module.unet, encoder(module), items, module.alphas_cumprod, timesteps):
+            map_ = heat[0] - heat[0].min()
+            centres[i] = float((map_.sum(0) * torch.arange(map_.shape[1])).sum() / map_.sum())
+    right = 0
+    for place in range(len(twins)):
+        truth = [float(one.boxes[:, 0].mean() + one.boxes[:, 2].mean() / 2) for one in twins[place]]
+        moved = centres[2 * place] - centres[2 * place + 1]
+        right += (moved > 0) == (truth[0] > truth[1])
+    return right / max(1, len(twins)), len(twins)
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--samples", type=int, default=None, help="phrases; all by default")
+    parser.add_argument("--timesteps", type=int, default=10)
+    parser.add_argument("--pairs", type=int, default=160, help="phantoms of the mirrored cohort")
+    arguments = parser.parse_args()
+    config = yaml.safe_load((arguments.run / "config.yaml").read_text())
+    data, model = config["data"]["init_args"], config["model"]["init_args"]
+    options = PhantomOptions(**data["phantom"])
+    bench = Bench(data.get("shards") or phantom_folder(options, data["vae"]), arguments.samples, arguments.timesteps)
+    trained = load_module(arguments.run)
+    start = LatentDiffusionModule(**model)
+    start.configure_model()
+    plain = dict(start.unet.config.items())
+    random = LatentDiffusionModule(**{**model, "unet": {k: v for k, v in plain.items() if not k.startswith("_")}})
+    random.configure_model()
+    train = bench.datamodule.dataset("train")
+    shown = {
+        "trained": grounding_summary(bench.rows(trained)),
+        "location prior": location_prior(train, bench.options.chosen, list(bench.options.query_words)),
+        "shuffled captions, same class": grounding_summary(bench.rows(trained, shuffled(bench))),
+        "a finding that is not there": grounding_summary_of(other_class(bench, trained)),
+        "start": grounding_summary(bench.rows(start)),
+        "random": grounding_summary(bench.rows(random)),
+    }
+    print("| | " + " | ".join(COLUMNS) + " |\n|---|" + "---|" * len(COLUMNS))
+    for name, row in shown.items():
+        cells = [f"{row[column]:.2f}" if column in row else "" for column in COLUMNS]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    twins = PhantomOptions(
+        n=arguments.pairs, seed=options.seed + 1, mirrored_pairs=True, val=0, fidelity=0, grounding=arguments.pairs,
+        normal=0.0, multiple=0.2,
+    )  # fmt: skip
+    folder = phantom_folder(twins, data["vae"])
+    prepare_phantom(twins, folder, data["vae"], show_progress=False)
+    share, number = mirrored(trained, folder, bench.options.steps)
+    print(f"\nmirrored pairs: the map moves with the finding in {100 * share:.0f} % of {number}")
+    if "own_beats_other" in shown["trained"]:
+        print(f"own mask before another finding's: {100 * shown['trained']['own_beats_other']:.0f} %")
+    update_controls(arguments.run, "grounding", {name.replace(" ", "_"): row for name, row in shown.items()})
+
+
+def grounding_summary_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """As :func:`metrics.summary.summarise`, without undefined entries."""
+    from metrics.summary import summarise
+
+    return {name: value for name, value in summarise(rows).items() if value == value}
+
+
+if __name__ == "__main__":
+    main()
