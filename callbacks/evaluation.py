@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from common.errors import UserError
 
@@ -47,7 +48,7 @@ def gather_rows(rows: list[Any]) -> list[Any]:
 
 
 class EvaluationCallback(Callback):
-    """Runs :meth:`evaluate` at step 0, then every so many images, and at the end of training.
+    """Runs :meth:`evaluate` at step 0, then every so many images, and at the end of training; once under ``validate``.
 
     Subclasses return their figures under the names they are logged by; this class logs them, keeps them for the
     trade-off row, and leaves gradients, modes, random generators and attention processors as it found them.
@@ -105,6 +106,10 @@ class EvaluationCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         stopped = trainer.interrupted or getattr(trainer, "fast_dev_run", False)
         if not stopped and self.latest_images != images_seen(trainer):
+            self.run(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:  # `lightning validate`, not the validation of a fit
             self.run(trainer, pl_module)
 
     def run(self, trainer: Trainer, module: Any) -> None:

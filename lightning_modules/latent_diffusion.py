@@ -4,7 +4,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import lightning as L
 import numpy as np
@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric
 from common.draws import torch_seed
 from common.errors import UserError
 from lightning_modules.drawing import DrawsImages
+from lightning_modules.optimising import Optimises
 from lightning_modules.preflight import check_manifest, missing_weights, prediction_problem
 from models.backbones import build_unet
 from models.ema import ExponentialMovingAverage
@@ -33,7 +34,7 @@ def run_seed() -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
-class LatentDiffusionModule(DrawsImages, L.LightningModule):
+class LatentDiffusionModule(DrawsImages, Optimises, L.LightningModule):
     """U-Net and text tower trained on latents, with the text tower frozen or learnable.
 
     The VAE is no part of training: latents arrive from shards, and the VAE is read only when images are drawn. The paper's
@@ -49,10 +50,11 @@ class LatentDiffusionModule(DrawsImages, L.LightningModule):
         vae: diffusers folder or ``hub:ORG/NAME``; must be the one that wrote the shards.
         freeze_text_encoder: true keeps every bit of the text tower and leaves it out of optimiser and autograd;
             false trains it.
-        learning_rate: of the U-Net (AdamW, constant after the warm-up, not scaled by the batch size).
+        learning_rate: of the U-Net (AdamW, not scaled by the batch size).
         text_encoder_learning_rate: of the text tower when it is learnable; null means ``learning_rate``.
         weight_decay: AdamW's, for both.
         warmup_steps: optimiser steps over which the learning rates rise linearly from 0; 0 turns it off.
+        learning_rate_schedule: after the warm-up "constant" (the paper's) or "cosine", down to 0 at ``trainer.max_steps``.
         prediction_type: what the U-Net predicts, ``epsilon`` or ``v_prediction``.
         min_snr_gamma: min-SNR loss weighting (5 is usual); null weighs all timesteps alike.
         caption_dropout: rate at which captions are replaced by the empty one, for classifier-free guidance.
@@ -72,6 +74,7 @@ class LatentDiffusionModule(DrawsImages, L.LightningModule):
         text_encoder_learning_rate: float | None = None,
         weight_decay: float = 0.01,
         warmup_steps: int = 0,
+        learning_rate_schedule: Literal["constant", "cosine"] = "constant",
         prediction_type: PredictionType = "epsilon",
         min_snr_gamma: float | None = None,
         caption_dropout: float = 0.3,
@@ -83,6 +86,8 @@ class LatentDiffusionModule(DrawsImages, L.LightningModule):
         super().__init__()
         if not 0.0 <= caption_dropout <= 1.0:
             raise UserError(f"caption_dropout is {caption_dropout}; it is a rate and must lie in [0, 1].")
+        if learning_rate_schedule not in ("constant", "cosine"):
+            raise UserError(f"learning_rate_schedule is {learning_rate_schedule!r}; it must be 'constant' or 'cosine'.")
         if freeze_text_encoder and text_encoder_learning_rate is not None:
             raise UserError(
                 f"text_encoder_learning_rate is {text_encoder_learning_rate} but the text encoder is frozen: set "
@@ -160,35 +165,6 @@ class LatentDiffusionModule(DrawsImages, L.LightningModule):
     def trained_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """(name, parameter) of everything that trains."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """The U-Net, and a learnable text tower at its own rate."""
-        h = self.h
-        groups = [{"name": "unet", "params": list(self.unet.parameters()), "lr": h.learning_rate}]
-        if not h.freeze_text_encoder:
-            rate = h.learning_rate if h.text_encoder_learning_rate is None else h.text_encoder_learning_rate
-            groups.append({"name": "text_encoder", "params": list(self.text_encoder.parameters()), "lr": rate})
-        return groups
-
-    def configure_optimizers(self) -> Any:
-        """AdamW, constant rates after a linear warm-up."""
-        h = self.h
-        # A fused step unscales gradients itself, which Lightning forbids together with clipping under fp16.
-        clips_under_fp16 = self.trainer.precision == "16-mixed" and self.trainer.gradient_clip_val is not None
-        fused = self.device.type in ("cuda", "cpu") and not clips_under_fp16
-        optimizer = torch.optim.AdamW(self.parameter_groups(), weight_decay=h.weight_decay, fused=fused)
-        warmup = max(1, h.warmup_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_train_start(self) -> None:
-        """What the user says now wins over the rates and decay that a checkpoint's optimiser state brought back."""
-        schedule: Any = self.lr_schedulers()
-        for i, ours in enumerate(self.parameter_groups()):
-            group = schedule.optimizer.param_groups[i]
-            schedule.base_lrs[i] = group["initial_lr"] = ours["lr"]
-            group["lr"] = ours["lr"] * schedule.lr_lambdas[i](schedule.last_epoch)
-            group["weight_decay"] = self.h.weight_decay
 
     # ---- the step -----------------------------------------------------------------------------------------------
 

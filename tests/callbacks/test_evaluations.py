@@ -230,3 +230,26 @@ def test_flops_are_counted_without_computing(run: Any) -> None:
     assert flops > 2 * parameters  # a convolution uses its weights at many places
     assert device_peak("NVIDIA H200") == 989e12
     assert device_peak("Some CPU") is None
+
+
+def test_validate_evaluates_the_untouched_weights(run: Any, tmp_path: Path, cohort: Path, vae_folder: Path) -> None:
+    """The first point of every curve, without training: what step 0 of the fit found."""
+    import lightning as L
+
+    L.seed_everything(7, verbose=False)
+    module = LatentDiffusionModule(**{**model_config(vae_folder), "unet": {**UNET, "dropout": 0.1}})
+    callbacks = [make_callbacks(tmp_path / "none")[0], TradeoffCallback(report=False)]
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        use_distributed_sampler=False,
+    )
+    trainer.validate(module, LatentShardsDataModule(str(cohort), batch_size=BATCH), verbose=False)
+    found, expected = read_table(tmp_path / "tradeoff.csv"), read_table(run[0] / "tradeoff.csv")[0]
+    assert len(found) == 1
+    assert {name: found[0][name] for name in found[0]} == {name: expected[name] for name in found[0]}
+    assert "grounding/cnr" in found[0]

@@ -253,3 +253,24 @@ def test_checkpoint_loads_without_the_weights_it_started_from(shards, vae_folder
 def test_bad_arguments_get_one_sentence(vae_folder, overrides, words):
     with pytest.raises(UserError, match=words):
         make_module(vae_folder, **overrides)
+
+
+def test_cosine_schedule_rises_and_falls_to_zero(shards, vae_folder, tmp_path) -> None:
+    """Every step's rate against the formula; the constant schedule beside it."""
+    rates: dict[str, list[float]] = {"cosine": [], "constant": []}
+
+    class Record(L.Callback):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            rates[self.name].append(optimizer.param_groups[0]["lr"])
+
+    for name in rates:
+        module = LatentDiffusionModule(**model_config(vae_folder, warmup_steps=4, learning_rate_schedule=name))
+        trainer = quiet_trainer(tmp_path, 10, callbacks=[Record(name)])
+        trainer.fit(module, LatentShardsDataModule(str(shards), batch_size=4))
+    rise = [min(1.0, (step + 1) / 4) for step in range(10)]
+    fall = [0.5 * (1 + np.cos(np.pi * step / 10)) for step in range(10)]
+    assert rates["constant"] == pytest.approx([1e-3 * up for up in rise])
+    assert rates["cosine"] == pytest.approx([1e-3 * up * down for up, down in zip(rise, fall, strict=True)])
