@@ -4,7 +4,7 @@
 
 Trains the quickstart model twice on the same images with the same draws: with its captions, and with every caption
 dropped (an unconditional model). Then the denoising loss on the held-out split, the same timesteps and noise for all:
-- predicting zero: what a model that has learnt nothing scores (1 by construction of the noise);
+- predicting zero: what a model that has learnt nothing scores (about 1: the variance of noise, or of v);
 - Gaussian: the best unconditional linear denoiser, mean and variance of every latent element, no network;
 - unconditional: the twin that never saw a caption;
 - shuffled: the conditional model with the captions of other images, the control for "it only looks at the picture".
@@ -90,16 +90,19 @@ def losses(module: LatentDiffusionModule, images: dict[str, Any], captions: list
 
 
 class GaussianDenoiser(torch.nn.Module):
-    """E[noise | noisy] when every latent element is an independent Gaussian of known mean and variance."""
+    """E[noise or v | noisy] when every latent element is an independent Gaussian of known mean and variance."""
 
-    def __init__(self, latents: torch.Tensor, alphas_cumprod: torch.Tensor) -> None:
+    def __init__(self, latents: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str) -> None:
         super().__init__()
         self.mean, self.var, self.alphas = latents.mean(0), latents.var(0), alphas_cumprod
+        self.predicts_v = prediction_type == "v_prediction"
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         a = self.alphas[timesteps].view(-1, 1, 1, 1)
         residual = noisy - a.sqrt() * self.mean
-        return (1 - a).sqrt() * residual / (a * self.var + 1 - a)
+        noise = (1 - a).sqrt() * residual / (a * self.var + 1 - a)
+        clean = self.mean + a.sqrt() * self.var * residual / (a * self.var + 1 - a)
+        return a.sqrt() * noise - (1 - a).sqrt() * clean if self.predicts_v else noise
 
 
 def gap(a: np.ndarray, b: np.ndarray) -> str:
@@ -132,7 +135,9 @@ def main() -> None:
     gaussian = LatentDiffusionModule(**{**config["model"]["init_args"], "sampling": SamplingOptions()})
     gaussian.configure_model()
     denoiser = GaussianDenoiser(
-        torch.from_numpy(stored[:, : stored.shape[1] // 2]) * data.manifest.scaling_factor, gaussian.alphas_cumprod
+        torch.from_numpy(stored[:, : stored.shape[1] // 2]) * data.manifest.scaling_factor,
+        gaussian.alphas_cumprod,
+        gaussian.h.prediction_type,
     )
     gaussian.forward = denoiser.forward  # type: ignore[method-assign]
     zero = LatentDiffusionModule(**{**config["model"]["init_args"], "sampling": SamplingOptions()})

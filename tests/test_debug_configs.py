@@ -30,11 +30,14 @@ def losses(clone: Path, name: str) -> list[float]:
 def test_tiny_runs_the_whole_path(clone):
     assert dispatch(["fit", "-c", "configs/debug/tiny.yaml"]) == 0
     assert len(losses(clone, "tiny")) == 12
+    (report,) = (clone / "runs" / "tiny").glob("*/report.html")
+    assert "macro CNR" in report.read_text()
+    (table,) = (clone / "runs" / "tiny").glob("*/tradeoff.csv")
+    assert len(table.read_text().splitlines()) == 1 + 3  # step 0, 6 and 12
 
 
 def test_fast_dev_run_writes_no_run(clone):
-    small = ["--data.phantom.n", "64"]
-    assert dispatch(["fit", "-c", "configs/debug/fast_dev_run.yaml", *small]) == 0
+    assert dispatch(["fit", "-c", "configs/debug/fast_dev_run.yaml"]) == 0
     assert not list((clone / "runs").rglob("*.ckpt"))
 
 
