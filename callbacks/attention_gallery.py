@@ -98,7 +98,7 @@ def _write_entry(
     full = F.interpolate(heat[None], size=sample.size, mode="bilinear", align_corners=False)[0, 0]  # (H, W)
     image, masks = dataset.image(sample.index), dataset.masks(sample.index)
     name = f"{sample.key}-{sample.label.lower().replace(' ', '_')}"
-    files = {"image": f"image-{sample.key}.png", "map": f"{images:09d}-{name}.png", "mask": None}
+    files: dict[str, Any] = {"image": f"image-{sample.key}.png", "map": f"{images:09d}-{name}.png", "mask": None}
     if not (folder / str(files["image"])).is_file():
         write_png(folder / str(files["image"]), image)
     write_png(folder / str(files["map"]), overlay(image, full.numpy()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class FidelityCallback(EvaluationCallback):
         with module.evaluated_weights(ema=self.ema):
             for place, way in enumerate([self.sampling or module.sampling, *self.compare_with]):
                 drawn = self._draw(trainer, module, captions, dataset, way)
-                features = self._measure(trainer, extractors, lambda i, drawn=drawn: _tensor(drawn[i]), self.samples)
+                features = self._measure(trainer, extractors, partial(_drawn_tensor, drawn), self.samples)
                 prefix = "fidelity/" if place == 0 else f"fidelity/{way.sampler}/"
                 results |= {f"{prefix}{name}": value for name, value in self._distances(features).items()}
                 if place == 0 and trainer.is_global_zero:
@@ -163,6 +164,10 @@ class FidelityCallback(EvaluationCallback):
                 controls.setdefault(key, {})[name] = value
         if trainer.is_global_zero:
             update_controls(Path(trainer.default_root_dir), "fidelity", controls)
+
+
+def _drawn_tensor(drawn: dict[int, np.ndarray], index: int) -> Tensor:
+    return _tensor(drawn[index])
 
 
 def _tensor(image: np.ndarray) -> Tensor:

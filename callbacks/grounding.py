@@ -92,7 +92,7 @@ class GroundingCallback(EvaluationCallback):
 
     def evaluate(self, trainer: Trainer, module: Any, images: int) -> dict[str, float]:
         if images == 0 and trainer.is_global_zero:
-            datamodule = trainer.datamodule  # type: ignore[attr-defined]
+            datamodule: Any = getattr(trainer, "datamodule", None)
             prior = location_prior(datamodule.dataset(datamodule.train_split), self.chosen, list(self.query_words))
             update_controls(Path(trainer.default_root_dir), "grounding", {"prior": prior})
         mine = self.chosen[trainer.global_rank :: trainer.world_size]
@@ -109,7 +109,7 @@ class GroundingCallback(EvaluationCallback):
         return {f"grounding/{name}": value for name, value in grounding_summary(rows).items()}
 
     def _dataset(self, trainer: Trainer) -> Any:
-        datamodule = getattr(trainer, "datamodule", None)
+        datamodule: Any = getattr(trainer, "datamodule", None)
         if not hasattr(datamodule, "dataset"):
             raise UserError("GroundingCallback needs a data module over latent shards (LatentShardsDataModule).")
         return datamodule.dataset(self.split)

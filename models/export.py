@@ -131,6 +131,5 @@ def write_model(
     stored = copy.deepcopy(unet).to("cpu", torch.float16 if half else torch.float32)
     stored.save_pretrained(folder / "unet", safe_serialization=True)
     write_text_encoder(text_encoder, folder / "text_encoder", rows, rows_seed, half)
-    DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False, steps_offset=1).save_pretrained(
-        folder / "scheduler"
-    )
+    scheduler: Any = DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    scheduler.save_pretrained(folder / "scheduler")
