@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,11 @@ def fit(folder: Path, cohort: Path, vae: Path, callbacks: list[Any], steps: int 
         val_check_interval=100,
         check_val_every_n_epoch=None,
     )
-    trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
+    finally:  # a fixture of the module's scope: the environment is put back around tests only
+        for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+            os.environ.pop(name, None)
     return module
 
 
