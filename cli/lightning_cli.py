@@ -218,6 +218,8 @@ def _closing_line(cli: SuiteCLI) -> None:
     if cli.subcommand == "fit":
         state = "interrupted" if cli.trainer.interrupted else "finished"
         print(f"\n{state} at step {cli.trainer.global_step}; run folder: {cli.run_dir}")
+        if (cli.run_dir / "report.html").is_file():
+            print(f"  look:   {cli.run_dir / 'report.html'}")
         print(f"  go on:  lightning fit --resume {cli.run_dir} --trainer.max_steps N")
         if hasattr(cli.model, "sample"):
             print(f'  draw:   lightning sample --ckpt {cli.run_dir} --prompts "Large right pleural effusion."')

@@ -27,11 +27,12 @@ def losses(clone: Path, name: str) -> list[float]:
     return [row["train/loss"] for row in rows if "train/loss" in row]
 
 
-def test_tiny_runs_the_whole_path(clone):
+def test_tiny_runs_the_whole_path(clone, capsys):
     assert dispatch(["fit", "-c", "configs/debug/tiny.yaml"]) == 0
     assert len(losses(clone, "tiny")) == 12
     (report,) = (clone / "runs" / "tiny").glob("*/report.html")
     assert "macro CNR" in report.read_text()
+    assert f"look:   {report.relative_to(clone)}" in capsys.readouterr().out
     (table,) = (clone / "runs" / "tiny").glob("*/tradeoff.csv")
     assert len(table.read_text().splitlines()) == 1 + 3  # step 0, 6 and 12
 
