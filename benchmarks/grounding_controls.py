@@ -21,9 +21,9 @@ import torch
 import yaml
 
 from attribution.grounding import GroundingItem, ground
-from attribution.words import query_tokens
+from attribution.words import QUERY_WORDS, query_tokens
 from callbacks.evaluation import undisturbed
-from callbacks.grounding import GroundingCallback, grounding_rows, grounding_summary
+from callbacks.grounding import GroundingCallback, grounding_rows, grounding_summary, localisation
 from callbacks.grounding_controls import location_prior
 from callbacks.tables import update_controls
 from common.draws import generator
@@ -32,6 +32,7 @@ from datamodules.evaluation_sets import evaluation_latents, grounding_samples
 from datamodules.phantom import phantom_folder
 from lightning_modules import LatentDiffusionModule
 from lightning_modules.checkpoint import load_module
+from metrics.summary import summarise
 from preparation.phantom import PhantomOptions
 from preparation.prepare_phantom import prepare_phantom
 
@@ -84,25 +85,18 @@ def other_class(bench: Bench, module: Any) -> list[dict[str, Any]]:
             GroundingItem(sample.key, evaluation_latents(dataset, sample.index, 0), other.phrase, weights[None])
         )
         scored.append(sample)
-    from callbacks.grounding import localisation
-
     with undisturbed(module):
-        for i, heat in ground(module.unet, encoder(module), items, module.alphas_cumprod, bench.options.steps):
+        for i, heat in ground(module.unet, module.encode_texts, items, module.alphas_cumprod, bench.options.steps):
             full = torch.nn.functional.interpolate(heat[None], size=scored[i].size, mode="bilinear")[0, 0]
             found = localisation(full, torch.from_numpy(scored[i].box_mask()))
             rows.append({"class": scored[i].label, "miou": None, **found})
     return rows
 
 
-def encoder(module: Any) -> Any:
-    """texts -> hidden states."""
-    return lambda texts: module.encode_tokens(module.tokenize(texts).to(module.device))
-
-
 def mirrored(module: Any, shards: str, timesteps: list[int]) -> tuple[float, int]:
     """Share of mirrored pairs whose maps' centres of mass lie on the side where the finding is, twin against twin."""
     dataset = LatentShardsDataModule(shards, batch_size=1).dataset("grounding")
-    samples, _ = grounding_samples(dataset, list(GroundingCallback(1).query_words))
+    samples, _ = grounding_samples(dataset, list(QUERY_WORDS))
     pairs: dict[tuple[int, str], list[Any]] = {}
     for sample in samples:
         sides = {site[0] for site in dataset.metadata(sample.index)["attributes"]["findings"][sample.label]["sites"]}
@@ -110,17 +104,16 @@ def mirrored(module: Any, shards: str, timesteps: list[int]) -> tuple[float, int
             pairs.setdefault((int(sample.key.split("-")[1]) // 2, sample.label), []).append(sample)
     twins = [pair for pair in pairs.values() if len(pair) == 2]
     flat = [sample for pair in twins for sample in pair]
-    words = GroundingCallback(1).query_words
     items = [
         GroundingItem(
             one.key, evaluation_latents(dataset, one.index, 0), one.phrase,
-            query_tokens(one.phrase, words[one.label]).weights[None],
+            query_tokens(one.phrase, QUERY_WORDS[one.label]).weights[None],
         )
         for one in flat
     ]  # fmt: skip
     centres = {}
     with undisturbed(module):
-        for i, heat in ground(module.unet, encoder(module), items, module.alphas_cumprod, timesteps):
+        for i, heat in ground(module.unet, module.encode_texts, items, module.alphas_cumprod, timesteps):
             map_ = heat[0] - heat[0].min()
             centres[i] = float((map_.sum(0) * torch.arange(map_.shape[1])).sum() / map_.sum())
     right = 0
@@ -154,7 +147,7 @@ def main() -> None:
         "trained": grounding_summary(bench.rows(trained)),
         "location prior": location_prior(train, bench.options.chosen, list(bench.options.query_words)),
         "shuffled captions, same class": grounding_summary(bench.rows(trained, shuffled(bench))),
-        "a finding that is not there": grounding_summary_of(other_class(bench, trained)),
+        "a finding that is not there": grounding_means(other_class(bench, trained)),
         "start": grounding_summary(bench.rows(start)),
         "random": grounding_summary(bench.rows(random)),
     }
@@ -175,10 +168,8 @@ def main() -> None:
     update_controls(arguments.run, "grounding", {name.replace(" ", "_"): row for name, row in shown.items()})
 
 
-def grounding_summary_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+def grounding_means(rows: list[dict[str, Any]]) -> dict[str, float]:
     """As :func:`metrics.summary.summarise`, without undefined entries."""
-    from metrics.summary import summarise
-
     return {name: value for name, value in summarise(rows).items() if value == value}
 
 

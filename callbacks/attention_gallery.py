@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
 from torch import Tensor
 
 from attribution.grounding import GroundingItem, ground, paper_timesteps
@@ -44,7 +45,7 @@ class AttentionGalleryCallback(EvaluationCallback):
         seed: int = 0,
     ) -> None:
         super().__init__(every_n_images)
-        self.split, self.shown, self.timesteps, self.batch_size = split, shown, timesteps, batch_size
+        self.split, self.shown, self.batch_size = split, shown, batch_size
         self.query_words = {name: tuple(words) for name, words in (query_words or QUERY_WORDS).items()}
         self.seed = seed
         self.steps = paper_timesteps(timesteps)
@@ -52,14 +53,14 @@ class AttentionGalleryCallback(EvaluationCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        dataset = trainer.datamodule.dataset(self.split)  # type: ignore[attr-defined]
+        dataset = self.dataset(trainer)
         self.chosen, _ = grounding_samples(dataset, list(self.query_words), self.shown, self.seed)
 
     def forward_passes(self, trainer: Trainer, module: Any) -> float:
         return float(len(self.chosen) * len(self.steps))
 
     def evaluate(self, trainer: Trainer, module: Any, images: int) -> dict[str, float]:
-        dataset = trainer.datamodule.dataset(self.split)  # type: ignore[attr-defined]
+        dataset = self.dataset(trainer)
         mine = self.chosen[trainer.global_rank :: trainer.world_size]
         folder = Path(trainer.default_root_dir) / "media" / "attention"
         queries = [query_tokens(sample.phrase, self.query_words[sample.label]) for sample in mine]
@@ -70,19 +71,16 @@ class AttentionGalleryCallback(EvaluationCallback):
             for sample, query in zip(mine, queries, strict=True)
         ]
 
-        def encode(texts: list[str]) -> Tensor:
-            return module.encode_tokens(module.tokenize(texts).to(module.device))
-
         entries: list[dict[str, Any]] = []
-        maps = ground(module.unet, encode, items, module.alphas_cumprod, self.steps, self.seed, self.batch_size)
+        maps = ground(
+            module.unet, module.encode_texts, items, module.alphas_cumprod, self.steps, self.seed, self.batch_size
+        )
         for i, heat in maps:
             word = " ".join(queries[i].words) or "(all words)"
             entries.append(_write_entry(folder, images, dataset, mine[i], heat, word))
         entries = sorted(gather_rows(entries), key=lambda entry: (entry["class"], entry["key"]))
         if trainer.is_global_zero:
             write_json(folder / f"{images:09d}.json", entries)
-            from PIL import Image
-
             # from the disk: other ranks drew some of them
             pictures = [
                 np.asarray(Image.open(folder / entry["map"])) for entry in entries if (folder / entry["map"]).is_file()

@@ -3,6 +3,7 @@
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from callbacks.evaluation import interval_in_steps
 from common.errors import UserError
 
 
@@ -31,13 +32,7 @@ class RunCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if self.every_n_images is not None:
-            batch_size = int(getattr(getattr(trainer, "datamodule", None), "batch_size", 1))
-            if self.every_n_images % batch_size:
-                raise UserError(
-                    f"RunCheckpoint: every_n_images is {self.every_n_images}, which is no multiple of the batch size "
-                    f"{batch_size}: take {max(1, self.every_n_images // batch_size) * batch_size}."
-                )
-            self._every_n_train_steps = self.every_n_images // batch_size
+            self._every_n_train_steps = interval_in_steps(self, self.every_n_images, trainer)
         else:
             self._every_n_train_steps = self._every_n_epochs = 0
 

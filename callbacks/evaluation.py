@@ -21,6 +21,21 @@ def images_seen(trainer: Trainer) -> int:
     return int(trainer.global_step * getattr(datamodule, "batch_size", 1) if consumed is None else consumed)
 
 
+def interval_in_steps(owner: Callback, every_n_images: int, trainer: Trainer) -> int:
+    """Optimiser steps in ``every_n_images``.
+
+    Raises:
+        UserError: no multiple of the batch size.
+    """
+    batch_size = int(getattr(getattr(trainer, "datamodule", None), "batch_size", 1))
+    if every_n_images % batch_size:
+        raise UserError(
+            f"{type(owner).__name__}: every_n_images is {every_n_images}, which is no multiple of the batch size "
+            f"{batch_size}: take {max(1, every_n_images // batch_size) * batch_size}."
+        )
+    return every_n_images // batch_size
+
+
 @contextmanager
 def undisturbed(module: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards modes and all random generators are as before."""
@@ -67,6 +82,9 @@ class EvaluationCallback(Callback):
         self.seconds = 0.0
         self._last_images = 0
 
+    #: The split that is evaluated; set by subclasses that read one.
+    split: str
+
     # ---- for subclasses -----------------------------------------------------------------------------------------
 
     def evaluate(self, trainer: Trainer, module: Any, images: int) -> dict[str, float]:
@@ -77,16 +95,23 @@ class EvaluationCallback(Callback):
         """U-Net forward passes of one evaluation over all ranks, to state its cost before it is paid."""
         return 0.0
 
+    def dataset(self, trainer: Trainer) -> Any:
+        """The stored samples of ``self.split``.
+
+        Raises:
+            UserError: the data module has none (streamed shards, images).
+        """
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        if not hasattr(datamodule, "dataset"):
+            raise UserError(f"{type(self).__name__} needs a data module over latent shards (LatentShardsDataModule).")
+        return datamodule.dataset(self.split)
+
     # ---- when ---------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Say what is wrong before training starts."""
-        batch_size = int(getattr(getattr(trainer, "datamodule", None), "batch_size", 1))
-        if stage == "fit" and self.every_n_images % batch_size:
-            raise UserError(
-                f"{type(self).__name__}: every_n_images is {self.every_n_images}, which is no multiple of the batch size "
-                f"{batch_size}: take {max(1, self.every_n_images // batch_size) * batch_size}."
-            )
+        if stage == "fit":
+            interval_in_steps(self, self.every_n_images, trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_images = images_seen(trainer)

@@ -16,8 +16,8 @@ class ModelExport(Callback):
         folder: name inside the run folder.
         half: store float16.
         ema: write the averaged weights instead of the raw ones.
-        seen_rows_only: keep only the token embeddings that a caption used; the others are drawn again from the run's
-            seed by whoever loads the folder (they were never trained).
+        seen_rows_only: keep only the token embeddings that a caption used; the others are drawn again from
+            seed 0 by whoever loads the folder (they were never trained).
     """
 
     def __init__(

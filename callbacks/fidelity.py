@@ -1,7 +1,6 @@
 """How good are the images? Frechet and kernel distances of drawn images to real ones, during training."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from callbacks.media import save_samples
 from callbacks.tables import update_controls
 from common.draws import generator
 from common.errors import UserError
-from datamodules.evaluation_sets import evaluation_latents, image_tensor
+from datamodules.evaluation_sets import evaluation_latents, image_tensor, pixels_tensor
 from metrics.functional import feature_statistics, frechet_distance, kernel_distance
 from models.feature_extractors import Extractor, build_extractor, missing_extractors
 from models.sampler import SamplingOptions, decode
@@ -65,6 +64,7 @@ class FidelityCallback(EvaluationCallback):
         self.samples, self.split, self.batch_size, self.shown = samples, split, batch_size, shown
         self.weights = {"domain": DEFAULT_CLASSIFIER} if weights is None else weights
         self.sampling, self.compare_with, self.ema, self.seed = sampling, compare_with or [], ema, seed
+        self._extractors: dict[str, Extractor] = {}
         self._reference: dict[str, Tensor] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -72,7 +72,7 @@ class FidelityCallback(EvaluationCallback):
         problems = missing_extractors(self.weights)
         if problems:
             raise UserError(" ".join(problems))
-        there = len(trainer.datamodule.dataset(self.split))  # type: ignore[attr-defined]
+        there = len(self.dataset(trainer))
         if there < 2 * self.samples:
             raise UserError(
                 f"FidelityCallback: the split {self.split!r} holds {there} images, and {self.samples} samples need "
@@ -84,8 +84,10 @@ class FidelityCallback(EvaluationCallback):
         return float(sum(self.samples * way.steps * (1 + (way.guidance_scale != 1.0)) for way in ways))
 
     def evaluate(self, trainer: Trainer, module: Any, images: int) -> dict[str, float]:
-        dataset = trainer.datamodule.dataset(self.split)  # type: ignore[attr-defined]
-        extractors = {name: build_extractor(name, path, module.device) for name, path in self.weights.items()}
+        dataset = self.dataset(trainer)
+        if not self._extractors:  # weights are read once a run
+            self._extractors = {name: build_extractor(name, path, module.device) for name, path in self.weights.items()}
+        extractors = self._extractors
         if not self._reference:
             self._reference = self._measure(trainer, extractors, lambda i: image_tensor(dataset, i), 0)
         if images == 0:
@@ -113,7 +115,7 @@ class FidelityCallback(EvaluationCallback):
         for start in range(0, len(mine), self.batch_size):
             part = mine[start : start + self.batch_size]
             keys = [dataset.keys[i] for i in part]
-            images = module.sample([captions[i] for i in part], keys, self.seed, replace(way))
+            images = module.sample([captions[i] for i in part], keys, self.seed, way)
             drawn |= dict(zip(part, images, strict=True))
         return drawn
 
@@ -151,7 +153,7 @@ class FidelityCallback(EvaluationCallback):
 
         def through_vae(i: int) -> Tensor:
             latents = evaluation_latents(dataset, i, self.seed)[None].to(module.device)
-            return _tensor(decode(module.vae, latents, float(module.vae.config.scaling_factor))[0])
+            return pixels_tensor(decode(module.vae, latents, float(module.vae.config.scaling_factor))[0])
 
         sources: Sequence[tuple[str, Callable[[int], Tensor]]] = (
             ("real_vs_real", lambda i: image_tensor(dataset, i)),
@@ -167,9 +169,4 @@ class FidelityCallback(EvaluationCallback):
 
 
 def _drawn_tensor(drawn: dict[int, np.ndarray], index: int) -> Tensor:
-    return _tensor(drawn[index])
-
-
-def _tensor(image: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) -> (3, H, W) in [-1, 1]."""
-    return torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1.0
+    return pixels_tensor(drawn[index])

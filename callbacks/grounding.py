@@ -17,13 +17,8 @@ from callbacks.grounding_controls import location_prior
 from callbacks.tables import update_controls, write_table
 from common.errors import UserError
 from datamodules.evaluation_sets import Exclusion, GroundingSample, evaluation_latents, grounding_samples
-from metrics.functional import (
-    contrast_to_noise_ratio,
-    mean_iou,
-    mixture_threshold,
-    pixel_auroc,
-    pointing_game,
-)
+from metrics.functional import mean_iou, mixture_threshold
+from metrics.grounding import locate_maps
 from metrics.summary import summarise
 from preparation.sample import FINDINGS
 
@@ -67,17 +62,16 @@ class GroundingCallback(EvaluationCallback):
         seed: int = 0,
     ) -> None:
         super().__init__(every_n_images)
-        self.split, self.samples, self.timesteps, self.batch_size = split, samples, timesteps, batch_size
+        self.split, self.samples, self.batch_size = split, samples, batch_size
         self.preset, self.ema, self.seed = preset, ema, seed
         self.query_words: dict[str, Sequence[str]] = dict(query_words or QUERY_WORDS)
         self.steps = paper_timesteps(timesteps)
         self.chosen: list[GroundingSample] = []
         self.excluded: list[Exclusion] = []
-        self._ready = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        dataset = self._dataset(trainer)
+        dataset = self.dataset(trainer)
         labels = {label for i in range(len(dataset)) for label in dataset.metadata(i)["labels"]}
         missing = sorted(labels & set(FINDINGS) - set(self.query_words))
         if missing:
@@ -107,12 +101,6 @@ class GroundingCallback(EvaluationCallback):
             lost += [{**row, "reason": f"cut off by the context: {row['cut']}"} for row in rows if row["cut"]]
             write_table(folder / "excluded.csv", lost, ("key", "class", "phrase", "reason"), only=True)
         return {f"grounding/{name}": value for name, value in grounding_summary(rows).items()}
-
-    def _dataset(self, trainer: Trainer) -> Any:
-        datamodule: Any = getattr(trainer, "datamodule", None)
-        if not hasattr(datamodule, "dataset"):
-            raise UserError("GroundingCallback needs a data module over latent shards (LatentShardsDataModule).")
-        return datamodule.dataset(self.split)
 
 
 def grounding_rows(
@@ -145,10 +133,15 @@ def grounding_rows(
         for sample, text, query in zip(samples, texts, queries, strict=True)
     ]
 
-    def encode(some: list[str]) -> Tensor:
-        return module.encode_tokens(module.tokenize(some).to(module.device))
-
-    maps = ground(module.unet, encode, items, module.alphas_cumprod, options.steps, options.seed, options.batch_size)
+    maps = ground(
+        module.unet,
+        module.encode_texts,
+        items,
+        module.alphas_cumprod,
+        options.steps,
+        options.seed,
+        options.batch_size,
+    )
     return [score_sample(samples[i], queries[i], heat, dataset.masks(samples[i].index)) for i, heat in maps]
 
 
@@ -177,12 +170,7 @@ def score_sample(sample: GroundingSample, query: Query, heat: Tensor, masks: dic
 
 def localisation(heat: Tensor, mask: Tensor) -> dict[str, float]:
     """CNR, AUROC and Top-1 of one map (H, W) on one mask (H, W)."""
-    maps, masks = heat[None], mask[None]
-    return {
-        "cnr": float(contrast_to_noise_ratio(maps, masks)),
-        "auroc": float(pixel_auroc(maps, masks)),
-        "top1": float(pointing_game(maps, masks)),
-    }
+    return {name: float(value) for name, value in locate_maps(heat[None], mask[None]).items()}
 
 
 def grounding_summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

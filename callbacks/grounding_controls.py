@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from datamodules.datasets import LatentShardsDataset
 from datamodules.evaluation_sets import GroundingSample, grounding_samples
-from metrics.functional import contrast_to_noise_ratio, mean_iou, mixture_threshold, pixel_auroc, pointing_game
+from metrics.grounding import score_maps
 from metrics.summary import summarise
 
 #: Images of the training split whose boxes are counted; more change nothing that is printed.
@@ -48,23 +49,13 @@ def location_prior(
         mask = torch.from_numpy(sample.box_mask())
         heat = learned.get(sample.label)
         heat = (own[sample.label] - mask.double() if heat is None else heat)[None]
-        rows.append(
-            {
-                "class": sample.label,
-                "cnr": float(contrast_to_noise_ratio(heat, mask[None])),
-                "auroc": float(pixel_auroc(heat, mask[None])),
-                "top1": float(pointing_game(heat, mask[None])),
-                "miou": float(mean_iou(heat, mask[None], mixture_threshold(heat))),
-            }
-        )
+        rows.append({"class": sample.label, **{k: float(v) for k, v in score_maps(heat, mask[None]).items()}})
     return {name: value for name, value in summarise(rows).items() if np.isfinite(value)}
 
 
 def _training_samples(
     train: LatentShardsDataset, samples: Sequence[GroundingSample], classes: Sequence[str]
 ) -> list[GroundingSample]:
-    from common.errors import UserError
-
     try:
         found, _ = grounding_samples(train, classes, images=ENOUGH)
     except UserError:  # no boxes in training

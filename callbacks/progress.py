@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-from callbacks.evaluation import evaluations
+from callbacks.evaluation import evaluations, images_seen
 
 #: What the bar shows of the evaluations.
 SHOWN = {"grounding/macro_cnr": "CNR", "fidelity/fid_domain": "FD"}
@@ -30,12 +30,6 @@ class ImagesProgressBar(TQDMProgressBar):
         self.refresh_seconds = (0.2 if self.live else 15.0) if refresh_seconds is None else refresh_seconds
         self._drawn = 0.0
 
-    def _images(self, trainer: Trainer) -> int:
-        """Images consumed by this run so far, those before a resume included."""
-        datamodule = getattr(trainer, "datamodule", None)
-        consumed = getattr(datamodule, "images_consumed", None)
-        return int(trainer.global_step * getattr(datamodule, "batch_size", 1) if consumed is None else consumed)
-
     def init_train_tqdm(self) -> Tqdm:
         return Tqdm(
             desc="train",
@@ -52,7 +46,7 @@ class ImagesProgressBar(TQDMProgressBar):
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         bar = self.train_progress_bar
-        done = self._images(trainer)
+        done = images_seen(trainer)
         per_step = int(getattr(getattr(trainer, "datamodule", None), "batch_size", 1))
         bar.reset(total=done + max(0, trainer.max_steps - trainer.global_step) * per_step)
         # tqdm takes the rate from what is done after `initial`: a resumed run does not start at a million images a second.
@@ -64,7 +58,7 @@ class ImagesProgressBar(TQDMProgressBar):
     ) -> None:
         now = time.monotonic()
         bar = self.train_progress_bar
-        done = self._images(trainer)
+        done = images_seen(trainer)
         if bar.disable or (now - self._drawn < self.refresh_seconds and done < (bar.total or 0)):
             return
         self._drawn = now

@@ -131,5 +131,10 @@ def evaluation_latents(dataset: LatentShardsDataset, index: int, seed: int, mean
 
 def image_tensor(dataset: LatentShardsDataset, index: int) -> Tensor:
     """The stored image, (3, H, W) in [-1, 1]."""
-    pixels = torch.from_numpy(np.array(dataset.image(index))).float() / 127.5 - 1.0  # (H, W) or (H, W, 3)
+    return pixels_tensor(np.array(dataset.image(index)))
+
+
+def pixels_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """uint8 (H, W) or (H, W, 3) -> (3, H, W) in [-1, 1]."""
+    pixels = torch.from_numpy(image).float() / 127.5 - 1.0
     return pixels.expand(3, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.errors import UserError
 from models.backbones import load_vae
@@ -52,6 +53,11 @@ class DrawsImages:
             raise UserError("This model keeps no EMA (ema_decay is null): evaluate the raw weights.")
         return self.ema.swapped_in()
 
+    def encode_texts(self, texts: list[str]) -> Tensor:
+        """Hidden states (B, 77, D) on the module's device."""
+        states: Tensor = self.encode_tokens(self.tokenize(texts).to(self.device))
+        return states
+
     def sample(
         self,
         prompts: Sequence[str],
@@ -64,6 +70,6 @@ class DrawsImages:
         noise = initial_noise(seed, keys, self.latent_shape).to(self.device)  # (B, C, h, w)
         scheduler = build_scheduler((options or self.sampling).sampler, self.schedule)
         with torch.no_grad():
-            text, empty = (self.encode_tokens(self.tokenize(texts).to(self.device)) for texts in (list(prompts), [""]))
+            text, empty = self.encode_texts(list(prompts)), self.encode_texts([""])
         latents = sample_latents(self.unet, scheduler, noise, text, empty, options or self.sampling, **kwargs)
         return decode(self.vae, latents.float(), float(self.vae.config.scaling_factor))

@@ -21,6 +21,15 @@ __all__ = ["GroundingScores", "score_maps", "summarise"]
 PIXELS = 2**20
 
 
+def locate_maps(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """The three scores that need no threshold: cnr, auroc, top1, (N,) float64 each; arguments as :func:`score_maps`."""
+    return {
+        "cnr": contrast_to_noise_ratio(maps, masks),
+        "auroc": pixel_auroc(maps, masks),
+        "top1": pointing_game(maps, masks),
+    }
+
+
 def score_maps(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
     """The four scores of every sample.
 
@@ -46,8 +55,7 @@ def score_maps(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
     chunk = max(1, PIXELS // maps.shape[1:].numel())
     parts = []
     for some, inside in zip(maps.split(chunk), masks.split(chunk), strict=True):
-        cnr = contrast_to_noise_ratio(some, inside)
-        parts.append((cnr, pixel_auroc(some, inside), pointing_game(some, inside), mean_iou(some, inside)))
+        parts.append((*locate_maps(some, inside).values(), mean_iou(some, inside)))
     return {name: torch.cat(values) for name, values in zip(SCORES, zip(*parts, strict=True), strict=True)}
 
 

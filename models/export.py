@@ -5,6 +5,7 @@ small base model needs: of 49,408 token embeddings a training on a small languag
 may be left out and drawn again from a seed (``token_rows`` in ``config.json``). Source: own.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,6 @@ def write_model(
         schedule: :func:`models.objective.schedule_config`, with the prediction type the U-Net was trained for.
         rows: see :func:`write_text_encoder`.
     """
-    import copy
-
     from diffusers import DDIMScheduler
 
     stored = copy.deepcopy(unet).to("cpu", torch.float16 if half else torch.float32)

@@ -30,7 +30,7 @@ from lightning_modules import LatentDiffusionModule
 from models.domain_classifier import build_classifier, save_classifier
 from models.sampler import SamplingOptions
 from preparation.sample import FINDINGS
-from tests.tiny import UNET, make_shards, model_config
+from tests.tiny import UNET, make_shards, model_config, quiet_trainer
 
 BATCH, STEPS = 8, 6
 
@@ -244,15 +244,7 @@ def test_validate_evaluates_the_untouched_weights(run: Any, tmp_path: Path, coho
     L.seed_everything(7, verbose=False)
     module = LatentDiffusionModule(**{**model_config(vae_folder), "unet": {**UNET, "dropout": 0.1}})
     callbacks = [make_callbacks(tmp_path / "none")[0], TradeoffCallback(report=False)]
-    trainer = L.Trainer(
-        accelerator="cpu",
-        logger=False,
-        callbacks=callbacks,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        use_distributed_sampler=False,
-    )
+    trainer = quiet_trainer(tmp_path, 1, callbacks=callbacks, use_distributed_sampler=False)
     trainer.validate(module, LatentShardsDataModule(str(cohort), batch_size=BATCH), verbose=False)
     found, expected = read_table(tmp_path / "tradeoff.csv"), read_table(run[0] / "tradeoff.csv")[0]
     assert len(found) == 1

@@ -10,16 +10,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-CLASSES = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Lung Opacity",
-    "Pleural Effusion",
-    "Pneumonia",
-    "Pneumothorax",
-)
+from preparation.sample import FINDINGS
+
+CLASSES = FINDINGS
 WORDS = ("atelectasis", "cardiomegaly", "consolidation", "edema", "opacity", "effusion", "pneumonia", "pneumothorax")
 PHRASES = 20  # of each class
 EXTRA = ("mask_cnr", "mask_macro_cnr", "eos_cnr", "confounder_cnr", "own_beats_other", "fallback", "n")
