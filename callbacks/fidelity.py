@@ -1,6 +1,6 @@
 """How good are the images? Frechet and kernel distances of drawn images to real ones, during training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from common.draws import generator
 from common.errors import UserError
 from datamodules.evaluation_sets import evaluation_latents, image_tensor, pixels_tensor
 from metrics.functional import feature_statistics, frechet_distance, kernel_distance
+from models.backbones import untrained_twin
 from models.feature_extractors import Extractor, build_extractor, missing_extractors
 from models.sampler import SamplingOptions, decode
 
@@ -40,6 +41,7 @@ class FidelityCallback(EvaluationCallback):
         sampling: how images are drawn; null takes the model's own ``sampling``.
         compare_with: more ways to draw, each logged as ``fidelity/<sampler>/...``.
         batch_size: images drawn at a time and rank; changes no result.
+        untrained: draw as many images from the same network with random weights too, once, as a fourth control.
         shown: images kept in ``RUN/media/samples`` and sent to W&B.
         ema: evaluate the averaged weights instead of the raw ones.
         seed: of the initial noise; the same numbers at every evaluation.
@@ -54,6 +56,7 @@ class FidelityCallback(EvaluationCallback):
         sampling: SamplingOptions | None = None,
         compare_with: list[SamplingOptions] | None = None,
         batch_size: int = 32,
+        untrained: bool = False,
         shown: int = 8,
         ema: bool = False,
         seed: int = 0,
@@ -62,10 +65,16 @@ class FidelityCallback(EvaluationCallback):
         if samples < 2:
             raise UserError(f"FidelityCallback: samples is {samples}; a distance between sets needs at least 2.")
         self.samples, self.split, self.batch_size, self.shown = samples, split, batch_size, shown
+        self.untrained = untrained
         self.weights = {"domain": DEFAULT_CLASSIFIER} if weights is None else weights
         self.sampling, self.compare_with, self.ema, self.seed = sampling, compare_with or [], ema, seed
         self._extractors: dict[str, Extractor] = {}
         self._reference: dict[str, Tensor] = {}
+
+    @classmethod
+    def preflight(cls, **init_args: Any) -> list[str]:
+        """One sentence for each file of extractor weights that is not there; looks at the disk only."""
+        return missing_extractors(init_args.get("weights") or {})
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -90,10 +99,10 @@ class FidelityCallback(EvaluationCallback):
         extractors = self._extractors
         if not self._reference:
             self._reference = self._measure(trainer, extractors, lambda i: image_tensor(dataset, i), 0)
-        if images == 0:
-            self._controls(trainer, module, extractors, dataset)
-        results: dict[str, float] = {"fidelity/n": float(self.samples)}
         captions = {i: dataset.metadata(i)["impression"] for i in range(self.samples, 2 * self.samples)}
+        if images == 0:
+            self._controls(trainer, module, extractors, dataset, captions)
+        results: dict[str, float] = {"fidelity/n": float(self.samples)}
         with module.evaluated_weights(ema=self.ema):
             for place, way in enumerate([self.sampling or module.sampling, *self.compare_with]):
                 drawn = self._draw(trainer, module, captions, dataset, way)
@@ -107,7 +116,7 @@ class FidelityCallback(EvaluationCallback):
     # ---- parts --------------------------------------------------------------------------------------------------
 
     def _draw(
-        self, trainer: Trainer, module: Any, captions: dict[int, str], dataset: Any, way: SamplingOptions
+        self, trainer: Trainer, module: Any, captions: dict[int, str], dataset: Any, way: SamplingOptions, **kwargs: Any
     ) -> dict[int, np.ndarray]:
         """This rank's share of the images, by index in the split: uint8 (H, W, 3)."""
         mine = list(captions)[trainer.global_rank :: trainer.world_size]
@@ -115,7 +124,7 @@ class FidelityCallback(EvaluationCallback):
         for start in range(0, len(mine), self.batch_size):
             part = mine[start : start + self.batch_size]
             keys = [dataset.keys[i] for i in part]
-            images = module.sample([captions[i] for i in part], keys, self.seed, way)
+            images = module.sample([captions[i] for i in part], keys, self.seed, way, **kwargs)
             drawn |= dict(zip(part, images, strict=True))
         return drawn
 
@@ -143,8 +152,15 @@ class FidelityCallback(EvaluationCallback):
             result[f"kid_{name}"] = kernel_distance(reference, values)
         return result
 
-    def _controls(self, trainer: Trainer, module: Any, extractors: dict[str, Extractor], dataset: Any) -> None:
-        """Real against real, through the autoencoder, and noise, each with the N of the drawn images."""
+    def _controls(
+        self,
+        trainer: Trainer,
+        module: Any,
+        extractors: dict[str, Extractor],
+        dataset: Any,
+        captions: dict[int, str],
+    ) -> None:
+        """Real against real, through the autoencoder, noise, and if asked for an untrained network: all at this N."""
 
         def noise(i: int) -> Tensor:
             shape = image_tensor(dataset, i).shape
@@ -155,11 +171,15 @@ class FidelityCallback(EvaluationCallback):
             latents = evaluation_latents(dataset, i, self.seed)[None].to(module.device)
             return pixels_tensor(decode(module.vae, latents, float(module.vae.config.scaling_factor))[0])
 
-        sources: Sequence[tuple[str, Callable[[int], Tensor]]] = (
+        sources: list[tuple[str, Callable[[int], Tensor]]] = [
             ("real_vs_real", lambda i: image_tensor(dataset, i)),
             ("autoencoder", through_vae),
             ("noise", noise),
-        )
+        ]
+        if self.untrained:
+            way, twin = self.sampling or module.sampling, untrained_twin(module.unet)
+            drawn = self._draw(trainer, module, captions, dataset, way, unet=twin)
+            sources.append(("untrained", partial(_drawn_tensor, drawn)))
         controls: dict[str, Any] = {"n": self.samples}
         for name, source in sources:
             for key, value in self._distances(self._measure(trainer, extractors, source, self.samples)).items():

@@ -1,5 +1,6 @@
 """The two curves side by side: one row an evaluation, the report, the figures in the progress bar."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +88,25 @@ class TradeoffCallback(Callback):
         write_report([Path(trainer.default_root_dir)])
 
 
-def evaluation_share(trainer: Trainer, module: Any) -> float:
-    """Computing of the evaluations as a share of training's, from forward passes (a training step costs three)."""
-    per_image = sum(one.forward_passes(trainer, module) / one.every_n_images for one in evaluations(trainer))
-    return per_image / 3.0
+def evaluation_share(passes: float, every_n_images: int, total_images: int) -> float:
+    """Computing of one callback's evaluations as a share of training's.
+
+    Args:
+        passes: U-Net forward passes of one evaluation; an image of training costs three.
+        every_n_images: the interval; step 0 and the end are evaluated too.
+        total_images: of the whole run.
+    """
+    times = 1 + math.ceil(total_images / every_n_images)
+    return times * passes / (3.0 * total_images)
 
 
 def print_cost(trainer: Trainer, module: Any) -> None:
     """Say before it is paid what the evaluations cost."""
-    share = evaluation_share(trainer, module)
-    if trainer.is_global_zero and share > 0:
-        passes = sum(one.forward_passes(trainer, module) for one in evaluations(trainer))
+    total = trainer.max_steps * int(getattr(getattr(trainer, "datamodule", None), "batch_size", 1))
+    passes = {one: one.forward_passes(trainer, module) for one in evaluations(trainer)}
+    if trainer.is_global_zero and total > 0 and sum(passes.values()) > 0:
+        share = sum(evaluation_share(number, one.every_n_images, total) for one, number in passes.items())
         print(
-            f"evaluations: {passes:,.0f} U-Net forward passes each time, {100 * share:.1f} % of the computing of training"
+            f"evaluations: {sum(passes.values()):,.0f} U-Net forward passes each time, "
+            f"{100 * share:.1f} % of the computing of training"
         )

@@ -21,6 +21,10 @@ def problems_before_start(verb: str, section: Any) -> list[str]:
     for owner, arguments in ((model, model_args), (data, data_args)):
         if hasattr(owner, "preflight"):
             problems += owner.preflight(**arguments)
+    for callback in section.trainer.get("callbacks") or []:
+        owner, arguments = _class_and_arguments(callback)
+        if hasattr(owner, "preflight"):
+            problems += owner.preflight(**arguments)
     if not problems and hasattr(model, "preflight_data") and hasattr(data, "read_manifest"):
         try:
             manifest = data.read_manifest(**data_args)

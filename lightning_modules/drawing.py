@@ -64,12 +64,17 @@ class DrawsImages:
         keys: Sequence[str],
         seed: int,
         options: SamplingOptions | None = None,
+        unet: Any = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Draw one image a prompt: uint8 (B, H, W, 3). The noise depends on (seed, key) alone."""
+        """Draw one image a prompt: uint8 (B, H, W, 3). The noise depends on (seed, key) alone.
+
+        Args:
+            unet: another network in the place of the module's own (a control).
+        """
         noise = initial_noise(seed, keys, self.latent_shape).to(self.device)  # (B, C, h, w)
         scheduler = build_scheduler((options or self.sampling).sampler, self.schedule)
         with torch.no_grad():
             text, empty = self.encode_texts(list(prompts)), self.encode_texts([""])
-        latents = sample_latents(self.unet, scheduler, noise, text, empty, options or self.sampling, **kwargs)
+        latents = sample_latents(unet or self.unet, scheduler, noise, text, empty, options or self.sampling, **kwargs)
         return decode(self.vae, latents.float(), float(self.vae.config.scaling_factor))

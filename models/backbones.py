@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from common.draws import torch_seed
 from common.errors import UserError
 from models.sources import Source, find_part, fingerprint, part_config, read_config
 
@@ -26,6 +29,15 @@ def build_unet(source: Source) -> Any:
         return network.from_pretrained(find_part(source, "unet"), **LOADING).train()
     except (TypeError, ValueError) as error:
         raise UserError(f"unet: diffusers does not accept this config: {error}") from error
+
+
+def untrained_twin(unet: Any, seed: int = 0) -> Any:
+    """The same network with random weights, on the same device, in eval mode; a function of ``seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(seed, "untrained", "unet"))
+        twin = type(unet).from_config(unet.config)
+    first = next(unet.parameters())
+    return twin.to(first.device, first.dtype).eval().requires_grad_(False)
 
 
 def load_vae(source: str) -> Any:

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from callbacks.grounding import grounding_rows, grounding_summary
 from callbacks.tables import read_table
 from callbacks.throughput import device_peak, unet_flops
 from callbacks.tracking import JsonlLogger, read_metrics
+from callbacks.tradeoff import evaluation_share
 from common.errors import UserError
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
@@ -60,6 +63,7 @@ def make_callbacks(classifier: Path, every: int = 3 * BATCH) -> list[Any]:
             samples=6,
             weights={"domain": str(classifier)},
             sampling=SamplingOptions("dpm++", 2, 2.0),
+            untrained=True,
             compare_with=[SamplingOptions("pndm", 4, 2.0)],
             shown=2,
         ),
@@ -148,7 +152,12 @@ def test_per_sample_tables_and_pictures(run: Any, cohort: Path) -> None:
             assert all((folder / file).stat().st_size > 50 for file in files)
     controls = json.loads((run[0] / "controls.json").read_text())["fidelity"]
     assert controls["n"] == 6
-    assert set(controls["fid_domain"]) == {"real_vs_real", "autoencoder", "noise"}
+    assert set(controls["fid_domain"]) == {"real_vs_real", "autoencoder", "noise", "untrained"}
+    # an untrained U-Net here too, but another draw of its weights: far from real images, not the run's own figure
+    found = controls["fid_domain"]["untrained"]
+    first = float(read_table(run[0] / "tradeoff.csv")[0]["fidelity/fid_domain"])
+    assert found > controls["fid_domain"]["real_vs_real"]
+    assert found != first
     assert (run[0] / "report.html").stat().st_size > 1000
 
 
@@ -250,3 +259,57 @@ def test_validate_evaluates_the_untouched_weights(run: Any, tmp_path: Path, coho
     assert len(found) == 1
     assert {name: found[0][name] for name in found[0]} == {name: expected[name] for name in found[0]}
     assert "grounding/cnr" in found[0]
+
+
+def test_w_and_b_holds_curves_and_pictures_offline(
+    tmp_path: Path, cohort: Path, vae_folder: Path, classifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning.pytorch.loggers import WandbLogger
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(project="test", save_dir=str(tmp_path), offline=True)
+    trainer = quiet_trainer(tmp_path, 1, callbacks=make_callbacks(classifier), use_distributed_sampler=False)
+    trainer.loggers = [logger]
+    trainer.fit(LatentDiffusionModule(**model_config(vae_folder)), LatentShardsDataModule(str(cohort), BATCH))
+    logger.experiment.finish()
+    offline = next((tmp_path / "wandb").glob("offline-run-*"))
+    pictures = [path.name for path in (offline / "files" / "media" / "images").rglob("*.png")]
+    for kind in ("attention", "samples"):
+        assert any(kind in name for name in pictures), pictures
+    shown = subprocess.run(
+        [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--summary", "--json", str(offline)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    row = read_table(tmp_path / "tradeoff.csv")[-1]
+    for name in ("grounding/cnr", "fidelity/fid_domain"):
+        assert name in shown
+        assert f"{float(row[name]):.3f}"[:5] in shown, f"{name} is {row[name]} in the table"
+
+
+def test_full_size_evaluations_cost_at_most_three_percent() -> None:
+    """From configs/frozen.yaml itself; a control shows that the figure moves with the interval."""
+    import yaml
+
+    config = yaml.safe_load((Path(__file__).parents[2] / "configs" / "frozen.yaml").read_text())
+    total = config["trainer"]["max_steps"] * config["data"]["init_args"]["batch_size"]
+
+    def share(faster: int = 1) -> float:
+        found = 0.0
+        for entry in config["trainer"]["callbacks"]:
+            options = entry.get("init_args", {})
+            if entry["class_path"] == "callbacks.FidelityCallback":
+                way = options["sampling"]
+                passes = options["samples"] * way["steps"] * 2  # guidance: with and without the prompt
+            elif entry["class_path"] == "callbacks.GroundingCallback":
+                passes = options["samples"] * options["timesteps"]
+            else:
+                continue
+            found += evaluation_share(passes, options["every_n_images"] // faster, total)
+        return found
+
+    print(f"evaluations of configs/frozen.yaml: {100 * share():.2f} % of the computing of training")
+    assert 0.005 < share() <= 0.03
+    assert share(faster=3) > 0.03
