@@ -3,10 +3,11 @@
 | row | what it would show |
 |---|---|
 | trained | the run's last checkpoint on the grounding split, phrases as they are |
-| location prior | mean box of the class in training: what place alone is worth |
-| shuffled captions | each image with the phrase of another one: a map that follows the image alone stays as it is |
-| start | the weights the run started from (the base model) |
-| random | the same network, never trained |
+| prior | mean box of the class in training: what place alone is worth |
+| shuffled_captions | each image with the phrase of another one of its class: the word stays, side and place are wrong |
+| absent_finding | each image asked for a finding it does not have: a map that follows the image alone stays as it is |
+| base | the weights the run started from (the base model) |
+| untrained | the same network, never trained |
 | mirrored pairs | twins with the finding on the other side: how often the map's centre moves with it |
 | own mask before other | images with findings A and B: how often A's word fits A's mask better than B's |
 
@@ -35,6 +36,7 @@ from lightning_modules.checkpoint import load_module
 from metrics.summary import summarise
 from preparation.phantom import PhantomOptions
 from preparation.prepare_phantom import prepare_phantom
+from reports.tables import CONTROLS
 
 COLUMNS = ("cnr", "macro_cnr", "auroc", "macro_auroc", "top1", "macro_top1", "mask_cnr", "eos_cnr", "n")
 
@@ -145,16 +147,16 @@ def main() -> None:
     train = bench.datamodule.dataset("train")
     shown = {
         "trained": grounding_summary(bench.rows(trained)),
-        "location prior": location_prior(train, bench.options.chosen, list(bench.options.query_words)),
-        "shuffled captions, same class": grounding_summary(bench.rows(trained, shuffled(bench))),
-        "a finding that is not there": grounding_means(other_class(bench, trained)),
-        "start": grounding_summary(bench.rows(start)),
-        "random": grounding_summary(bench.rows(random)),
+        "prior": location_prior(train, bench.options.chosen, list(bench.options.query_words)),
+        "shuffled_captions": grounding_summary(bench.rows(trained, shuffled(bench))),
+        "absent_finding": grounding_means(other_class(bench, trained)),
+        "base": grounding_summary(bench.rows(start)),
+        "untrained": grounding_summary(bench.rows(random)),
     }
     print("| | " + " | ".join(COLUMNS) + " |\n|---|" + "---|" * len(COLUMNS))
     for name, row in shown.items():
         cells = [f"{row[column]:.2f}" if column in row else "" for column in COLUMNS]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+        print(f"| {CONTROLS.get(name, name)} | " + " | ".join(cells) + " |")
     twins = PhantomOptions(
         n=arguments.pairs, seed=options.seed + 1, mirrored_pairs=True, val=0, fidelity=0, grounding=arguments.pairs,
         normal=0.0, multiple=0.2,
@@ -165,7 +167,7 @@ def main() -> None:
     print(f"\nmirrored pairs: the map moves with the finding in {100 * share:.0f} % of {number}")
     if "own_beats_other" in shown["trained"]:
         print(f"own mask before another finding's: {100 * shown['trained']['own_beats_other']:.0f} %")
-    update_controls(arguments.run, "grounding", {name.replace(" ", "_"): row for name, row in shown.items()})
+    update_controls(arguments.run, "grounding", {name: row for name, row in shown.items() if name != "trained"})
 
 
 def grounding_means(rows: list[dict[str, Any]]) -> dict[str, float]:

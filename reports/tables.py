@@ -11,7 +11,8 @@ from reports.statistics import change, fidelity_n, median, phrases_text
 
 CONTROLS = {
     "prior": "location prior: only where the finding usually is",
-    "shuffled_captions": "captions of other images",
+    "shuffled_captions": "phrase of another image about the same class",
+    "absent_finding": "asked for a finding that is not there",
     "base": "base weights, before training",
     "real_vs_real": "real against other real images",
     "autoencoder": "real images through the autoencoder",
