@@ -19,6 +19,8 @@ LIGHTNING_VERBS = {
 OWN_VERBS = {
     "prepare": ("cli.prepare", "turn a cohort into latent shards"),
     "sample": ("cli.sample", "draw images for prompts from a checkpoint"),
+    "evaluate": ("cli.evaluate", "the numbers of the paper's tables from a checkpoint"),
+    "tables": ("cli.tables", "the paper's tables, published values beside measured ones"),
     "report": ("cli.report", "one HTML page about one or several runs"),
     "doctor": ("cli.doctor", "check this installation and this machine"),
 }

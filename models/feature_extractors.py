@@ -1,10 +1,14 @@
-"""Images to feature vectors for Frechet and kernel distances: the domain classifier, Inception, torchxrayvision.
+"""Images to feature vectors for Frechet and kernel distances: one protocol of the literature, one name.
 
 All take images (B, 3, H, W) in [-1, 1] and give (B, D) float32. Weights are files on disk; nothing is downloaded.
-Source: spec/tradeoff.md section 7, spec/anchors.md 0.1.
+Distances of two protocols do not compare, also when the network is the same. Source: spec/tradeoff.md section 7,
+spec/anchors.md 0.1.
 """
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +16,74 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from models.domain_classifier import build_classifier, domain_features, load_classifier
+from models.domain_classifier import WEIGHTS, domain_features, load_classifier
+from models.inception import inception_features, load_inception, paper_inception_features
+from models.xrv import CONVERT_XRV, default_pathologies, load_xrv, xrv_features, xrv_gap_features
+
+__all__ = [
+    "CONVERT_XRV",
+    "EXTRACTORS",
+    "Extractor",
+    "Protocol",
+    "build_extractor",
+    "default_pathologies",
+    "extractor_identity",
+    "missing_extractors",
+]
 
 Extractor = Callable[[Tensor], Tensor]
-#: name -> what its weights are; the name is the suffix of the metric (``fid_domain``, ``fid_inception``).
-EXTRACTORS = {
-    "domain": "folder of a classifier trained by `lightning fit -c configs/phantom_classifier.yaml`",
-    "inception": "pt_inception-2015-12-05-6726825d.pth of torch-fidelity",
-    "xrv224": "state dict of torchxrayvision's densenet121-res224-all as .safetensors",
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How images become features.
+
+    Attributes:
+        weights: what its weights are, in words.
+        recipe: input range, resizing and layer, in words.
+        load: file or folder of weights -> network.
+        features: network, images -> features.
+        version: raised whenever the numbers change, so that stored features of an older recipe are not taken for these.
+    """
+
+    weights: str
+    recipe: str
+    load: Callable[[str], Any]
+    features: Callable[[Any, Tensor], Tensor]
+    version: int = 1
+
+
+_CLASSIFIER = "folder of a classifier trained by `lightning fit -c configs/phantom_classifier.yaml`"
+_INCEPTION = "pt_inception-2015-12-05-6726825d.pth or weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
+_XRV = "state dict of torchxrayvision's densenet121-res224-all as .safetensors"
+#: name -> protocol; the name is the suffix of the metric (``fid_domain``, ``kid_inception_paper``).
+EXTRACTORS: dict[str, Protocol] = {
+    "domain": Protocol(
+        _CLASSIFIER, "[-1024, 1024], stored size, ReLU and global average pool", load_classifier, domain_features
+    ),
+    "inception": Protocol(
+        _INCEPTION, "bytes, TensorFlow-1 bilinear to 299 without antialiasing, pool", load_inception, inception_features
+    ),
+    "inception_paper": Protocol(
+        _INCEPTION,
+        "[-3, 1] (normalised twice), bilinear to 299 without antialiasing, pool",
+        load_inception,
+        paper_inception_features,
+    ),
+    "xrv224": Protocol(
+        _XRV,
+        "[-1024, 1024], antialiased bilinear to 224, ReLU and global average pool",
+        load_xrv,
+        partial(xrv_features, side=224),
+    ),
+    "xrv512": Protocol(
+        _XRV,
+        "[-1024, 1024], antialiased bilinear to 512, ReLU and global average pool",
+        load_xrv,
+        partial(xrv_features, side=512),
+    ),
+    "xrv_gap": Protocol(_XRV, "[0, 1], stored size, global average pool without ReLU", load_xrv, xrv_gap_features),
 }
-#: torchxrayvision publishes whole pickled models, which run code when they are read: convert once, where you trust it.
-CONVERT_XRV = (
-    'python -c "import torchxrayvision as x, safetensors.torch as s; '
-    "s.save_file(x.models.DenseNet(weights='densenet121-res224-all').state_dict(), 'xrv224.safetensors')\""
-)
 
 
 def missing_extractors(weights: dict[str, str]) -> list[str]:
@@ -35,7 +93,7 @@ def missing_extractors(weights: dict[str, str]) -> list[str]:
         if name not in EXTRACTORS:
             problems.append(f"No feature extractor {name!r}: there are {', '.join(EXTRACTORS)}.")
         elif not Path(path).exists():
-            problems.append(f"No weights at {path} for {name} features: give the {EXTRACTORS[name]}.")
+            problems.append(f"No weights at {path} for {name} features: give the {EXTRACTORS[name].weights}.")
     return problems
 
 
@@ -43,60 +101,29 @@ def build_extractor(name: str, weights: str, device: torch.device) -> Extractor:
     """A frozen extractor on ``device``.
 
     Raises:
+        UserError: unknown name, no weights, or the weights of another network.
+    """
+    problems = missing_extractors({name: weights})
+    if problems:
+        raise UserError(problems[0])
+    protocol = EXTRACTORS[name]
+    return partial(protocol.features, protocol.load(weights).to(device))
+
+
+def extractor_identity(name: str, weights: str) -> dict[str, Any]:
+    """What decides an extractor's output: its name, the version of its protocol, sha256 of its weight file(s).
+
+    Raises:
         UserError: unknown name or no weights.
     """
     problems = missing_extractors({name: weights})
     if problems:
         raise UserError(problems[0])
-    if name == "domain":
-        classifier = load_classifier(weights).to(device)
-        return lambda images: domain_features(classifier, images)
-    return _xrv(weights, device) if name == "xrv224" else _inception(weights, device)
-
-
-def _xrv(weights: str, device: torch.device) -> Extractor:
-    """The network of the paper's FID_XRV at its own 224 px (bilinear, antialiased, as torchxrayvision resizes)."""
-    from safetensors.torch import load_file
-
-    if not weights.endswith(".safetensors"):
-        raise UserError(f"xrv224: {weights} is no .safetensors file; make one with: {CONVERT_XRV}")
-    network = {"growth_rate": 32, "block_config": (6, 12, 24, 16), "num_init_features": 64}
-    model = build_classifier(network, list(default_pathologies()))
-    state = {key: value for key, value in load_file(weights).items() if key != "op_threshs"}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"xrv224: {weights} holds another network: {str(error).splitlines()[1].strip()}") from error
-    model.input_resolution = 224
-    model = model.eval().requires_grad_(False).to(device)
-    return lambda images: domain_features(model, images)
-
-
-def default_pathologies() -> list[str]:
-    """The 18 outputs of torchxrayvision's models."""
-    import torchxrayvision
-
-    names: list[str] = torchxrayvision.datasets.default_pathologies
-    return names
-
-
-def _inception(weights: str, device: torch.device) -> Extractor:
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    try:  # torch-fidelity itself would run whatever code a pickle holds
-        torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"inception: {weights} is no plain state dict ({type(error).__name__}).") from error
-    extractor: Any = FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048"], feature_extractor_weights_path=weights, verbose=False
-    )
-    extractor = extractor.to(device).eval()
-
-    @torch.no_grad()
-    def features(images: Tensor) -> Tensor:
-        # the network normalises itself and wants bytes
-        pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)  # (B, 3, H, W)
-        found: Tensor = extractor(pixels)[0]  # (B, 2048)
-        return found.float()
-
-    return features
+    path, digest = Path(weights), hashlib.sha256()
+    for file in [path / "config.json", path / WEIGHTS] if path.is_dir() else [path]:
+        try:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror}): give the {EXTRACTORS[name].weights}.") from None
+    return {"extractor": name, "version": EXTRACTORS[name].version, "weights": digest.hexdigest()}

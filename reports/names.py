@@ -36,6 +36,7 @@ QUESTIONS = {
 EXTRACTORS = {
     "domain": "domain-classifier features",
     "inception": "Inception features",
+    "inception_paper": "Inception features, fed as the paper does (normalised twice)",
     "xrv": "XRV features",
     "xrv224": "XRV features at 224 px",
     "xrv512": "XRV features at 512 px",

@@ -16,8 +16,8 @@ from reports.run_folder import number
 DISTANCES = (
     ("fid_inception_paper", "FID (Inception), inputs normalised twice as in the paper", "fid"),
     ("fid_inception", "FID (Inception), standard", ""),
-    ("fid_xrv512", "FID_XRV, 512 px", "fid_xrv"),
-    ("fid_xrv224", "FID_XRV, 224 px", ""),
+    ("fid_xrv512", "FID_XRV, 512 px", ""),
+    ("fid_xrv224", "FID_XRV, 224 px", "fid_xrv"),
     ("fid_xrv_gap", "FID_XRV, globally pooled", ""),
     ("fid_domain", "FID, domain classifier", ""),
 )
@@ -56,7 +56,7 @@ def table2(models: Sequence[Model], draws: int) -> Table:
             over_runs([distances(one, metric) for one in model.evaluations])
             for metric in ("fid_inception_paper", "fid_inception")
         ]
-        averages = Averages(scores_of([one.table("grounding") for one in model.evaluations], ["auroc"]), "auroc", draws)
+        averages = Averages(scores_of([one.table("coco") for one in model.evaluations], ["auroc"]), "auroc", draws)
         area = [averages.cell(kind, 100.0, 1) for kind in (MACRO, MICRO)]
         table.add((model.label, model.side), [Cell(f"{model.images:,}"), *fid, *area])
     for row in paper.published(2):
@@ -100,7 +100,7 @@ def table4(models: Sequence[Model], draws: int) -> Table:
     _diversity(table, found, len(controls), draws)
     table.notes = [
         "The paper's FID is on 5,000 images; it normalised Inception's inputs twice, so it compares with the first row only.",
-        "The paper's FID_XRV took images at 512 px, which some versions of torchxrayvision shrink to 224 px inside.",
+        "The paper's FID_XRV took images at 512 px, which its network shrank to 224 px inside: it compares with the 224 px row.",
         "The paper's code mixed the prompts of the images it compared by MS-SSIM, and its MS-CXR distances are probably a "
         "second draw from the MIMIC prompts.",
     ]

@@ -5,6 +5,7 @@ statistics: Chan, Golub & LeVeque (1979). The numerics are our own.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,6 +21,16 @@ class FeatureStatistics:
     n: int
     mean: Tensor
     covariance: Tensor
+
+    @cached_property
+    def root(self) -> Tensor:
+        """(D, rank) V sqrt(l) of the covariance, kept: a reference set meets many others, and this is half of the work.
+
+        The square root up to a rotation that singular values do not see, without the part that is rounding.
+        """
+        values, vectors = torch.linalg.eigh((self.covariance + self.covariance.T) / 2)
+        keep = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+        return vectors[:, keep] * values[keep].sqrt()
 
 
 def check_features(features: Tensor, name: str = "features") -> Tensor:
@@ -91,16 +102,9 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         (0.0, 18.0)
     """
     _check_pair(a, b)
-    overlap = torch.linalg.svdvals(_root(a.covariance).T @ _root(b.covariance)).sum()
+    overlap = torch.linalg.svdvals(a.root.T @ b.root).sum()
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap
     return max(0.0, float(distance))
-
-
-def _root(covariance: Tensor) -> Tensor:
-    """(D, rank) V sqrt(l): the square root up to a rotation that singular values do not see, without rounding's part."""
-    values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
-    keep = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
-    return vectors[:, keep] * values[keep].sqrt()
 
 
 def _check_pair(a: FeatureStatistics, b: FeatureStatistics) -> None:

@@ -67,6 +67,41 @@ def test_frechet_of_constant_features_is_the_distance_of_the_means() -> None:
     assert frechet_distance(a, b) == 12.0
 
 
+def test_frechet_agrees_with_scipy_on_a_spectrum_like_that_of_a_network() -> None:
+    random = np.random.default_rng(20)
+    turn = np.linalg.qr(random.normal(size=(48, 48)))[0]
+    shape = np.logspace(0, -4, 48)[:, None] * turn  # variances fall by eight orders of magnitude
+    x, y = (torch.from_numpy(random.normal(size=(n, 48)) @ shape + 3.0) for n in (110, 400))
+    found = frechet_distance(feature_statistics(x), feature_statistics(y))
+    assert found == pytest.approx(scipy_frechet(x, y), rel=1e-6)
+
+
+def test_distances_agree_with_torch_fidelity() -> None:
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+    x, y = features(24, 120, 32), features(25, 120, 32, shift=0.5)
+    expected = fid_statistics_to_metric(fid_features_to_statistics(x), fid_features_to_statistics(y), False)
+    found = frechet_distance(feature_statistics(x), feature_statistics(y))
+    assert found == pytest.approx(expected[KEY_METRIC_FID], rel=1e-6)
+    # one subset that is the whole set: its draws then only shuffle
+    whole = kid_features_to_metric(x, y, kid_subsets=1, kid_subset_size=120, verbose=False)
+    assert kernel_distance(x, y) == pytest.approx(whole[KEY_METRIC_KID_MEAN], rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_statistics_of_coarse_features_are_computed_in_double(dtype: torch.dtype) -> None:
+    x, y = (features(seed, 90, shift=50.0).to(dtype) for seed in (21, 22))
+    assert feature_statistics(x).covariance.dtype == torch.float64
+    found = frechet_distance(feature_statistics(x), feature_statistics(y))
+    assert found == pytest.approx(scipy_frechet(x.double(), y.double()), rel=1e-6)
+
+
+def test_frechet_of_few_samples_with_themselves_is_nothing_in_absolute_terms() -> None:
+    x = features(23, 40, 256)
+    assert 0 <= frechet_distance(feature_statistics(x), feature_statistics(x.clone())) < 1e-6
+
+
 def test_statistics_are_numpys_and_merge_like_one_set() -> None:
     x = features(7, 90) * 5 + 1000
     whole = feature_statistics(x)

@@ -56,8 +56,8 @@ def make_evaluation(
     )
     about = {**who, "run": str(run), "freeze_text_encoder": side != "learnable", "prompt": prompt, "cohort": cohort}
     write_json(out / "evaluation.json", {**about, "parts": {"grounding": {"timesteps": 8, "seed": 0}}})
-    for table in ("grounding", "impressions"):
-        rows = _grounding(side, seed, table, undefined, shift)
+    for table in ("coco",) if about["cohort"] == "mscoco" else ("grounding", "impressions"):
+        rows = _grounding(side, seed, "grounding" if table == "coco" else table, undefined, shift)
         write_table(out / f"{table}.csv", [{**row, **who} for row in rows], FIRST)
     write_table(out / "words.csv", _words(side, seed), ("key", "class", "word", "variant", "cnr"))
     _write_images(out, side, seed)
@@ -105,7 +105,7 @@ def _write_images(out: Path, side: str, seed: int) -> None:
     for metric, factor in (
         ("fid_inception_paper", 1.0),
         ("fid_inception", 0.8),
-        ("fid_xrv512", 0.1),
+        ("fid_xrv224", 0.1),
         ("fid_domain", 0.2),
     ):
         for control, value in (("", base + seed), ("real_vs_real", 3.0), ("noise", 400.0)):

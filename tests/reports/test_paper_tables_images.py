@@ -35,7 +35,7 @@ def test_fidelity_stands_beside_the_row_of_its_protocol(paper_tables):
     assert "control: untrained" not in table.columns
     standard = rows["FID (Inception), standard"]
     assert standard[place("paper: frozen")].value is None
-    assert rows["FID_XRV, 512 px"][place("paper: learnable")].value == 7.7
+    assert rows["FID_XRV, 224 px"][place("paper: learnable")].value == 7.7
     assert rows["FID, domain classifier"][place("learnable")].value == pytest.approx(0.2 * 62.9)
     assert rows["FID (Inception), standard"][place("n")].value == "200"
 
@@ -108,7 +108,7 @@ def test_mscoco_has_table_2_and_no_other(tmp_path):
     table = found["table2"]
     mine, *published = table.rows
     place = table.columns.index
-    rows = phrases(tmp_path / "t")
+    rows = phrases(tmp_path / "t", "coco")
     assert mine[place("AUROC %, macro")].value == pytest.approx(100 * mean(by_class(rows, "auroc").values()))
     assert mine[place("AUROC %, micro")].value == pytest.approx(100 * mean(float(row["auroc"]) for row in rows))
     assert mine[place("FID, as in the paper")].value == 75.5

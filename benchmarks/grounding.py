@@ -1,0 +1,303 @@
+"""The grounding pass against the published procedure, on one U-Net: time by cause, memory of the maps, agreement.
+
+    OMP_NUM_THREADS=2 python benchmarks/grounding.py [--device cuda] [--latents 32] [--width 16] [--repeats 1]
+
+The U-Net has Stable Diffusion's layout (sixteen cross-attention layers) at a small width, with random weights; it sees
+phantoms through the autoencoder that ships. "published" is ``published_grounding.py``: what the published code does,
+written anew from facts. Its costs are taken away one after the other, each line on top of the one before, until nothing
+but ``attribution.grounding.ground`` is left:
+
+| line | what goes |
+|---|---|
+| no decodes | two passes of the autoencoder's decoder per sample, which nobody looks at |
+| 40 steps | the first 10 of 50 steps, whose maps are not used |
+| fused self-attention | explicit (pixels x pixels) matrices: only cross-attention has to be in sight |
+| contraction | maps of all tokens, layers and steps, grown to one size and stacked; here: one sum per resolution and word |
+| batching | batches of 8: here 64 (image, timestep) pairs |
+
+Each of the first four lines has noise of its own (no line changes a map: tests/attribution/test_published_procedure.py),
+so they are four published runs, and their differences are what a seed is worth. Floors: at least 2 times faster on a CPU
+at 32 x 32 latents, at least 20 times fewer bytes of maps, and maps no further from the published ones than those are
+from each other. The shares of the causes are this network's: at Stable Diffusion's width convolutions cost more beside
+the maps, and a decode about 3 forward passes. Times are the best of the repeats, the lines taking turns. Other work on
+the machine stretches them unevenly: then the column of processor time (all threads) is the one to compare.
+"""
+
+import argparse
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from published_grounding import Localised, Parts, localise
+from torch import Tensor
+from tqdm import tqdm
+
+import attribution.grounding
+from attribution.grounding import GroundingItem, ground, paper_timesteps
+from attribution.recorder import CrossAttentionRecorder
+from attribution.words import QUERY_WORDS, query_tokens, special_tokens
+from datamodules.evaluation_sets import GroundingSample
+from metrics.functional import contrast_to_noise_ratio
+from models.backbones import build_unet, load_vae
+from models.objective import schedule_config
+from models.sampler import build_scheduler
+from models.text_encoder import build_text_encoder, tokenize
+from preparation.encode import encode_images
+from preparation.phantom import PhantomCohort, PhantomOptions
+from preparation.prepare_phantom import DEFAULT_VAE
+
+BATCH = 8  # of the published code
+OURS = 64  # the pass's own default
+GIB = 2**30
+LADDER = {
+    "published": Parts(),
+    "no decodes": Parts(decodes=False),
+    "40 steps": Parts(decodes=False, first_steps=False),
+    "fused self-attention": Parts(decodes=False, first_steps=False, explicit_self_attention=False),
+}
+
+
+def build_network(width: int, latents: int) -> tuple[Any, Any]:
+    """U-Net and text tower, random weights, with attention that tells words and places apart."""
+    torch.manual_seed(0)
+    widths = [width, 2 * width, 4 * width, 4 * width]
+    unet = build_unet(
+        {
+            "sample_size": latents,
+            "block_out_channels": widths,
+            "layers_per_block": 2,
+            "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+            "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+            "cross_attention_dim": 128,
+            "attention_head_dim": [max(1, channels // 64) for channels in widths],  # diffusers' name for heads
+            "use_linear_projection": True,
+            "norm_num_groups": 16,
+        }
+    )
+    tower = build_text_encoder({"width": 128, "heads": 2, "layers": 4, "embedding_std": 0.6})
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if "attn2.to_q" in name or "attn2.to_k" in name:
+                weight.mul_(3)
+    return unet.eval(), tower.eval()
+
+
+class Bench:
+    """Eight phrases about eight phantoms, the network, and both ways to ground them."""
+
+    def __init__(self, device: str, latents: int, width: int) -> None:
+        self.device = device
+        self.vae = load_vae(DEFAULT_VAE)
+        self.samples: list[GroundingSample] = []
+        images = []
+        cohort = PhantomCohort(PhantomOptions(n=4 * BATCH, resolution=8 * latents, normal=0.0))
+        for index in range(BATCH):
+            sample = cohort[index]
+            phrase = next(phrase for phrase in sample.phrases if phrase.boxes)
+            boxes = np.array([(box.x, box.y, box.w, box.h) for box in phrase.boxes])
+            size = (8 * latents, 8 * latents)
+            self.samples.append(GroundingSample(index, sample.key, phrase.label, phrase.text, boxes, size))
+            images.append(sample.image)
+        moments = torch.from_numpy(encode_images(self.vae, images)).float()
+        self.latents = moments[:, : moments.shape[1] // 2] * self.vae.config.scaling_factor  # (8, 4, h, w)
+        unet, tower = build_network(width, latents)
+        self.vae, self.unet, self.tower = self.vae.to(device), unet.to(device), tower.to(device)
+        self.alphas = build_scheduler("ddim", schedule_config("epsilon")).alphas_cumprod
+        self.masks = torch.from_numpy(np.stack([sample.box_mask() for sample in self.samples]))
+
+    @torch.no_grad()
+    def encode(self, texts: list[str]) -> Tensor:
+        return self.tower(tokenize(texts)[0].to(self.device))
+
+    def published(self, parts: Parts, seed: int) -> Localised:
+        draw = torch.Generator(self.device).manual_seed(seed)
+        return localise(
+            self.unet,
+            self.vae,
+            self.encode,
+            self.latents.to(self.device),
+            [sample.phrase for sample in self.samples],
+            [QUERY_WORDS[sample.label] for sample in self.samples],
+            self.alphas,
+            lambda t, latents: torch.randn(latents.shape, generator=draw, device=latents.device),
+            parts,
+        )
+
+    def ours(self, timesteps: Sequence[int], batch_size: int = OURS) -> Tensor:
+        """Maps (8, h, w) of the query words; the pass also makes those of the end token, as in an evaluation."""
+        items = [
+            GroundingItem(
+                sample.key,
+                latents,
+                sample.phrase,
+                torch.stack(
+                    [
+                        query_tokens(sample.phrase, QUERY_WORDS[sample.label], "paper").weights,
+                        special_tokens(sample.phrase)["eos"],
+                    ]
+                ),
+            )
+            for sample, latents in zip(self.samples, self.latents, strict=True)
+        ]
+        found = dict(ground(self.unet, self.encode, items, self.alphas, timesteps, 0, batch_size))
+        return torch.stack([found[place][0] for place in range(len(items))])
+
+    def cnr(self, maps: Tensor) -> Tensor:
+        """(8,): at the size of the images, on the boxes."""
+        full = F.interpolate(maps[:, None], size=self.masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        return contrast_to_noise_ratio(full, self.masks)
+
+
+class CountingRecorder(CrossAttentionRecorder):
+    """Also keeps the most bytes alive at once: ``kept``, of maps; ``work``, with the matrices of the layer at work.
+
+    Upper bounds: a replaced sum is counted with its successor, and the maps of a whole batch with those of the last.
+    """
+
+    kept = work = 0
+
+    def _held(self) -> int:
+        return sum(sums.nbytes for sums in self._sums.values())
+
+    def add(self, probabilities: Tensor) -> None:
+        assert self.groups is not None
+        mean = probabilities[:, 0].nbytes  # over heads, all tokens
+        batch, pixels = probabilities.shape[0], probabilities.shape[2]
+        kept = self._held() + mean + 2 * 4 * batch * pixels * self.groups.shape[1]
+        CountingRecorder.kept = max(CountingRecorder.kept, kept)
+        CountingRecorder.work = max(CountingRecorder.work, kept + 2 * probabilities.nbytes)  # scores and their softmax
+        super().add(probabilities)
+
+    def take(self, size: tuple[int, int] | torch.Size) -> Tensor:
+        held = self._held()
+        maps = super().take(size)
+        # the sum, one resolution grown, the mean; the batch before, and the sums of its items
+        CountingRecorder.kept = max(CountingRecorder.kept, held + 5 * maps.nbytes)
+        return maps
+
+
+@dataclass
+class Timed:
+    """Seconds of the fastest run of a line, its load, and the result of the first."""
+
+    seconds: float
+    processor: float
+    result: Any
+
+
+def measure(lines: dict[str, Callable[[], Any]], repeats: int, device: str) -> dict[str, Timed]:
+    best: dict[str, Timed] = {}
+    order = list(itertools.product(range(repeats), lines.items()))
+    for _, (name, work) in tqdm(order, desc="lines", unit="line"):
+        wall, processor = time.perf_counter(), time.process_time()
+        result = work()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        if name not in best:
+            best[name] = Timed(wall, processor, result)
+        best[name].seconds = min(best[name].seconds, wall)
+        best[name].processor = min(best[name].processor, processor)
+    return best
+
+
+def correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Pearson's, of each of (8, h, w) maps."""
+    a, b = (maps.double().flatten(1) - maps.double().flatten(1).mean(1, keepdim=True) for maps in (one, other))
+    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+
+
+def agreement(bench: Bench, pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float, float, float]:
+    """Mean and lowest correlation, mean and highest absolute difference of the CNR, over pairs and images."""
+    pairs = list(pairs)
+    alike = torch.cat([correlation(one, other) for one, other in pairs])
+    apart = torch.cat([(bench.cnr(one) - bench.cnr(other)).abs() for one, other in pairs])
+    return float(alike.mean()), float(alike.min()), float(apart.mean()), float(apart.max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--latents", type=int, default=32, help="side of the latents")
+    parser.add_argument("--width", type=int, default=16, help="channels of the U-Net's first level, a multiple of 16")
+    parser.add_argument("--repeats", type=int, default=1)
+    options = parser.parse_args()
+    bench = Bench(options.device, options.latents, options.width)
+    half = torch.autocast("cuda", torch.float16, enabled=options.device != "cpu")  # as published, on a GPU
+    with half:
+        bench.ours(paper_timesteps(1), BATCH)  # warm up
+        report(bench, options.repeats)
+
+
+def report(bench: Bench, repeats: int) -> None:
+    side = bench.latents.shape[-1]
+    print(f"{BATCH} phrases, {side} x {side} latents, {bench.device}, {torch.get_num_threads()} threads, "
+          f"load {os.getloadavg()[0]:.1f} at the start (1.0 is one busy core of {os.cpu_count()})\n")  # fmt: skip
+    lines: dict[str, Callable[[], Any]] = {
+        name: partial(bench.published, parts, seed) for seed, (name, parts) in enumerate(LADDER.items())
+    }
+    lines["contraction"] = partial(bench.ours, paper_timesteps(), BATCH)
+    lines["batching (= ours)"] = partial(bench.ours, paper_timesteps())
+    timed = measure(lines, repeats, bench.device)
+    seconds = [one.seconds for one in timed.values()]
+    total = seconds[0] - seconds[-1]
+    row("", "seconds", "cpu s", "s an image", "saves s", "of the saving", "times faster")
+    for place, (name, one) in enumerate(timed.items()):
+        saved = seconds[place - 1] - seconds[place] if place else 0.0
+        cells = (f"{one.seconds:.1f}", f"{one.processor:.1f}", f"{one.seconds / BATCH:.2f}", f"{saved:.1f}")
+        row(name, *cells, f"{100 * saved / total:.0f} %", f"{seconds[0] / one.seconds:.2f}")
+    cpu = [one.processor for one in timed.values()]
+    print(f"\nratio {seconds[0] / seconds[-1]:.2f}, of processor time {cpu[0] / cpu[-1]:.2f} (floor 2 on a CPU "
+          f"at 32 x 32 latents); load {os.getloadavg()[0]:.1f} at the end\n")  # fmt: skip
+
+    errors = timesteps_and_memory(bench, timed)
+    kept = timed["published"].result.kept_bytes
+    row("maps at the peak", "published", "ours", "ratio")
+    for name, ours in (("kept", CountingRecorder.kept), ("with the layer at work", CountingRecorder.work)):
+        row(name, f"{kept / GIB:.3f} GiB", f"{ours / GIB:.4f} GiB", f"{kept / ours:.0f} (floor 20)")
+
+    theirs = [timed[name].result.maps for name in LADDER]
+    mine = timed["batching (= ours)"].result
+    between = agreement(bench, itertools.combinations(theirs, 2))
+    against = agreement(bench, [(mine, one) for one in theirs])
+    print()
+    row("maps and CNR", "corr. mean", "lowest", "CNR diff mean", "highest")
+    for name, found in (("published, other noise", between), ("ours against published", against)):
+        row(name, *(f"{value:.4f}" for value in found))
+    pairs = [agreement(bench, [pair])[2] for pair in itertools.combinations(theirs, 2)]
+    deviation = float(torch.cat([bench.cnr(one) for one in theirs]).std())
+    print(
+        f"\nCNR over images and runs: standard deviation {deviation:.3f}. Within the seed noise (mean difference at most "
+        f"that of the two published runs furthest apart, {max(pairs):.4f}): {against[2] <= max(pairs)}\n"
+    )
+    row("timesteps", "CNR error mean", "highest", "forwards")
+    for number, error in errors.items():
+        row(number, f"{float(error.mean()):.4f}", f"{float(error.max()):.4f}", number * BATCH)
+    print("error: absolute difference from the CNR of the mean map of the four published runs (160 noisings)")
+
+
+def timesteps_and_memory(bench: Bench, timed: dict[str, Timed]) -> dict[int, Tensor]:
+    """Number of timesteps -> absolute errors (8,) of the CNR; the recorder's bytes are counted on the way."""
+    truth = bench.cnr(torch.stack([timed[name].result.maps for name in LADDER]).mean(0))
+    found = {40: timed["batching (= ours)"].result}
+    attribution.grounding.CrossAttentionRecorder = CountingRecorder  # type: ignore[misc]
+    try:
+        found |= {number: bench.ours(paper_timesteps(number)) for number in (20, 10, 5)}
+    finally:
+        attribution.grounding.CrossAttentionRecorder = CrossAttentionRecorder  # type: ignore[misc]
+    return {number: (bench.cnr(maps) - truth).abs() for number, maps in found.items()}
+
+
+def row(*cells: object) -> None:
+    print(f"{cells[0]!s:<24}" + "".join(f"{cell!s:>16}" for cell in cells[1:]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

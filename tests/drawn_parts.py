@@ -1,0 +1,77 @@
+"""Makers of what the evaluations of drawn images need, small, with random weights."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from datamodules.datasets import LatentShardsDataset
+from models.domain_classifier import build_classifier, save_classifier
+from models.sampler import SamplingOptions
+from preparation.sample import FINDINGS
+from tests.tiny import make_shards, model_config
+
+QUICK = SamplingOptions("dpm++", 2, 2.0)
+
+
+def make_split(folder: Path, vae: Path, images: int = 24) -> LatentShardsDataset:
+    """The fidelity split of a cohort of 64 px phantoms."""
+    return LatentShardsDataset(make_shards(folder, vae, n=images + 6, val=2, grounding=2, fidelity=images), "fidelity")
+
+
+def make_module(vae: Path, init_seed: int = 0) -> Any:
+    """A small model that draws 64 px images."""
+    from lightning_modules import LatentDiffusionModule
+
+    module = LatentDiffusionModule(**model_config(vae, init_seed=init_seed))
+    module.configure_model()
+    return module
+
+
+def make_classifier(folder: Path, seed: int = 0) -> Path:
+    """A domain classifier with random weights: distances are defined, if meaningless."""
+    torch.manual_seed(seed)
+    network = {"growth_rate": 8, "block_config": [2, 2], "num_init_features": 8}
+    save_classifier(build_classifier(network, list(FINDINGS)), network, folder)
+    return folder
+
+
+def rewrite_split(dataset: LatentShardsDataset, folder: Path, change: Callable[[str, bytes], bytes]) -> None:
+    """Copy a cohort to ``folder`` with the members of the split's tars passed through ``change`` (name, bytes)."""
+    folder.mkdir(parents=True)
+    manifest = json.loads((dataset.folder / "manifest.json").read_text())
+    for shard in manifest["shards"]:
+        target = folder / shard["name"]
+        with tarfile.open(dataset.folder / shard["name"]) as old, tarfile.open(target, "w") as new:
+            for member in old:
+                stream = old.extractfile(member)
+                assert stream is not None
+                payload = stream.read()
+                if shard["split"] == dataset.split:
+                    payload = change(member.name, payload)
+                member.size = len(payload)
+                new.addfile(member, io.BytesIO(payload))
+        data = target.read_bytes()
+        shard.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def one_pixel_darker(payload: bytes) -> bytes:
+    """A PNG with one pixel changed."""
+    pixels = np.array(Image.open(io.BytesIO(payload)))
+    pixels[5, 5] = pixels[5, 5] // 2 + 1
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """When each image of a folder was written."""
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("*.png"))}
