@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from common.draws import generator
 from common.errors import UserError
 
 from .manifest import Manifest
+from .prompts import Prompt, Texts, choose_caption
 
-Prompt = Literal["impression", "label"]
 Batch = dict[str, Any]
 #: What an item draws; each purpose has random numbers of its own.
 PURPOSES = ("caption", "posterior", "noise", "timestep", "dropout")
@@ -43,7 +43,8 @@ class Rules:
     Attributes:
         stored_shape: of ``KEY.latent.npy``; latent_shape: (C, h, w).
         sample_posterior: draw from the posterior; False takes its mean.
-        prompt: "impression" = one of the captions; "label" = the labels in drawn order, joined by a blank.
+        prompt: which text an item gets, see :func:`datamodules.prompts.choose_caption`.
+        texts: the synthetic impressions by class, for prompt "synthetic".
     """
 
     seed: int
@@ -52,11 +53,13 @@ class Rules:
     latent_shape: tuple[int, int, int]
     sample_posterior: bool
     prompt: Prompt
+    texts: Texts | None = None
 
     @classmethod
-    def of(cls, manifest: Manifest, seed: int, prompt: Prompt, mean_only: bool) -> "Rules":
+    def of(cls, manifest: Manifest, seed: int, prompt: Prompt, mean_only: bool, texts: Texts | None = None) -> "Rules":
         posterior = manifest.latent == "moments" and not mean_only
-        return cls(seed, manifest.scaling_factor, manifest.stored_shape, manifest.latent_shape, posterior, prompt)
+        stored, shape = manifest.stored_shape, manifest.latent_shape
+        return cls(seed, manifest.scaling_factor, stored, shape, posterior, prompt, texts)
 
 
 def parse_latent(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float16]:
@@ -84,21 +87,6 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
         np.lib.format.write_array_header_1_0(buffer, {"descr": "<f2", "fortran_order": False, "shape": tuple(shape)})
         _HEADERS[shape] = buffer.getvalue()
     return _HEADERS[shape]
-
-
-def choose_caption(metadata: dict[str, Any], prompt: Prompt, address: tuple[object, ...]) -> str:
-    """The text an item is trained with.
-
-    Args:
-        address: (seed, "caption", epoch, key); drawn from only when there is something to choose.
-    """
-    texts: list[str] = metadata["labels"] if prompt == "label" else metadata["captions"] or [metadata["impression"]]
-    if len(texts) < 2:
-        return texts[0] if texts else ""
-    draw = generator(*address)
-    if prompt == "label":
-        return " ".join(texts[place] for place in draw.permutation(len(texts)))
-    return texts[int(draw.integers(len(texts)))]
 
 
 def scale_latent(
@@ -146,7 +134,7 @@ def make_batch(entries: Sequence[Entry], rules: Rules) -> Batch:
         caption, posterior, noise_, timestep_, dropout_ = ((rules.seed, what, when, entry.key) for what in PURPOSES)
         try:
             metadata = json.loads(entry.metadata)
-            captions.append(choose_caption(metadata, rules.prompt, caption))
+            captions.append(choose_caption(metadata, rules.prompt, caption, rules.texts))
             labels.append(list(metadata["labels"]))
             scale_latent(parse_latent(entry.latent, rules.stored_shape), rules, posterior, latents[place])
             if not np.isfinite(latents[place]).all():

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
@@ -13,8 +13,9 @@ from . import streaming as remote
 from .datasets import EvaluationBatches, LatentShardsDataset, PositionedDataset, ShardLoader, TrainStream
 from .items import Rules
 from .manifest import Manifest
+from .prompts import Prompt, Texts, load_texts, missing_texts, texts_digest
 from .shard_index import check_sizes
-from .stream import check_batch_size
+from .stream import align_accumulation, check_batch_size
 
 
 class LatentShardsDataModule(L.LightningDataModule):
@@ -31,7 +32,9 @@ class LatentShardsDataModule(L.LightningDataModule):
         eval_batch_size: samples per batch and rank in validation, test and prediction; changes no result.
         num_workers: loader processes per rank; changes no result.
         seed: of order and draws; null takes the seed of ``seed_everything``.
-        prompt: "impression" trains on the report's text, "label" on the labels in drawn order, joined by blanks.
+        prompt: "impression" trains on the report's text, "synthetic" on an impression drawn from those written for one
+            of the image's classes, "label" on the labels in drawn order, joined by blanks.
+        synthetic_prompts: CSV (label,impression) of the texts for "synthetic"; null takes the suite's own.
         mean_only: take the posterior's mean, without a draw.
         train_split: split of the training stream.
         val_split: split of validation and prediction.
@@ -49,7 +52,8 @@ class LatentShardsDataModule(L.LightningDataModule):
         eval_batch_size: int = 64,
         num_workers: int = 0,
         seed: int | None = None,
-        prompt: Literal["impression", "label"] = "impression",
+        prompt: Prompt = "impression",
+        synthetic_prompts: str | None = None,
         mean_only: bool = False,
         train_split: str = "train",
         val_split: str = "val",
@@ -64,9 +68,11 @@ class LatentShardsDataModule(L.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.seed, self.prompt, self.mean_only = seed, prompt, mean_only
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
+        self.synthetic_prompts = synthetic_prompts
         self.pin_memory, self.epoch_size, self.manifest_path = pin_memory, epoch_size, manifest
         self.streaming = streaming or remote.is_remote(shards)
         self._manifest: Manifest | None = None
+        self._texts: Texts | None = None
         self._datasets: dict[str, LatentShardsDataset] = {}
         # Images consumed = _base + (optimiser steps since _base_step) * _base_batch; see images_consumed.
         self._base, self._base_batch = 0, batch_size
@@ -88,16 +94,19 @@ class LatentShardsDataModule(L.LightningDataModule):
     def preflight(cls, **init_args: Any) -> list[str]:
         """One sentence for each missing or broken thing, each with its remedy; looks at the disk only."""
         module = cls(**init_args)
+        wanted = (module.prompt, module.synthetic_prompts)
         if module.streaming:
-            return remote.missing_pieces(module.shards, module.manifest_path)
+            return missing_texts(*wanted) + remote.missing_pieces(module.shards, module.manifest_path)
         try:
             manifest, folder = module.manifest, module._folder()
         except UserError as error:
-            return [str(error)]
+            return [*missing_texts(*wanted), str(error)]
         records = manifest.split(module.train_split)
         have = ", ".join(sorted({shard.split for shard in manifest.shards})) or "none"
-        empty = [] if records else [f"no samples of split {module.train_split!r} at {folder} (it has: {have})"]
-        return empty + check_sizes(folder, [*records, *manifest.split(module.val_split)])
+        found = missing_texts(*wanted, manifest)
+        if not records:
+            found.append(f"no samples of split {module.train_split!r} at {folder} (it has: {have})")
+        return found + check_sizes(folder, [*records, *manifest.split(module.val_split)])
 
     @property
     def manifest(self) -> Manifest:
@@ -111,6 +120,17 @@ class LatentShardsDataModule(L.LightningDataModule):
                 remote.read_manifest(self.manifest_path) if self.streaming else Manifest.read(self._folder())
             )
         return self._manifest
+
+    @property
+    def texts(self) -> Texts | None:
+        """Class -> synthetic impressions, read at first use; None unless ``prompt`` is "synthetic".
+
+        Raises:
+            UserError: the file is not fit for this cohort.
+        """
+        if self._texts is None:
+            self._texts = load_texts(self.prompt, self.synthetic_prompts, self.manifest)
+        return self._texts
 
     def dataset(self, split: str) -> LatentShardsDataset:
         """A local split as it is stored: latents, metadata, images and masks by index."""
@@ -139,18 +159,19 @@ class LatentShardsDataModule(L.LightningDataModule):
         """The position, and what it is relative to."""
         step = self.trainer.global_step if self.trainer is not None else 0
         samples = self._samples()
-        return {"images_consumed": self.images_consumed, "seed": self._seed(), "samples": samples, "global_step": step}
+        facts = {"seed": self._seed(), "samples": samples, "prompt": self._prompt()}
+        return {"images_consumed": self.images_consumed, "global_step": step, **facts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a stored position; says so when the seed or the data set is another one."""
+        """Go on from a stored position; says so when the seed, the data set or the texts are others."""
         self.images_consumed = int(state_dict["images_consumed"])
         self._base_step = state_dict.get("global_step")
         self._base_batch = self.batch_size
-        for name, value in (("seed", self._seed()), ("samples", self._samples())):
+        for name, value in (("seed", self._seed()), ("samples", self._samples()), ("prompt", self._prompt())):
             if state_dict.get(name, value) != value:
                 rank_zero_warn(
                     f"The checkpoint was made with {name} {state_dict[name]}, now it is {value}: training goes on "
-                    f"after {self._base} images, but in another order than an uninterrupted run."
+                    f"after {self._base} images, but not as an uninterrupted run would."
                 )
         if self.trainer is not None and self._stream_opened:
             raise UserError(
@@ -166,7 +187,7 @@ class LatentShardsDataModule(L.LightningDataModule):
         if self._base_step is None or step >= self._base_step:
             self._base, self._base_step = self.images_consumed, step
         self._base_batch, self._bound_to = self.batch_size, self.trainer
-        _align_accumulation(self.trainer)
+        align_accumulation(self.trainer)
 
     # Lightning's hooks -----------------------------------------------------------------------------------------------
 
@@ -178,7 +199,7 @@ class LatentShardsDataModule(L.LightningDataModule):
                     self.dataset(split)
 
     def setup(self, stage: str) -> None:
-        self.manifest  # noqa: B018 (refuse a folder without shards before anything is built)
+        _ = self.manifest, self.texts  # refuse what is missing before anything is built
         self._stream_opened = False
         if self._bound_to is not None and self._bound_to is not self.trainer:
             self.images_consumed = 0  # a new trainer without a checkpoint is a new run
@@ -237,7 +258,11 @@ class LatentShardsDataModule(L.LightningDataModule):
         return self.images_consumed
 
     def _rules(self) -> Rules:
-        return Rules.of(self.manifest, self._seed(), self.prompt, self.mean_only)
+        return Rules.of(self.manifest, self._seed(), self.prompt, self.mean_only, self.texts)
+
+    def _prompt(self) -> str:
+        """The kind of text, with a digest where it depends on a file."""
+        return self.prompt if self.texts is None else f"{self.prompt} (texts {texts_digest(self.texts)})"
 
     def _seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
@@ -262,20 +287,3 @@ class LatentShardsDataModule(L.LightningDataModule):
 
     def _accumulate(self) -> int:
         return self.trainer.accumulate_grad_batches if self.trainer is not None else 1
-
-
-def _align_accumulation(trainer: L.Trainer) -> None:
-    """Let a resumed run begin with a whole optimiser step.
-
-    Lightning steps whenever its own count of micro-batches is a multiple of ``accumulate_grad_batches``. A checkpoint
-    made with another accumulation (fewer GPUs now), or in the middle of one, would cut every later step askew.
-    """
-    loop = getattr(trainer, "fit_loop", None)
-    if loop is None or not loop.restarting:
-        return
-    current = loop.epoch_loop.batch_progress.current
-    # A checkpoint written at the end of a batch does not count that batch yet; Lightning adds it when the loop starts.
-    at_batch_end = current.ready == current.started == current.processed == current.completed + 1
-    surplus = (current.completed + int(at_batch_end)) % trainer.accumulate_grad_batches
-    for name in ("ready", "started", "processed", "completed"):
-        setattr(current, name, getattr(current, name) - surplus)

@@ -13,6 +13,7 @@ from typing import Any
 from common.errors import UserError
 from datamodules.latent_shards import LatentShardsDataModule
 from datamodules.manifest import MANIFEST_NAME, Manifest
+from datamodules.prompts import missing_texts
 from preparation.phantom import PhantomOptions
 from preparation.prepare_phantom import DEFAULT_VAE, prepare_phantom
 
@@ -47,8 +48,8 @@ class PhantomLatentsDataModule(LatentShardsDataModule):
 
     @classmethod
     def preflight(cls, **init_args: Any) -> list[str]:
-        """Nothing can be missing but the autoencoder, and the model's own preflight names that."""
-        return []
+        """Nothing can be missing but texts, and the autoencoder, which the model's own preflight names."""
+        return missing_texts(init_args.get("prompt", "impression"), init_args.get("synthetic_prompts"))
 
     @classmethod
     def read_manifest(cls, **init_args: Any) -> Manifest | None:

@@ -6,12 +6,16 @@ Neither ranks, workers, gradient accumulation nor batch size appear in the strea
 """
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.draws import generator
 from common.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning import Trainer
 
 
 def epoch_permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -87,3 +91,20 @@ def evaluation_positions(n: int, rank: int, world: int) -> list[tuple[int, float
     """
     places = range(rank, -(-n // world) * world, world)
     return [(min(place, n - 1), 1.0 if place < n else 0.0) for place in places]
+
+
+def align_accumulation(trainer: "Trainer") -> None:
+    """Let a resumed run begin with a whole optimiser step.
+
+    Lightning steps whenever its own count of micro-batches is a multiple of ``accumulate_grad_batches``. A checkpoint
+    made with another accumulation (fewer GPUs now), or in the middle of one, would cut every later step askew.
+    """
+    loop = getattr(trainer, "fit_loop", None)
+    if loop is None or not loop.restarting:
+        return
+    current = loop.epoch_loop.batch_progress.current
+    # A checkpoint written at the end of a batch does not count that batch yet; Lightning adds it when the loop starts.
+    at_batch_end = current.ready == current.started == current.processed == current.completed + 1
+    surplus = (current.completed + int(at_batch_end)) % trainer.accumulate_grad_batches
+    for name in ("ready", "started", "processed", "completed"):
+        setattr(current, name, getattr(current, name) - surplus)

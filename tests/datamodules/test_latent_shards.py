@@ -108,7 +108,8 @@ def test_position_follows_the_steps_not_the_loader(folder):
     take(data.train_dataloader(), 6)
     assert data.images_consumed == 0  # six batches fetched, no step taken
     data.trainer.global_step = 4
-    assert data.state_dict() == {"images_consumed": 32, "seed": 0, "samples": N, "global_step": 4}
+    facts = {"seed": 0, "samples": N, "prompt": "impression"}
+    assert data.state_dict() == {"images_consumed": 32, "global_step": 4, **facts}
     assert_same(joined(take(data.train_dataloader(), 1)), joined(take(module(folder).train_dataloader(), 5)[4:]))
 
 

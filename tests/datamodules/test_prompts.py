@@ -1,0 +1,408 @@
+"""Prompt variability: addressed draws of synthetic impressions and labels, the shipped texts, files of one's own."""
+
+import csv
+import itertools
+import warnings
+from collections import Counter
+from types import SimpleNamespace
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from attribution.words import QUERY_WORDS
+from common.draws import generator
+from common.errors import UserError
+from datamodules import LatentShardsDataModule
+from datamodules.phantom import PhantomLatentsDataModule
+from datamodules.prompts import SYNTHETIC, choose_caption, names_class, read_texts
+from models.text_encoder import tokenize
+from preparation.check_impressions import main as check
+from preparation.sample import FINDINGS, NO_FINDING
+from tests.preparation.caption_reader import read
+from tests.shard_samples import write_folder
+
+N, B = 26, 8
+CLASSES = (*FINDINGS, NO_FINDING)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("shards")
+    write_folder(path, {"train": N, "val": 9})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    with SYNTHETIC.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def module(folder, rank=0, world=1, step=0, **options):
+    values = {"batch_size": B, "eval_batch_size": 4, "pin_memory": False, "prompt": "synthetic"}
+    data = LatentShardsDataModule(folder, **(values | options))
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world, accumulate_grad_batches=1, global_step=step)
+    data.setup("fit")
+    return data
+
+
+def texts_of(batches):
+    """(epoch, key) -> text."""
+    return {
+        (epoch, key): text
+        for batch in batches
+        for epoch, key, text in zip(batch["epoch"], batch["key"], batch["caption"], strict=True)
+    }
+
+
+def trained(folder, images=2 * N, **options):
+    """Texts of the first ``images`` samples of the stream."""
+    data = module(folder, **options)
+    return texts_of(itertools.islice(data.train_dataloader(), images // data.batch_size))
+
+
+def write(path, *rows, header=("label", "impression")):
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+    return str(path)
+
+
+# Draws ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", ["synthetic", "label"])
+def test_texts_do_not_depend_on_batch_size_workers_or_ranks(folder, prompt):
+    whole = trained(folder, prompt=prompt, batch_size=1)
+    assert len(whole) == 2 * N
+    for options in ({"batch_size": 4}, {"batch_size": 1, "num_workers": 2}, {"batch_size": 4, "num_workers": 2}):
+        some = trained(folder, prompt=prompt, **options)
+        assert len(some) > N
+        assert some.items() <= whole.items()
+    for rank in range(2):
+        loader = module(folder, rank, 2, prompt=prompt, batch_size=4).train_dataloader()
+        some = texts_of(itertools.islice(loader, 10))
+        assert len(some) == 20
+        assert some.items() <= whole.items()
+
+
+def test_streamed_shards_give_the_same_texts(folder):
+    urls = f"pipe:cat {folder}/train-0000{{0..5}}.tar"
+    loader = module(urls, manifest=f"pipe:cat {folder}/manifest.json", batch_size=N).train_dataloader()
+    assert texts_of(itertools.islice(loader, 1)) == trained(folder, N, batch_size=N)
+
+
+def test_seed_epoch_and_key_change_the_texts(folder):
+    first = trained(folder, batch_size=1)
+    keys = [key for epoch, key in first if epoch == 0]
+    same_epoch = {key: first[0, key] for key in keys}
+
+    def changed(others):
+        return sum(others[key] != text for key, text in same_epoch.items())
+
+    assert changed({key: first[1, key] for key in keys}) > 0.9 * N
+    other_seed = trained(folder, N, seed=1, batch_size=1)
+    assert changed({key: other_seed[0, key] for key in keys}) > 0.9 * N
+    metadata, texts = {"labels": ["Edema"]}, read_texts()
+    drawn = [choose_caption(metadata, "synthetic", (0, "caption", 0, key), texts) for key in keys]
+    rolled = [choose_caption(metadata, "synthetic", (0, "caption", 0, key), texts) for key in keys[1:] + keys[:1]]
+    assert sum(one != other for one, other in zip(drawn, rolled, strict=True)) > 0.9 * N
+    assert rolled == drawn[1:] + drawn[:1]  # the texts go with the keys
+    assert trained(folder, N, batch_size=1).items() <= first.items()  # and nothing changed gives the same
+
+
+def test_texts_of_images_agree_with_their_labels(folder, rows):
+    label_of = {row["impression"]: row["label"] for row in rows}
+    loader = module(folder, batch_size=1).train_dataloader()
+    for batch in itertools.islice(loader, 2 * N):
+        assert label_of[batch["caption"][0]] in batch["labels"][0]
+
+
+def test_every_row_is_drawn_equally_often(rows):
+    texts = read_texts()
+    draws = [
+        choose_caption({"labels": ["Pneumonia"]}, "synthetic", (0, "caption", epoch, "k"), texts)
+        for epoch in range(10_000)
+    ]
+    counts = Counter(draws)
+    assert set(counts) == {row["impression"] for row in rows if row["label"] == "Pneumonia"}
+    statistic = sum((counts[text] - 100) ** 2 / 100 for text in texts["Pneumonia"])
+    assert 99 - 4 * 14.1 < statistic < 99 + 4 * 14.1  # chi-squared with 99 degrees of freedom: 99 +- 14.1
+
+
+def test_the_last_label_with_texts_wins():
+    texts = {"Edema": ("e0", "e1", "e2"), "Pneumonia": ("p0",), NO_FINDING: ("n0", "n1")}
+    labels = ["Pneumonia", "Fracture", "Edema"]
+    for epoch in range(200):
+        address = (3, "caption", epoch, "k")
+        draw = generator(*address)
+        order = [labels[place] for place in draw.permutation(3)]
+        winner = next(label for label in order[::-1] if label != "Fracture")
+        expected = texts[winner][draw.integers(len(texts[winner]))]
+        assert choose_caption({"labels": labels}, "synthetic", address, texts) == expected
+
+    def drawn(*labels):
+        return Counter(
+            choose_caption({"labels": list(labels)}, "synthetic", (0, "caption", epoch, "k"), texts)
+            for epoch in range(600)
+        )
+
+    both = drawn("Edema", "Pneumonia")
+    assert abs(both["p0"] - 300) < 50  # 4 standard deviations
+    assert drawn("Edema", "Fracture").keys() == {"e0", "e1", "e2"}
+    assert drawn("Fracture").keys() == drawn().keys() == drawn(NO_FINDING).keys() == {"n0", "n1"}
+
+
+def test_labels_come_in_every_order_equally_often():
+    metadata = {"labels": ["Edema", "Lung Opacity", "Pneumonia"]}
+    counts = Counter(choose_caption(metadata, "label", (0, "caption", epoch, "k")) for epoch in range(1200))
+    assert set(counts) == {" ".join(order) for order in itertools.permutations(metadata["labels"])}
+    assert all(abs(count - 200) < 52 for count in counts.values())  # 4 standard deviations
+    assert choose_caption({"labels": [NO_FINDING]}, "label", (0,)) == NO_FINDING
+
+
+@pytest.mark.parametrize("prompt", ["synthetic", "label"])
+def test_validation_uses_the_same_rule_with_an_address_of_its_own(folder, prompt):
+    whole = texts_of(module(folder, prompt=prompt).val_dataloader())
+    assert len(whole) == 9
+    ranks = [texts_of(module(folder, rank, 2, prompt=prompt, eval_batch_size=1).val_dataloader()) for rank in range(2)]
+    assert ranks[0] | ranks[1] == whole
+    texts = read_texts()
+    for place, (_, key) in enumerate(whole):
+        labels = module(folder).dataset("val").metadata(place)["labels"]
+        assert whole[-1, key] == choose_caption({"labels": labels}, prompt, (0, "caption", "val", key), texts)
+    if prompt == "synthetic":
+        seen = texts_of(module(folder, val_split="train").val_dataloader())
+        before = trained(folder, N, batch_size=1)
+        assert sum(seen[-1, key] != text for (_, key), text in before.items()) > 0.8 * N
+
+
+# Resume --------------------------------------------------------------------------------------------------------------
+
+
+class Reader(L.LightningModule):
+    """One weight; notes the texts it was trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.read = []
+
+    def training_step(self, batch, _):
+        self.read += batch["caption"]
+        return (self.weight - len("".join(batch["caption"]))) ** 2
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(("prompt", "workers"), [("synthetic", 0), ("synthetic", 2), ("label", 0)])
+def test_a_resumed_run_reads_the_texts_of_an_uninterrupted_one(folder, tmp_path, prompt, workers):
+    def fit(path, ckpt=None):
+        every = ModelCheckpoint(path, "{step}", every_n_train_steps=1, save_top_k=-1, save_on_train_epoch_end=False)
+        model = Reader()
+        data = LatentShardsDataModule(folder, batch_size=4, num_workers=workers, prompt=prompt)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = L.Trainer(
+                max_steps=9,
+                accelerator="cpu",
+                logger=False,
+                callbacks=[every],
+                limit_val_batches=0,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                default_root_dir=path,
+            )
+            trainer.fit(model, data, ckpt_path=ckpt, weights_only=False)
+        return model
+
+    whole = fit(tmp_path / "whole")
+    assert whole.read == list(trained(folder, 36, prompt=prompt, batch_size=1).values())
+    resumed = fit(tmp_path / "resumed", str(tmp_path / "whole" / "step=4.ckpt"))  # in the middle of the first epoch
+    assert resumed.read == whole.read[16:]
+    assert torch.equal(resumed.weight, whole.weight)
+
+
+def test_resuming_on_other_texts_is_said(folder, tmp_path):
+    state = module(folder).state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module(folder).load_state_dict(state)
+        module(folder).load_state_dict({k: v for k, v in state.items() if k != "prompt"})  # an older checkpoint
+    with pytest.warns(UserWarning, match=r"made with prompt synthetic \(texts \w{8}\), now it is label"):
+        module(folder, prompt="label").load_state_dict(state)
+    own = write(tmp_path / "own.csv", ("Edema", "a"), ("Pleural Effusion", "b"), (NO_FINDING, "c"))
+    with pytest.warns(UserWarning, match=r"made with prompt synthetic .* now it is synthetic"):
+        module(folder, synthetic_prompts=own).load_state_dict(state)
+
+
+# Files of one's own --------------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_ones_own_is_used(folder, tmp_path):
+    own = write(
+        tmp_path / "own.csv",
+        ("x", "Edema", "an edema, seen"),
+        ("y", "Pleural Effusion", "an effusion"),
+        ("z", NO_FINDING, "nothing"),
+        header=("note", "label", "impression"),
+    )
+    assert set(trained(folder, synthetic_prompts=own).values()) == {"an edema, seen", "an effusion", "nothing"}
+
+
+BAD = [
+    ("label,text\nEdema,a\n", "has no column 'impression'"),
+    ("", "has no column 'label' and no 'impression'"),
+    ("label,impression\n", "has no texts of 'No Finding' (it has nothing)"),
+    ("label,impression\nEdema,a\nPleural Effusion,b\n", "has no texts of 'No Finding' (it has Edema, Pleural"),
+    ("label,impression\nEdema,a\nNo Finding,b\n", "has no texts of Pleural Effusion, which the cohort has"),
+    ("label,impression\nEdema,a\nPleural Effusion, \nNo Finding,b\n", "has no impression in line 3"),
+    ("label,impression\n,a\n", "has no label in line 2"),
+    ("label,impression\nEdema\n", "has no impression in line 2"),
+    (b"label,impression\nEdema,\xff\xfe\n", "give a CSV file in UTF-8"),
+    (None, "No such file or directory"),
+]
+
+
+@pytest.mark.parametrize(("content", "match"), BAD)
+def test_a_bad_file_is_one_sentence_at_set_up(folder, tmp_path, content, match):
+    path = tmp_path / "own.csv"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as error:
+        module(folder, synthetic_prompts=str(path))
+    text = str(error.value)
+    assert match in text
+    assert str(path) in text
+    assert "\n" not in text
+    options = {"prompt": "synthetic", "synthetic_prompts": str(path)}
+    assert LatentShardsDataModule.preflight(shards=folder, **options) == [text]
+    if "cohort" not in match:  # the phantoms need not be there yet
+        assert PhantomLatentsDataModule.preflight(**options) == [text]
+    assert LatentShardsDataModule.preflight(shards=folder, synthetic_prompts=str(path)) == []  # not asked for
+
+
+def test_a_cohort_whose_classes_have_no_texts_is_refused(folder, tmp_path):
+    text = (
+        (SYNTHETIC.parent / "impressions.csv")
+        .read_text()
+        .replace("Edema,", "Dog,")
+        .replace("Pleural Effusion,", "Cat,")
+    )
+    path = tmp_path / "own.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match="no texts of Edema, Pleural Effusion, which the cohort has"):
+        module(folder, synthetic_prompts=str(path))
+
+
+# The shipped texts ---------------------------------------------------------------------------------------------------
+
+
+def test_shipped_texts_follow_their_rules(rows):
+    """By other means than the checker's: another reader of reports, the encoder's own truncation count."""
+    assert Counter(row["label"] for row in rows) == dict.fromkeys(CLASSES, 100)
+    texts = [row["impression"] for row in rows]
+    assert len({" ".join(text.lower().split()) for text in texts}) == 900
+    assert tokenize(texts)[1] == 0
+    for row in rows:
+        assert 5 <= len(row["impression"].split()) <= 45
+        assert set(read(row["impression"])[0]) == {row["label"]} - {NO_FINDING}, row["impression"]
+        if row["label"] != NO_FINDING:
+            assert any(word in row["impression"].lower() for word in QUERY_WORDS[row["label"]])
+    for label in CLASSES:
+        words = [set(row["impression"].lower().split()) for row in rows if row["label"] == label]
+        likeness = [len(a & b) / len(a | b) for a, b in itertools.combinations(words, 2)]
+        assert max(likeness) < 0.8
+        assert np.mean(likeness) < 0.12  # no two have much more in common than the names of the thing
+
+
+def test_the_checker_passes_the_shipped_texts(capsys):
+    assert check([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:10]] == list(CLASSES)
+    assert lines[-1] == "all rules hold"
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("Edema is mild.", "3 words, not 5 to 45"),
+        ("Edema " + "of the lung " * 15, "46 words, not 5 to 45"),
+        ("Mild edema. No effusion. Normal heart. Follow up.", "4 sentences, not 1 to 3"),
+        ("Edema " + "pseudohypoparathyroidism " * 20, "tokens, the text encoder takes 77"),
+        ("Edematous lungs, worse than yesterday.", "does not name its class"),
+        ("There is no edema in this patient.", "does not assert its class"),
+        ("Edema with pneumonia on the left.", "asserts Pneumonia"),
+        ("Pulmonary EDEMA has not changed", "occurs twice"),
+    ],
+)
+def test_the_checker_names_what_is_wrong(tmp_path, capsys, text, match):
+    good = ("Edema", "Pulmonary edema has not changed.")
+    path = write(tmp_path / "own.csv", good, ("Edema", text), (NO_FINDING, "No acute disease is seen."))
+    assert check([path, "--texts", "0"]) == 1
+    out = capsys.readouterr().out
+    assert match in out
+    assert "1 rule broken" in out
+    path = write(tmp_path / "own.csv", good, (NO_FINDING, "No acute disease is seen."))
+    assert check([path, "--texts", "0"]) == 0
+    assert check([path]) == 1  # not a hundred
+    assert "Pneumonia has 0 texts, not 100" in capsys.readouterr().out
+
+
+def test_the_checker_sees_permuted_templates(tmp_path, capsys):
+    words = ["mild", "moderate", "severe", "stable", "new", "old", "large", "small"]
+    texts = [("Edema", f"There is {word} pulmonary edema in both of the lungs today again.") for word in words]
+    path = write(tmp_path / "own.csv", *texts, (NO_FINDING, "No acute disease is seen."))
+    assert check([path, "--texts", "0"]) == 1
+    assert "8 texts are nearly the same as another one" in capsys.readouterr().out
+    assert check([str(tmp_path / "absent.csv")]) == 2
+    assert "cannot read" in capsys.readouterr().err
+
+
+# Which impressions name a class --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "standard", "paper"),
+    [
+        ("Bilateral PLEURAL EFFUSIONS.", "Pleural Effusion", True, True),
+        ("Effusions, increased.", "Pleural Effusion", True, False),
+        ("Lung opacity.", "Lung Opacity", True, True),
+        ("Patchy opacities/consolidation", "Lung Opacity", True, False),
+        ("Bilateral pneumothoraces", "Pneumothorax", True, False),
+        ("Hydropneumothorax on the left", "Pneumothorax", False, True),
+        ("Bronchopneumonia", "Pneumonia", False, True),
+        ("Multiple pneumonias over the years", "Pneumonia", True, True),
+        ("Broncho-pneumonia", "Pneumonia", True, True),
+        ("Atelectatic base", "Atelectasis", True, False),
+        ("Multifocal atelectases", "Atelectasis", True, False),
+        ("Edematous lungs", "Edema", False, True),
+        ("The heart is enlarged", "Cardiomegaly", False, False),
+        ("Cardiac enlargement", "Cardiomegaly", True, False),
+        ("", "Edema", False, False),
+    ],
+)
+def test_names_class_looks_for_whole_words_and_plurals(text, label, standard, paper):
+    assert names_class(text, label, QUERY_WORDS[label]) is standard
+    assert names_class(text, label, QUERY_WORDS[label], "paper") is paper
+
+
+def test_names_class_of_other_cohorts():
+    assert names_class("Two buses and a carpet", "bus")
+    assert not names_class("Two buses and a carpet", "car")
+    assert names_class("Two buses and a carpet", "car", preset="paper")
+    assert names_class("A traffic-light, three sandwiches", "traffic light")
+    assert names_class("A traffic-light, three sandwiches", "sandwich")
+    assert names_class("Two puppies", "dog", ("puppy",))
+    assert not names_class("Lights of traffic", "traffic light")
+
+
+def test_shipped_texts_name_their_class(rows):
+    named = [
+        names_class(r["impression"], r["label"], QUERY_WORDS[r["label"]]) for r in rows if r["label"] != NO_FINDING
+    ]
+    assert len(named) == 800
+    assert all(named)
