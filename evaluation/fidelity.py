@@ -28,6 +28,7 @@ from models.feature_extractors import EXTRACTORS, build_extractor, missing_extra
 from models.sampler import SamplingOptions, decode
 
 FIRST = ("metric", "value", "n", "protocol", "control", "seed")
+PAPER_N = 5000
 CONTROLS = ("real_vs_real", "autoencoder", "noise", "untrained")
 
 
@@ -37,8 +38,9 @@ class FidelityOptions:
 
     split: str = "fidelity"
     """Split of the shards; must carry images."""
-    samples: int = 1000
-    """Images drawn, and size of the reference (the split must hold twice as many). Only figures of one N compare."""
+    samples: int | None = None
+    """Images drawn, and size of the reference (the split must hold twice as many). Only figures of one N compare. Null
+    takes half of the split, at most the paper's 5,000."""
     weights: dict[str, str] = field(default_factory=lambda: {"domain": DEFAULT_CLASSIFIER})
     """Feature extractor -> weights: domain, inception, inception_paper, xrv224, xrv512, xrv_gap."""
     controls: list[str] = field(default_factory=lambda: list(CONTROLS))
@@ -73,8 +75,7 @@ def evaluate_fidelity(
     Raises:
         UserError: weights are missing, the split is too small, or images of other settings are in the way.
     """
-    check_fidelity(dataset, options)
-    n, device, size = options.samples, module.device, options.batch_size
+    n, device, size = check_fidelity(dataset, options), module.device, options.batch_size
     reference, others = range(n), range(n, 2 * n)
     extractors = {name: build_extractor(name, path, device) for name, path in options.weights.items()}
     prompts = {dataset.keys[i]: str(dataset.metadata(i)["impression"]) for i in others}
@@ -100,11 +101,11 @@ def evaluate_fidelity(
                 found[control] = drawn("untrained", untrained_twin(module.unet, options.seed))
             else:
                 found[control] = measure(extractors, sources[control], others, device, size, control)
-    return _write(out, options, base, found)
+    return _write(out, options.seed, n, base, found)
 
 
-def check_fidelity(dataset: LatentShardsDataset, options: FidelityOptions) -> None:
-    """Refuse what cannot be measured, before anything is built.
+def check_fidelity(dataset: LatentShardsDataset, options: FidelityOptions) -> int:
+    """N, the number of images to draw; refuses what cannot be measured, before anything is built.
 
     Raises:
         UserError: weights are missing, unknown names, or a split that is too small.
@@ -115,15 +116,17 @@ def check_fidelity(dataset: LatentShardsDataset, options: FidelityOptions) -> No
         problems.append(f"No control {unknown[0]!r}: there are {', '.join(CONTROLS)}.")
     if not options.weights:
         problems.append("fidelity needs at least one feature extractor: set weights.")
-    if options.samples < 2:
-        problems.append(f"samples is {options.samples}; a distance between sets needs at least 2.")
-    elif len(dataset) < 2 * options.samples:
+    n = min(PAPER_N, len(dataset) // 2) if options.samples is None else options.samples
+    if n < 2:
+        problems.append(f"samples is {n}; a distance between sets needs at least 2.")
+    elif len(dataset) < 2 * n:
         problems.append(
-            f"The split {dataset.split!r} of {dataset.folder} holds {len(dataset)} images, and {options.samples} samples "
-            f"need {2 * options.samples} (a reference and captions to draw): set samples to {len(dataset) // 2} or less."
+            f"The split {dataset.split!r} of {dataset.folder} holds {len(dataset)} images, and {n} samples "
+            f"need {2 * n} (a reference and captions to draw): set samples to {len(dataset) // 2} or less."
         )
     if problems:
         raise UserError(" ".join(problems))
+    return n
 
 
 def _files(folder: Path, dataset: LatentShardsDataset) -> Images:
@@ -154,7 +157,7 @@ def _noise(dataset: LatentShardsDataset, seed: int) -> Images:
 
 
 def _write(
-    out: Path, options: FidelityOptions, reference: dict[str, Tensor], found: dict[str, dict[str, Tensor]]
+    out: Path, seed: int, n: int, reference: dict[str, Tensor], found: dict[str, dict[str, Tensor]]
 ) -> dict[str, float]:
     """``fidelity.csv`` and the summary; ``found``: control ("" for the drawn images) -> extractor -> features."""
     rows: list[dict[str, Any]] = []
@@ -172,11 +175,11 @@ def _write(
                     {
                         "metric": metric,
                         "value": value,
-                        "n": options.samples,
+                        "n": n,
                         "protocol": f"{name}/{EXTRACTORS[name].version}",
                         "control": control,
-                        "seed": options.seed,
+                        "seed": seed,
                     }
                 )
     write_table(out / "fidelity.csv", rows, FIRST)
-    return {**summary, "n": float(options.samples)}
+    return {**summary, "n": float(n)}

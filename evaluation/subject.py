@@ -106,7 +106,7 @@ def _data(config: dict[str, Any], shards: str | None, checkpoint: Path) -> Laten
         from datamodules.phantom import PhantomLatentsDataModule
         from preparation.phantom import PhantomOptions
 
-        phantom = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments["phantom"].items()}
+        phantom: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments["phantom"].items()}
         data = PhantomLatentsDataModule(
             PhantomOptions(**phantom), arguments["vae"], arguments.get("shards"), batch_size=1, prompt=prompt
         )

@@ -192,3 +192,12 @@ def test_the_ledger_drops_a_cut_line_and_keeps_the_rest(tmp_path: Path) -> None:
         lines = (tmp_path / "x.jsonl").read_text().splitlines()
         assert json.loads(lines[0]) == {"a": 1}
         assert json.loads(lines[-1]) == {"i": 9}
+
+
+def test_the_paper_s_protocol_parses() -> None:
+    from cli.evaluate import _parse
+
+    options = _parse("all", ["-c", str(Path(__file__).parents[2] / "configs" / "evaluation" / "paper.yaml")])
+    assert (options.fidelity.samples, options.fidelity.sampling.steps) == (5000, 75)
+    assert options.classifier.sampling == options.fidelity.sampling
+    assert options.grounding.timesteps == 40
