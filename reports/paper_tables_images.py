@@ -100,7 +100,7 @@ def table4(models: Sequence[Model], draws: int) -> Table:
     _diversity(table, found, len(controls), draws)
     table.notes = [
         "The paper's FID is on 5,000 images; it normalised Inception's inputs twice, so it compares with the first row only.",
-        "The paper's FID_XRV took images at 512 px, which its network shrank to 224 px inside: it compares with the 224 px row.",
+        "The paper's FID_XRV took images at 512 px, which its network shrank to 224 px inside: compare the 224 px row.",
         "The paper's code mixed the prompts of the images it compared by MS-SSIM, and its MS-CXR distances are probably a "
         "second draw from the MIMIC prompts.",
     ]

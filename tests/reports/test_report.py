@@ -86,7 +86,13 @@ def test_numbers_with_change_control_and_n(run):
     assert "2 phrases were left out of grounding or cut: box outside the image (2)." in page.text
     assert "16k images" in page.text
     assert all(name in page.text for name in CLASSES)
-    for control in ("phrase of another image about the same class", "base weights", "untrained model", "noise", "autoencoder"):
+    for control in (
+        "phrase of another image about the same class",
+        "base weights",
+        "untrained model",
+        "noise",
+        "autoencoder",
+    ):
         assert control in page.text
     far, near, now = 176.0, 3.1, float(last["fidelity/fid_domain"])
     assert f"{100 * (far - now) / (far - near):.0f} %" in page.text
