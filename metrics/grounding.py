@@ -12,10 +12,11 @@ from torch import Tensor
 from common.errors import UserError
 from metrics.functional import contrast_to_noise_ratio, mean_iou, pixel_auroc, pointing_game
 from metrics.functional.checks import mask_rows
+from metrics.functional.sample_scores import score_grid_maps
 from metrics.gathering import ListMetric
 from metrics.summary import SCORES, summarise
 
-__all__ = ["GroundingScores", "score_maps", "summarise"]
+__all__ = ["GroundingScores", "locate_maps", "score_grid_maps", "score_maps", "summarise"]
 
 #: Pixels scored at once: a float64 copy of them takes 8 MiB, and some twenty are alive at the peak.
 PIXELS = 2**20

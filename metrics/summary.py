@@ -14,7 +14,7 @@ SCORES = ("cnr", "auroc", "top1", "miou")
 AVERAGES = ("cnr", "cnr_abs", "auroc", "top1", "miou")
 
 
-def summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def summarise(rows: Iterable[Mapping[str, Any]], extra: Sequence[str] = ()) -> dict[str, float]:
     """Averages of samples, over all (micro), over class means (macro) and by class.
 
     A sample without a defined CNR is left out of every average and counted, so that all columns speak of the same
@@ -22,11 +22,13 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
     Args:
         rows: one mapping a sample with class, cnr, auroc, top1, miou; None counts as undefined (NaN in a JSON file).
+        extra: further columns, say of `score_grid_maps`. Such a column may be undefined where the CNR is not (there is no
+            distance to several boxes): it is averaged over those samples that have it, and ``NAME/n`` counts them.
 
     Returns:
         For each of cnr, cnr_abs, auroc, top1, miou: ``NAME`` (mean over samples, as the paper's own rows), ``macro_NAME``
         (mean of the means of those classes that have samples, as BioViL's) and ``CLASS/NAME``; the counts ``n``,
-        ``CLASS/n`` and ``excluded``. Averages of nothing are NaN.
+        ``CLASS/n`` and ``excluded``; for each extra column the same three, and ``NAME/n``. Averages of nothing are NaN.
 
     Example:
         >>> def row(name, cnr):
@@ -39,7 +41,7 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     excluded = 0
     for row in rows:
         kept = classes.setdefault(str(row["class"]), [])
-        scores = {name: math.nan if row[name] is None else float(row[name]) for name in SCORES}
+        scores = {name: math.nan if row[name] is None else float(row[name]) for name in (*SCORES, *extra)}
         if math.isfinite(scores["cnr"]):
             kept.append({**scores, "cnr_abs": abs(scores["cnr"])})
         else:
@@ -50,10 +52,20 @@ def summarise(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     for name in AVERAGES:
         summary[name] = _mean([sample[name] for sample in samples])
         summary[f"macro_{name}"] = _mean([_mean([sample[name] for sample in kept]) for kept in filled])
+    for name in extra:
+        means = [_mean(_defined(kept, name)) for kept in filled]
+        summary[name] = _mean(_defined(samples, name))
+        summary[f"macro_{name}"] = _mean([mean for mean in means if math.isfinite(mean)])
+        summary[f"{name}/n"] = float(len(_defined(samples, name)))
     for label, kept in sorted(classes.items()):
         summary.update({f"{label}/{name}": _mean([sample[name] for sample in kept]) for name in AVERAGES})
+        summary.update({f"{label}/{name}": _mean(_defined(kept, name)) for name in extra})
         summary[f"{label}/n"] = float(len(kept))
     return {**summary, "n": float(len(samples)), "excluded": float(excluded)}
+
+
+def _defined(samples: Sequence[Mapping[str, float]], name: str) -> list[float]:
+    return [sample[name] for sample in samples if math.isfinite(sample[name])]
 
 
 def _mean(values: Sequence[float]) -> float:

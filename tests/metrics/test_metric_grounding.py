@@ -54,6 +54,20 @@ def test_undefined_samples_leave_every_average_and_are_counted(undefined: float 
     }
 
 
+def test_further_columns_are_averaged_where_they_are_defined() -> None:
+    rows = [row("a", 1.0) | {"distance": 4.0}, row("a", 2.0) | {"distance": None}, row("b", 3.0) | {"distance": 10.0}]
+    rows += [
+        row("b", 1.0) | {"distance": 20.0},
+        row("c", 1.0) | {"distance": math.nan},
+        row("a", None) | {"distance": 9.0},
+    ]
+    scores = summarise(rows, extra=["distance"])
+    assert (scores["distance"], scores["distance/n"]) == (34 / 3, 3)
+    assert (scores["a/distance"], scores["b/distance"], scores["macro_distance"]) == (4.0, 15.0, 9.5)
+    assert math.isnan(scores["c/distance"])
+    assert {name: value for name, value in scores.items() if "distance" not in name} == summarise(rows)
+
+
 def test_summary_of_nothing_is_nan_and_counts_zero() -> None:
     scores = summarise([])
     assert math.isnan(scores["cnr"])

@@ -115,8 +115,8 @@ def test_mean_iou_by_loops(threshold: float | str | None) -> None:
     random = np.random.default_rng(2)
     masks = rectangles(3)
     maps = torch.from_numpy(random.normal(size=masks.shape)) + masks.double()
-    given = torch.linspace(-0.5, 1.0, len(maps)) if threshold == "each" else threshold
-    cuts = {None: mixture_threshold(maps), "each": given}.get(threshold, torch.full((len(maps),), 0.2).double())
+    given = torch.linspace(-0.5, 1.0, len(maps)).double() if isinstance(threshold, str) else threshold
+    cuts = mixture_threshold(maps) if given is None else torch.as_tensor(given).double().expand(len(maps))
     expected = [plain_mean_iou(m, g, c) for m, g, c in zip(maps.numpy(), masks.numpy(), cuts.tolist(), strict=True)]
     np.testing.assert_allclose(mean_iou(maps, masks, given).numpy(), expected, rtol=1e-12)
 

@@ -9,7 +9,17 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from metrics import FrechetFeatureDistance, GroundingScores
+from metrics import (
+    BoxContrastToNoiseRatio,
+    CentreDistance,
+    ContrastToNoiseRatio,
+    FrechetFeatureDistance,
+    GroundingScores,
+    MixtureIoU,
+    MultiThresholdIoU,
+    PixelAUROC,
+    PointingGame,
+)
 
 CLASSES = ["edema", "pneumonia"]
 #: The process that sees each sample, before the remainder: of four, the second sees none and the last no fake image.
@@ -23,12 +33,22 @@ def evaluate(rank: int, world: int) -> tuple[dict[str, float], int]:
     masks = torch.zeros(7, 8, 8, dtype=torch.bool)
     masks[:, 2:5, 3:7] = True
     maps[6] = 1.0  # undefined
+    boxes = [torch.tensor([[3, 2, 4, 3]])] * 7
     grounding, fidelity = GroundingScores(CLASSES).to("cpu"), FrechetFeatureDistance().to("cpu")
+    on_masks = [ContrastToNoiseRatio(), PixelAUROC(), PointingGame(tolerance=1), MixtureIoU(), MultiThresholdIoU()]
+    on_boxes = [BoxContrastToNoiseRatio(absolute=True, unbiased=False), CentreDistance()]
     for i, owner in enumerate(OWNERS):
         if owner % world == rank:
             grounding.update(maps[i : i + 1], masks[i : i + 1], [CLASSES[i % 2]])
             fidelity.update(features[2 * i : 2 * i + 2], real=i % 2 == 1)
-    return {**grounding.compute(), **fidelity.compute()}, len(grounding.rows())
+            for metric in on_masks:
+                metric.update(maps[i : i + 1], masks[i : i + 1])
+            on_boxes[0].update(maps[i : i + 1], boxes[i : i + 1])
+            on_boxes[1].update(maps[i : i + 1] > 0.95, boxes[i : i + 1])
+    scores = {**grounding.compute(), **fidelity.compute()}
+    for metric in [*on_masks, *on_boxes]:
+        scores |= {f"{type(metric).__name__}/{name}": value for name, value in metric.compute().items()}
+    return scores, len(grounding.rows())
 
 
 def work(rank: int, world: int, folder: str) -> None:
@@ -43,8 +63,9 @@ def test_processes_agree_with_one(world: int, tmp_path: Path) -> None:
     alone, everything = evaluate(0, 1)
     assert (alone["n"], alone["excluded"], alone["n_real"], alone["n_fake"]) == (6, 1, 6, 8)
     assert everything == 7
+    assert (alone["PixelAUROC/auroc"], alone["PixelAUROC/excluded"]) == (alone["auroc"], 1)
     # Clean processes as with spawn, but torch and torchmetrics are imported once and not six times.
-    multiprocessing.set_forkserver_preload(["metrics.fidelity", "metrics.grounding"])
+    multiprocessing.set_forkserver_preload(["metrics.fidelity", "metrics.grounding", "metrics.maps"])
     mp.start_processes(work, args=(world, str(tmp_path)), nprocs=world, start_method="forkserver")
     for rank in range(world):
         scores, held = json.loads((tmp_path / f"{rank}.json").read_text())
