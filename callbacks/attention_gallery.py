@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
@@ -16,7 +15,7 @@ from callbacks.evaluation import EvaluationCallback, gather_rows
 from callbacks.media import log_images, overlay, write_png
 from common.files import write_json
 from datamodules.evaluation_sets import GroundingSample, evaluation_latents, grounding_samples
-from metrics.functional import contrast_to_noise_ratio
+from metrics.functional import contrast_to_noise_ratio, resize_maps
 
 
 class AttentionGalleryCallback(EvaluationCallback):
@@ -93,7 +92,7 @@ def _write_entry(
     folder: Path, images: int, dataset: Any, sample: GroundingSample, heat: Tensor, word: str
 ) -> dict[str, Any]:
     """Write image, overlay and mask of one phrase; heat (1, h, w)."""
-    full = F.interpolate(heat[None], size=sample.size, mode="bilinear", align_corners=False)[0, 0]  # (H, W)
+    full = resize_maps(heat, sample.size)[0]  # (H, W)
     image, masks = dataset.image(sample.index), dataset.masks(sample.index)
     name = f"{sample.key}-{sample.label.lower().replace(' ', '_')}"
     files: dict[str, Any] = {"image": f"image-{sample.key}.png", "map": f"{images:09d}-{name}.png", "mask": None}

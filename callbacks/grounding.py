@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from callbacks.grounding_controls import location_prior
 from callbacks.tables import update_controls, write_table
 from common.errors import UserError
 from datamodules.evaluation_sets import Exclusion, GroundingSample, evaluation_latents, grounding_samples
-from metrics.functional import mean_iou, mixture_threshold
+from metrics.functional import mean_iou, mixture_threshold, resize_maps
 from metrics.grounding import locate_maps
 from metrics.summary import summarise
 from preparation.sample import FINDINGS
@@ -152,7 +151,7 @@ def score_sample(sample: GroundingSample, query: Query, heat: Tensor, masks: dic
     """
     if not query.weights.any():
         heat = torch.full_like(heat, torch.nan)  # every word was cut off: undefined, and listed
-    word, eos = F.interpolate(heat[None], size=sample.size, mode="bilinear", align_corners=False)[0]  # (H, W) each
+    word, eos = resize_maps(heat, sample.size)  # (H, W) each
     box = torch.from_numpy(sample.box_mask())
     row: dict[str, Any] = {"key": sample.key, "class": sample.label, "phrase": sample.phrase}
     row |= {"words": " ".join(query.words), "cut": " ".join(query.truncated)}

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,7 +30,7 @@ from datamodules.datasets import LatentShardsDataset
 from datamodules.evaluation_sets import Exclusion, evaluation_latents
 from evaluation.ledger import Ledger
 from evaluation.subject import Subject
-from metrics.functional import mean_iou, mixture_threshold
+from metrics.functional import mean_iou, mixture_threshold, resize_maps
 from metrics.grounding import locate_maps
 from metrics.summary import SCORES, summarise
 
@@ -199,7 +198,7 @@ def score_caption(samples: Sequence[CocoSample], heat: Tensor, masks: Mapping[st
     truth = torch.from_numpy(np.stack([masks[sample.label] for sample in samples]))  # (K, H, W)
     gone = torch.tensor([not sample.query.weights.any() for sample in samples])
     heat = heat.masked_fill(gone[:, None, None], torch.nan)  # every word was cut off
-    full = F.interpolate(heat[None], size=truth.shape[-2:], mode="bilinear", align_corners=False)[0]  # (K, H, W)
+    full = resize_maps(heat, (truth.shape[1], truth.shape[2]))  # (K, H, W)
     scores = {**locate_maps(full, truth), "miou": mean_iou(full, truth, mixture_threshold(heat))}
     return [
         {

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,7 +25,7 @@ from datamodules.evaluation_sets import Exclusion, GroundingSample, evaluation_l
 from datamodules.prompts import names_class
 from evaluation.ledger import Ledger
 from evaluation.subject import Subject
-from metrics.functional import contrast_to_noise_ratio, score_grid_maps
+from metrics.functional import contrast_to_noise_ratio, resize_maps, score_grid_maps
 
 FIRST = ("key", "class", "phrase", "model", "images", "seed", "words", "cut")
 #: Rows of the groups matrix before those of the single words.
@@ -190,7 +189,7 @@ def score_item(
     box = torch.from_numpy(sample.box_mask())
     extra = score_grid_maps(heat[[STANDARD]], box[None], [torch.from_numpy(sample.boxes)])
     row = {**{name: float(value[0]) for name, value in extra.items()}, **row}
-    full = F.interpolate(heat[None], size=sample.size, mode="bilinear", align_corners=False)[0]  # (K, H, W)
+    full = resize_maps(heat, sample.size)  # (K, H, W)
     cnr = contrast_to_noise_ratio(full, box.expand(len(full), -1, -1)).tolist()
     # the paper counts a word twice that matches two query words
     row |= {"cnr_paper": cnr[PAPER], "sos_cnr": cnr[SOS]}

@@ -54,11 +54,12 @@ def _wins_by_bits(values: Tensor, inside: Tensor) -> float:
     half = 0 if wide else 2**30  # around zero the doubled keys just fit into 32 bits
     order = order.long() if wide else order  # wide: values of both signs that are very far apart
     keys = order.sub_(low).sub_(half).mul_(2).add_(inside).sort().values.cpu().numpy()
-    places = np.flatnonzero((keys.astype(np.uint8) & 1).view(bool))  # of the pixels inside, among all in order
+    positive = (keys.astype(np.uint8) & 1).view(bool)
+    places = np.flatnonzero(positive)
     count = len(places)
     # Of equal values those outside come first, so all of them are counted here and half of them taken back below.
     wins = int(places.sum()) - count * (count - 1) // 2
-    seams = places[np.diff(places, prepend=-1) > 1]  # where pixels outside are followed by one inside:
+    seams = np.flatnonzero(positive[1:] & ~positive[:-1]) + 1  # where pixels outside are followed by one inside:
     seams = seams[keys[seams] - keys[seams - 1] == 1]  # of equal values
     tied_out = seams - np.searchsorted(keys, keys[seams] - 1)
     tied_in = np.searchsorted(keys, keys[seams], side="right") - seams

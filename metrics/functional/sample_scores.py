@@ -34,8 +34,8 @@ SAMPLE_COLUMNS = (
     "cnr_paper",
 )
 
-#: Mixtures fitted at once; at 64 x 64 their temporaries stay in the cache of a core.
-FITTED = 8
+#: Samples scored at once, and pixels of their images: more only takes memory.
+FITTED, PIXELS = 8, 2**21
 
 
 def score_grid_maps(heat: Tensor, masks: Tensor, boxes: Sequence[Boxes] | None = None) -> dict[str, Tensor]:
@@ -91,16 +91,12 @@ def score_grid_maps(heat: Tensor, masks: Tensor, boxes: Sequence[Boxes] | None =
     heat, masks = heat.detach().float(), masks.to(heat.device)
     if len(heat) == 0:
         return {name: as_double(heat.new_zeros(0)) for name in SAMPLE_COLUMNS}
-    parts = heat.split(FITTED)
-    cuts = torch.cat([mixture_threshold(part) for part in parts])
-    paper_cuts = torch.cat([mixture_threshold(part, "paper") for part in parts])
-    rows = []
-    for n in range(len(heat)):
-        one = slice(n, n + 1)
-        row = _image_scores(heat[one], masks[one], cuts[one], None if boxes is None else boxes[n])
-        row["iou_paper"], row["miou_paper"] = paper_iou(heat[one], masks[one], paper_cuts[one])
-        rows.append(row)
-    scores = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    parts = []
+    size = max(1, min(FITTED, PIXELS // masks.shape[1:].numel()))
+    for start in range(0, len(heat), size):
+        some = slice(start, start + size)
+        parts.append(_image_scores(heat[some], masks[some], None if boxes is None else boxes[some]))
+    scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     scores["cnr_grid"] = contrast_to_noise_ratio(heat, _grid_masks(masks, boxes, (heat.shape[1], heat.shape[2])))
     return {name: scores[name] for name in SAMPLE_COLUMNS}
 
@@ -116,23 +112,31 @@ def _keep_memory() -> None:
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
-def _image_scores(heat: Tensor, mask: Tensor, cut: Tensor, boxes: Boxes | None) -> dict[str, Tensor]:
-    """The columns of one sample (1, h, w) that are scored on the image (1, H, W)."""
-    full = resize_maps(heat, (mask.shape[1], mask.shape[2]))
-    regions = region_moments(full, mask)
-    pred = foreground(full, cut)
+def _image_scores(heat: Tensor, masks: Tensor, boxes: Sequence[Boxes] | None) -> dict[str, Tensor]:
+    """The columns of some samples (N, h, w) that are scored on the image (N, H, W)."""
+    full, cut = resize_maps(heat, (masks.shape[1], masks.shape[2])), mixture_threshold(heat)
+    regions, pred = region_moments(full, masks), foreground(full, cut)
     cnr = regions.ratio()
-    nothing = torch.full_like(cnr, NAN)
     scores = {"cnr": cnr, "cnr_abs": cnr.abs(), "cnr_biased": regions.ratio(unbiased=False), "cnr_paper": cnr}
-    scores |= {"auroc": pixel_auroc(full, mask), "top1": pointing_game(full, mask)}
-    scores["iou"], scores["miou"] = both_ious(pred, mask, regions.finite & ~cut.isnan())
-    scores["miou_biovil"] = multi_threshold_iou(full, mask)
-    scores["cnr_box"] = scores["distance"] = nothing
-    if boxes is not None:
-        parts = box_masks(boxes, (mask.shape[1], mask.shape[2])).to(mask.device)
-        alone = len(parts) == 1 and torch.equal(parts, mask)  # one box is the union: nothing to compute again
-        scores["cnr_box"] = cnr if alone else box_contrast_to_noise_ratio(full, [boxes])
-        scores["distance"] = centre_distance(pred, [boxes]).to(cnr.device)
+    scores |= {"auroc": pixel_auroc(full, masks), "top1": pointing_game(full, masks)}
+    scores["iou"], scores["miou"] = both_ious(pred, masks, regions.finite & ~cut.isnan())
+    scores["iou_paper"], scores["miou_paper"] = paper_iou(heat, masks)
+    scores["miou_biovil"] = multi_threshold_iou(full, masks)
+    if boxes is None:
+        return scores | dict.fromkeys(("cnr_box", "distance"), torch.full_like(cnr, NAN))
+    return scores | {
+        "cnr_box": _box_scores(full, masks, boxes, cnr),
+        "distance": centre_distance(pred, boxes).to(cnr.device),
+    }
+
+
+def _box_scores(full: Tensor, masks: Tensor, boxes: Sequence[Boxes], cnr: Tensor) -> Tensor:
+    """The ratios box by box; one box that is the whole mask has the ``cnr`` (N,) of the mask already."""
+    scores = cnr.clone()
+    for n, table in enumerate(boxes):
+        parts = box_masks(table, (masks.shape[1], masks.shape[2]))
+        if len(parts) != 1 or not torch.equal(parts[0], masks[n].cpu()):
+            scores[n : n + 1] = box_contrast_to_noise_ratio(full[n : n + 1], [table])
     return scores
 
 
