@@ -1,11 +1,14 @@
 """``lightning prepare COHORT``: from a cohort to latent shards."""
 
 import shlex
-from dataclasses import asdict, fields
+from dataclasses import fields
+from typing import Any
 
 from common.errors import UserError
 
-COHORTS = ("phantom",)
+PHANTOM = "phantom"
+#: Stable Diffusion 2.0's, where configs/frozen.yaml expects it; README, "Weights".
+DEFAULT_VAE = "weights/stable-diffusion-2-base"
 
 
 def main(arguments: list[str]) -> int:
@@ -14,26 +17,87 @@ def main(arguments: list[str]) -> int:
     Raises:
         UserError: unknown cohort, bad option, missing VAE.
     """
+    from preparation.cohorts import COHORTS
+
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: lightning prepare COHORT [options]\n\ncohorts: {', '.join(COHORTS)}")
-        print("options of a cohort: lightning prepare COHORT --help")
+        print("usage: lightning prepare COHORT [options]\n\n  phantom     chest phantoms, rendered: no download")
+        print("\n".join(f"  {name:<12}{entry.help}" for name, entry in COHORTS.items()))
+        print("\noptions of a cohort: lightning prepare COHORT --help")
         return 0
-    if arguments[0] not in COHORTS:
-        raise UserError(f"No cohort {arguments[0]!r}: `lightning prepare` reads {', '.join(COHORTS)}.")
-    return prepare_phantom_verb(arguments[1:])
+    name = arguments[0].replace("_", "-")
+    if name == PHANTOM:
+        return prepare_phantom_verb(arguments[1:])
+    if name in COHORTS:
+        return prepare_cohort_verb(name, arguments[1:])
+    raise UserError(f"No cohort {arguments[0]!r}: `lightning prepare` reads {', '.join((PHANTOM, *COHORTS))}.")
+
+
+def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
+    """``lightning prepare`` of a real cohort."""
+    from cli.parsing import SentenceParser
+    from preparation.cohorts import COHORTS, reader
+    from preparation.prepare_cohort import (
+        PREVIEW,
+        REJECTED,
+        Machine,
+        dry_run,
+        prepare_reading,
+        print_funnel,
+        read_cohort,
+    )
+
+    _, options_class = reader(name)
+    parser = SentenceParser(
+        prog=f"lightning prepare {name}", description=f"{COHORTS[name].help}; writes latent shards."
+    )
+    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options below.")
+    parser.add_argument("--root", type=str, required=True, help="Folder of the downloaded cohort; only read.")
+    parser.add_argument("--out", type=str | None, default=None, help="Folder of the shards; not needed for a dry run.")
+    parser.add_argument("--vae", type=str, default=DEFAULT_VAE, help="Autoencoder: diffusers folder or hub:ORG/NAME.")
+    parser.add_argument("--resolution", type=int, default=512, help="Side of the stored images in pixels.")
+    parser.add_argument("--limit", type=int | None, default=None, help="At most so many images of each split.")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="Print the funnel and write nothing.")
+    parser.add_class_arguments(Machine)
+    parser.add_class_arguments(options_class)
+    parsed = parser.parse_args(arguments)
+    if parsed.out is None and not parsed.dry_run:
+        raise UserError(f"prepare {name} needs --out, the folder of the shards (or --dry_run).")
+    ready = parser.instantiate_classes(parsed)
+    options = options_class(**{one.name: ready[one.name] for one in fields(options_class)})
+    reading = read_cohort(name, parsed.root, options, parsed.limit)
+    if parsed.dry_run:
+        dry_run(reading)
+        return 0
+    machine = Machine(**{one.name: parsed[one.name] for one in fields(Machine)})
+    command = shlex.join(["lightning", "prepare", name, *arguments])
+    manifest = prepare_reading(reading, parsed.out, parsed.vae, parsed.resolution, machine, command)
+    if manifest is not None:
+        print_funnel(manifest.funnel)
+        print(f"what was left out, and why: {parsed.out}/{REJECTED}; look at {parsed.out}/{PREVIEW}")
+        _show(manifest, parsed.out)
+    return 0
+
+
+def _show(manifest: Any, out: str) -> None:
+    for split, counts in manifest.counts.items():
+        labels = ", ".join(f"{label} {number}" for label, number in counts["labels"].items())
+        boxes = ", ".join(f"{number} boxes {what}" for what, number in counts.get("boxes", {}).items())
+        print(f"{split:<12}{counts['samples']:>8} images   " + "; ".join(part for part in (labels, boxes) if part))
+    print(f"wrote {out} ({len(manifest.shards)} shards, {list(manifest.latent_shape)} latents)")
 
 
 def prepare_phantom_verb(arguments: list[str]) -> int:
     """``lightning prepare phantom``."""
     from cli.parsing import SentenceParser
     from preparation.phantom import PhantomOptions
-    from preparation.prepare_phantom import DEFAULT_VAE, prepare_phantom
+    from preparation.prepare_phantom import DEFAULT_VAE as PHANTOM_VAE
+    from preparation.prepare_phantom import prepare_phantom
 
     parser = SentenceParser(
         prog="lightning prepare phantom", description="Render chest phantoms and write latent shards."
     )
     parser.add_argument("--out", type=str, required=True, help="Folder of the shards.")
-    parser.add_argument("--vae", type=str, default=DEFAULT_VAE, help="Autoencoder: diffusers folder or hub:ORG/NAME.")
+    parser.add_argument("--vae", type=str, default=PHANTOM_VAE, help="Autoencoder: diffusers folder or hub:ORG/NAME.")
     parser.add_argument("--processes", type=int | None, default=None, help="Worker processes; null means one a core.")
     parser.add_argument(
         "--confounder",
@@ -49,9 +113,5 @@ def prepare_phantom_verb(arguments: list[str]) -> int:
     options = PhantomOptions(**values)
     command = shlex.join(["lightning", "prepare", "phantom", *arguments])
     manifest = prepare_phantom(options, parsed.out, parsed.vae, command=command, processes=parsed.processes)
-    for split, counts in manifest.counts.items():
-        print(
-            f"{split:<12}{counts['samples']:>8} images   " + ", ".join(f"{k} {v}" for k, v in counts["labels"].items())
-        )
-    print(f"wrote {parsed.out} ({len(manifest.shards)} shards, {asdict(manifest)['latent_shape']} latents)")
+    _show(manifest, parsed.out)
     return 0

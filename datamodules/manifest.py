@@ -20,8 +20,10 @@ class ShardRecord:
     Attributes:
         name: file name inside the folder, ``<split>-00000.tar``.
         bytes: size of the file; sha256: of the whole file.
-        keys_sha256: of the sample keys joined by newlines, so that a continued run knows its slice is unchanged.
+        keys_sha256: of the planned keys joined by newlines, so that a continued run knows its slice is unchanged.
         labels: label -> number of samples that carry it.
+        unreadable: planned key -> why its image could not be read; these are not in the file.
+        boxes: {"kept": n, "cut": n, "lost": n}, boxes in the crop, of which cut by it, and outside it; {} without boxes.
     """
 
     name: str
@@ -31,6 +33,8 @@ class ShardRecord:
     sha256: str
     keys_sha256: str = ""
     labels: dict[str, int] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    boxes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Manifest:
         latent_shape: (C, h, w) of one latent.
         resolution: side of the square image in pixels.
         resize: the resize and antialias rule, in words.
-        counts: {split: {"samples": n, "labels": {label: n}}}.
+        counts: {split: {"samples": n, "labels": {label: n}}}, with "unreadable" and "boxes" of the shards where there are any.
+        funnel: (rule, images left, images removed) in order, from the first row read to the samples written.
     """
 
     cohort: str
@@ -58,6 +63,7 @@ class Manifest:
     resize: str
     shards: tuple[ShardRecord, ...] = ()
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    funnel: tuple[tuple[str, int, int], ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -119,6 +125,7 @@ class Manifest:
         try:
             values["latent_shape"] = _shape(values["latent_shape"])
             values["shards"] = tuple(ShardRecord(**shard) for shard in values["shards"])
+            values["funnel"] = tuple((str(rule), int(left), int(out)) for rule, left, out in values.get("funnel", ()))
             manifest = cls(**values)
             missing = [name for name in VAE_FIELDS if name not in manifest.vae]
         except (KeyError, TypeError, ValueError) as error:

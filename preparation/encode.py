@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +16,9 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from datamodules.manifest import Manifest
 from models.backbones import load_vae, vae_identity
+from preparation.images import UnreadableImage
 from preparation.sample import CohortSample
-from preparation.shards import ShardPlan, ShardWriter
+from preparation.shards import Pair, ShardPlan, ShardWriter
 
 #: Images a VAE pass takes. Fixed, not an option: the last bit of a convolution depends on it, and so would the bytes.
 #: On a CPU core 4 are a fifth faster than 16, whose activations leave the cache (benchmarks/phantoms.py).
@@ -59,12 +62,45 @@ def encode_images(vae: Any, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.f
     return latents.float().cpu().numpy().astype(np.float16)
 
 
-def encoded_samples(cohort: Cohort, indices: Sequence[int], vae: Any) -> Iterator[tuple[CohortSample, NDArray[Any]]]:
+def encoded_samples(cohort: Cohort, indices: Sequence[int], vae: Any) -> Iterator[Pair]:
     """(sample, moments) of the given indices, in their order."""
-    for start in range(0, len(indices), ENCODE_BATCH):
-        samples = [cohort[index] for index in indices[start : start + ENCODE_BATCH]]
-        moments = encode_images(vae, [sample.image for sample in samples])
-        yield from zip(samples, moments, strict=True)
+    return encoded_slices(item_slices(cohort.__getitem__, indices, indices, ENCODE_BATCH), vae, {})
+
+
+@dataclass
+class Slice:
+    """Some neighbouring items of a shard: the samples they gave, and key -> why there is none."""
+
+    samples: list[CohortSample]
+    unreadable: dict[str, str]
+
+
+def item_slices(
+    make: Callable[[Any], CohortSample], keys: Sequence[Any], items: Sequence[Any], size: int
+) -> Iterator[Slice]:
+    """Make the samples of ``items``, ``size`` items at a time; an unreadable image leaves a slice smaller."""
+    for start in range(0, len(items), size):
+        yield make_slice(make, keys[start : start + size], items[start : start + size])
+
+
+def make_slice(make: Callable[[Any], CohortSample], keys: Sequence[Any], items: Sequence[Any]) -> Slice:
+    """One slice; ``keys`` name the items."""
+    done = Slice([], {})
+    for key, item in zip(keys, items, strict=True):
+        try:
+            done.samples.append(make(item))
+        except UnreadableImage as reason:
+            done.unreadable[str(key)] = str(reason)
+    return done
+
+
+def encoded_slices(slices: Iterable[Slice], vae: Any, unreadable: dict[str, str]) -> Iterator[Pair]:
+    """(sample, moments), one VAE pass a slice; what could not be read is entered into ``unreadable``."""
+    for one in slices:
+        unreadable.update(one.unreadable)
+        if one.samples:
+            moments = encode_images(vae, [sample.image for sample in one.samples])
+            yield from zip(one.samples, moments, strict=True)
 
 
 def shard_header(name: str, command: str, options: dict[str, Any], vae: str, resolution: int, resize: str) -> Manifest:
@@ -91,6 +127,34 @@ def shard_header(name: str, command: str, options: dict[str, Any], vae: str, res
     )
 
 
+@dataclass(frozen=True)
+class Job:
+    """A shard to write and the items its samples are made of, one a key."""
+
+    plan: ShardPlan
+    items: tuple[Any, ...]
+
+
+#: split -> key -> what a sample is made of (an index, a record).
+Items = Mapping[str, Mapping[str, Any]]
+
+
+def plan_jobs(writer: ShardWriter, items: Items) -> tuple[list[ShardPlan], list[Job]]:
+    """All shards of a folder, and those to be written: missing, of other keys, damaged, or with unreadable images.
+
+    The last are tried again, so that a mended image gets in by running the command again.
+    """
+    plans = [plan for split in sorted(items) for plan in writer.plan(split, list(items[split]))]
+    jobs = []
+    for plan in plans:
+        record = writer.done(plan)
+        if record is None or record.unreadable:
+            jobs.append(Job(plan, tuple(items[plan.split][key] for key in plan.keys)))
+        else:
+            writer.records[plan.name] = record
+    return plans, jobs
+
+
 def write_shards(
     make_cohort: Callable[[], Cohort],
     out: str | Path,
@@ -109,59 +173,90 @@ def write_shards(
         samples_per_shard: samples per tar.
         show_progress: draw a bar with rate and remaining time.
     """
-    from tqdm import tqdm
-
     cohort = make_cohort()
     writer = ShardWriter(out, header, samples_per_shard)
     index = {key: position for position, key in enumerate(cohort.keys())}
     if len(index) != len(cohort):
         raise UserError(f"cohort {header.cohort}: {len(cohort)} samples but {len(index)} different keys.")
-    splits: dict[str, list[str]] = {}
+    splits: dict[str, dict[str, int]] = {}
     for key, position in index.items():
-        splits.setdefault(cohort.split_of(position), []).append(key)
-    plans = [plan for split in sorted(splits) for plan in writer.plan(split, splits[split])]
-    missing = [plan for plan in plans if writer.done(plan) is None]
-    workers = min(processes or usable_cores(), max(1, len(missing)))
-    done = len(cohort) - sum(len(plan.keys) for plan in missing)
-    bar = tqdm(total=len(cohort), initial=done, unit="img", desc=f"prepare {header.cohort}", disable=not show_progress)
+        splits.setdefault(cohort.split_of(position), {})[key] = position
+    plans, jobs = plan_jobs(writer, splits)
+    write_jobs(partial(_by_index, make_cohort), jobs, writer, processes, show_progress, total=len(cohort))
+    return writer.finish(plans)
+
+
+def _by_index(make_cohort: Callable[[], Cohort]) -> Callable[[int], CohortSample]:
+    return make_cohort().__getitem__
+
+
+def write_jobs(
+    make_source: Callable[[], Callable[[Any], CohortSample]],
+    jobs: Sequence[Job],
+    writer: ShardWriter,
+    processes: int | None = None,
+    show_progress: bool = True,
+    total: int = 0,
+) -> None:
+    """Write shards in a pool of processes.
+
+    Args:
+        make_source: called once in each process, so it must pickle; what it gives makes a sample of an item.
+        processes: of one thread each; null means one a core.
+        total: samples of the whole folder, for the bar.
+    """
+    from tqdm import tqdm
+
+    name = writer.header.cohort
+    workers = min(processes or usable_cores(), max(1, len(jobs)))
+    done = total - sum(len(job.items) for job in jobs)
+    bar = tqdm(total=total, initial=done, unit="img", desc=f"prepare {name}", disable=not show_progress)
     # Spawned even when there is one: a process of its own has the one thread the bytes depend on.
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
-    start = partial(_start_worker, make_cohort, header, Path(out), samples_per_shard, counter)
+    start = partial(_start_worker, make_source, writer.header, writer.out, writer.samples_per_shard, counter)
     with bar, ProcessPoolExecutor(workers, context, start) as pool:
-        pending: set[Future[Any]] = {
-            pool.submit(_write_one, plan, [index[key] for key in plan.keys]) for plan in missing
-        }
+        pending: set[Future[Any]] = {pool.submit(_write_one, job) for job in jobs}
         try:
             while pending:
                 finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in finished:
                     future.result()
                 bar.update(done + counter.value - bar.n)
+        except BrokenProcessPool:
+            raise UserError(
+                f"a worker process of `prepare {name}` was killed, perhaps for want of memory: the shards finished so "
+                "far are whole; run the same command again, with fewer --processes if memory is short"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return writer.finish(plans)
 
 
 _worker: dict[str, Any] = {}
 
 
 def _start_worker(
-    make_cohort: Callable[[], Cohort], header: Manifest, out: Path, samples_per_shard: int, counter: Any
+    make_source: Callable[[], Callable[[Any], CohortSample]],
+    header: Manifest,
+    out: Path,
+    samples_per_shard: int,
+    counter: Any,
 ) -> None:
     import torch
 
     torch.set_num_threads(1)
     writer = ShardWriter(out, header, samples_per_shard)
-    _worker.update(cohort=make_cohort(), vae=load_vae(header.vae["source"]), writer=writer, counter=counter)
+    _worker.update(make=make_source(), vae=load_vae(header.vae["source"]), writer=writer, counter=counter)
 
 
-def _write_one(plan: ShardPlan, indices: list[int]) -> None:
-    def counted() -> Iterator[tuple[CohortSample, NDArray[Any]]]:
-        for pair in encoded_samples(_worker["cohort"], indices, _worker["vae"]):
+def _write_one(job: Job) -> None:
+    unreadable: dict[str, str] = {}
+
+    def counted() -> Iterator[Slice]:
+        for one in item_slices(_worker["make"], job.plan.keys, job.items, ENCODE_BATCH):
+            yield one
             with _worker["counter"].get_lock():
-                _worker["counter"].value += 1
-            yield pair
+                _worker["counter"].value += len(one.samples) + len(one.unreadable)
 
-    _worker["writer"].write_planned(plan, counted())
+    _worker["writer"].write_planned(job.plan, encoded_slices(counted(), _worker["vae"], unreadable), unreadable)

@@ -65,7 +65,14 @@ def check_relative(path: str) -> None:
         UserError: empty, absolute, with "..", a backslash or a NUL.
     """
     pure = PurePosixPath(path)
-    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path or re.match(r"[A-Za-z]:", path):
+    if (
+        not path
+        or pure.is_absolute()
+        or ".." in pure.parts
+        or "\\" in path
+        or "\0" in path
+        or re.match(r"[A-Za-z]:", path)
+    ):
         raise UserError(f"path {path!r} does not stay inside the root: paths must be relative to it, without '..'.")
 
 

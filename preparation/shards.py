@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -96,6 +96,7 @@ def write_shard(path: str | Path, samples: Iterable[Pair], shape: tuple[int, ...
     path = Path(path)
     keys: list[str] = []
     labels: Counter[str] = Counter()
+    boxes: Counter[str] = Counter()
     split = path.name.rsplit("-", 1)[0]
     with atomic_open(path) as stream:
         digest = _Digest(stream)
@@ -111,8 +112,22 @@ def write_shard(path: str | Path, samples: Iterable[Pair], shape: tuple[int, ...
                 tar.write({"__key__": sample.key, **encode_sample(sample, moments, shape)})
                 keys.append(sample.key)
                 labels.update(set(sample.labels))
+                boxes.update(
+                    kept=len(sample.boxes),
+                    cut=sample.attributes.get("boxes_cut", 0),
+                    lost=sample.attributes.get("boxes_lost", 0),
+                )
     sha256, keys_sha256 = digest.sha256.hexdigest(), _keys_digest(keys)
-    return ShardRecord(path.name, split, len(keys), digest.bytes, sha256, keys_sha256, dict(sorted(labels.items())))
+    return ShardRecord(
+        path.name,
+        split,
+        len(keys),
+        digest.bytes,
+        sha256,
+        keys_sha256,
+        labels=dict(sorted(labels.items())),
+        boxes=dict(boxes) if any(boxes.values()) else {},
+    )
 
 
 class ShardWriter:
@@ -135,7 +150,7 @@ class ShardWriter:
         if samples_per_shard < 1:
             raise UserError(f"samples_per_shard is {samples_per_shard}: give 1 or more")
         self.out, self.samples_per_shard = Path(out), samples_per_shard
-        self.header = dataclasses.replace(header, shards=(), counts={})
+        self.header = dataclasses.replace(header, shards=(), counts={}, funnel=())
         self.records: dict[str, ShardRecord] = {}
         self._earlier: dict[str, ShardRecord] = {}
         if (self.out / MANIFEST_NAME).exists():
@@ -163,12 +178,28 @@ class ShardWriter:
         with path.open("rb") as stream:
             return record if hashlib.file_digest(stream, "sha256").hexdigest() == record.sha256 else None
 
-    def write_planned(self, plan: ShardPlan, samples: Iterable[Pair]) -> ShardRecord:
-        """Write one planned shard from exactly its samples, and leave its record."""
-        record = write_shard(self.out / plan.name, samples, self.header.stored_shape)
-        if record.keys_sha256 != _keys_digest(plan.keys):
-            raise UserError(f"{plan.name} got {record.samples} samples that are not the {len(plan.keys)} planned ones")
-        write_json(self.out / PARTIAL / f"{plan.name}.json", dataclasses.asdict(record))
+    def write_planned(
+        self, plan: ShardPlan, samples: Iterable[Pair], unreadable: Mapping[str, str] | None = None
+    ) -> ShardRecord:
+        """Write one planned shard from exactly its samples, and leave its record.
+
+        Args:
+            unreadable: planned key -> why there is no sample for it; may be filled while ``samples`` is consumed.
+
+        Raises:
+            UserError: other samples than planned, or the disk does not take them; shards already there stay as they are.
+        """
+        try:
+            record = write_shard(self.out / plan.name, samples, self.header.stored_shape)
+            left_out = dict(unreadable or {})
+            if record.keys_sha256 != _keys_digest(key for key in plan.keys if key not in left_out):
+                raise UserError(
+                    f"{plan.name} got {record.samples} samples that are not the {len(plan.keys)} planned ones"
+                )
+            record = dataclasses.replace(record, keys_sha256=_keys_digest(plan.keys), unreadable=left_out)
+            write_json(self.out / PARTIAL / f"{plan.name}.json", dataclasses.asdict(record))
+        except OSError as error:
+            raise _cannot_write(self.out / plan.name, error) from error
         self.records[plan.name] = record
         return record
 
@@ -200,23 +231,35 @@ class ShardWriter:
             self.records[plan.name] = self.done(plan) or self.write_planned(plan, block)
             last, number = keys[-1], number + 1
 
-    def finish(self, plans: Iterable[ShardPlan] | None = None) -> Manifest:
-        """Write ``manifest.json`` and clear the traces of the work.
-
-        Args:
-            plans: all shards of the folder, when other processes wrote some; None = those this writer saw.
+    def collect(self, plans: Iterable[ShardPlan]) -> list[ShardRecord]:
+        """The records of all shards of the folder, also those that other processes wrote.
 
         Raises:
             UserError: a planned shard is missing.
         """
-        for plan in plans or ():
+        for plan in plans:
             record = self.records.get(plan.name) or self.done(plan)
             if record is None:
                 raise UserError(f"{self.out / plan.name} was not written: run prepare again, it writes what is missing")
             self.records[plan.name] = record
-        shards = tuple(self.records[name] for name in sorted(self.records))
-        manifest = dataclasses.replace(self.header, shards=shards, counts=_counts(shards))
-        manifest.write(self.out)
+        return [self.records[name] for name in sorted(self.records)]
+
+    def finish(self, plans: Iterable[ShardPlan] | None = None, funnel: Sequence[tuple[str, int, int]] = ()) -> Manifest:
+        """Write ``manifest.json`` and clear the traces of the work.
+
+        Args:
+            plans: all shards of the folder, when other processes wrote some; None = those this writer saw.
+            funnel: for the manifest.
+
+        Raises:
+            UserError: a planned shard is missing.
+        """
+        shards = tuple(self.collect(plans or ()))
+        manifest = dataclasses.replace(self.header, shards=shards, counts=_counts(shards), funnel=tuple(funnel))
+        try:
+            manifest.write(self.out)
+        except OSError as error:
+            raise _cannot_write(self.out / MANIFEST_NAME, error) from error
         for name in set(self._earlier) - set(self.records):
             (self.out / name).unlink(missing_ok=True)
         shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
@@ -227,7 +270,7 @@ class ShardWriter:
 
     def _identity(self, header: dict[str, Any]) -> dict[str, Any]:
         """What must agree to continue: all but the command line, which may spell the same folder differently."""
-        kept = {name: value for name, value in header.items() if name not in ("command", "shards", "counts")}
+        kept = {name: value for name, value in header.items() if name not in ("command", "shards", "counts", "funnel")}
         # Through JSON, so that tuples and lists compare as they are stored.
         return json.loads(json.dumps(kept | {"samples_per_shard": self.samples_per_shard}, default=plain))
 
@@ -243,6 +286,13 @@ class ShardWriter:
             )
 
 
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write {path} ({error.strerror or error}): the shards finished so far are whole; make room or mend the "
+        "folder and run the same command again, it goes on from there"
+    )
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return text if len(text) < 90 else text[:87] + "..."
@@ -254,6 +304,10 @@ def _counts(shards: Iterable[ShardRecord]) -> dict[str, dict[str, Any]]:
         split = counts.setdefault(shard.split, {"samples": 0, "labels": Counter()})
         split["samples"] += shard.samples
         split["labels"].update(shard.labels)
+        if shard.unreadable:
+            split["unreadable"] = split.get("unreadable", 0) + len(shard.unreadable)
+        if shard.boxes:
+            split["boxes"] = dict(Counter(split.get("boxes", {})) + Counter(shard.boxes))
     for split in counts.values():
         split["labels"] = dict(sorted(split["labels"].items()))
     return counts

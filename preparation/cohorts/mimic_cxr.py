@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from preparation.records import Funnel, Reading, Record
-
 from common.draws import generator
 from common.errors import UserError
 from preparation.cohorts.mimic_files import (
@@ -28,6 +26,7 @@ from preparation.cohorts.mimic_files import (
     zipped,
 )
 from preparation.cohorts.mimic_labels import OTHER_LABELS, label_table, label_value, labels_of
+from preparation.records import Funnel, Reading, Record
 from preparation.reports_text import SECTIONS, Impression, TextRules
 from preparation.sample import FINDINGS, NO_FINDING
 

@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from preparation.records import Funnel, Reading, Record
-from preparation.safe_files import open_text
-
 from common.errors import UserError
 from preparation.cohorts.mimic_files import Reports, Sieve, folder_above, image_path, is_identifier, locate, read_rows
+from preparation.records import Funnel, Reading, Record
 from preparation.reports_text import SECTIONS, TextRules, one_line
+from preparation.safe_files import open_text
 from preparation.sample import FINDINGS, Box, Phrase
 
 #: Pairs of image and phrase in the paper (version 1.0.0).

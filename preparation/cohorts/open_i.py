@@ -18,12 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from preparation.records import Funnel, Reading, Record
-
 from common.draws import generator
 from common.errors import UserError
 from preparation.cohorts.mimic_files import Sieve
 from preparation.cohorts.open_i_files import Report, frontal_names, image_files, image_id, read_reports
+from preparation.records import Funnel, Reading, Record
 from preparation.reports_text import drop_masked, one_line
 from preparation.sample import FINDINGS, NO_FINDING
 
