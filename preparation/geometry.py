@@ -2,7 +2,8 @@
 
 The central square of the short side is resized to the resolution in one step: Pillow's antialiased filter takes the
 square as a rectangle of fractions of pixels, so the scale is the same along both sides and a point moves exactly,
-``x' = (x - x0) * resolution / side``. This is "short side to the resolution, then centre crop" without its roundings.
+``x' = (x - x0) * resolution / side``. This is "short side to the resolution, then centre crop" without its roundings: at
+the edges of the square the filter sees the pixels beyond it.
 """
 
 from collections.abc import Iterable
