@@ -34,6 +34,8 @@ def main(arguments: list[str]) -> int:
 
 def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
     """``lightning prepare`` of a real cohort."""
+    import jsonargparse
+
     from cli.parsing import SentenceParser
     from preparation.cohorts import COHORTS, reader
     from preparation.prepare_cohort import (
@@ -46,6 +48,8 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
         read_cohort,
     )
 
+    # the text under each field of an options class is its help
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     _, options_class = reader(name)
     parser = SentenceParser(
         prog=f"lightning prepare {name}", description=f"{COHORTS[name].help}; writes latent shards."

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -245,9 +246,18 @@ def _start_worker(
 ) -> None:
     import torch
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     writer = ShardWriter(out, header, samples_per_shard)
     _worker.update(make=make_source(), vae=load_vae(header.vae["source"]), writer=writer, counter=counter)
+
+
+def _end_with_parent() -> None:
+    """A killed command leaves no workers behind, which would go on writing beside the next one."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _write_one(job: Job) -> None:

@@ -99,7 +99,8 @@ class ShardEncoder(lightning.LightningModule):
             disable=not (self.show_progress and self.trainer.is_global_zero),
         )
 
-    def predict_step(self, batch: tuple[int, bool, Slice | str]) -> None:
+    def predict_step(self, batch: tuple[int, bool, Slice | str]) -> int:
+        """Encode a slice; returns the number of its items."""
         number, last, found = batch
         if isinstance(found, str):
             raise UserError(found)
@@ -113,7 +114,9 @@ class ShardEncoder(lightning.LightningModule):
         if last:
             self.writer.write_planned(self.own[number].plan, self._pairs, self._unreadable)
             self._pairs, self._unreadable = [], {}
-        self._bar.update(len(found.samples) + len(found.unreadable))
+        done = len(found.samples) + len(found.unreadable)
+        self._bar.update(done)
+        return done
 
     def on_predict_end(self) -> None:
         self._bar.close()

@@ -21,7 +21,8 @@ from preparation.safe_files import inside
 from preparation.shards import ShardWriter
 
 REJECTED, PREVIEW = "rejected.csv", "preview.png"
-SAMPLES_PER_SHARD = 256
+#: Samples a shard has; fewer in a small cohort, so that several processes share it (:func:`shard_size`).
+SAMPLES_PER_SHARD, SMALL_SHARD, SHARDS = 256, 16, 16
 UNREADABLE = "unreadable image"
 
 
@@ -131,10 +132,13 @@ def prepare_reading(
     resolution: int = 512,
     machine: Machine | None = None,
     command: str = "",
-    samples_per_shard: int = SAMPLES_PER_SHARD,
+    samples_per_shard: int | None = None,
     show_progress: bool = True,
 ) -> Manifest | None:
     """Write shards, ``rejected.csv``, ``preview.png`` and ``manifest.json``; goes on where a killed call stopped.
+
+    Args:
+        samples_per_shard: None = :func:`shard_size`.
 
     Returns:
         the manifest; None in all processes but one, where Lightning runs several.
@@ -145,7 +149,7 @@ def prepare_reading(
     out, machine = Path(out), machine or Machine()
     header = shard_header(reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution))
     try:
-        writer = ShardWriter(out, header, samples_per_shard)
+        writer = ShardWriter(out, header, samples_per_shard or shard_size(len(reading.records)))
     except OSError as error:
         raise UserError(f"cannot write to {out} ({error.strerror or error}): choose another --out.") from error
     items: dict[str, dict[str, Record]] = {}
@@ -180,6 +184,11 @@ def prepare_reading(
             f"cannot write to {out} ({error.strerror or error}): make room and run the same command again."
         ) from error
     return writer.finish(plans, funnel)
+
+
+def shard_size(images: int) -> int:
+    """Samples of a shard: of the cohort's size alone, never of the machine."""
+    return min(SAMPLES_PER_SHARD, max(SMALL_SHARD, images // SHARDS))
 
 
 def _same(source: RecordImages) -> Callable[[Record], Any]:

@@ -16,7 +16,7 @@ from preparation.cohorts.mimic_files import read_rows
 from preparation.images import UnreadableImage, read_mask
 from preparation.records import Record, check_relative
 from preparation.safe_files import inside, open_text
-from preparation.sample import Box
+from preparation.sample import NO_FINDING, Box
 
 BOX = ("x", "y", "w", "h")
 
@@ -98,8 +98,9 @@ class FolderImage:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Of the image and of its boxes, once each, as they come."""
-        return tuple(dict.fromkeys([*self.mapped, *(box.label for _, box in self.boxes if box.label)]))
+        """Of the image and of its boxes, once each, as they come; "No Finding" only where it is alone."""
+        found = dict.fromkeys([*self.mapped, *(box.label for _, box in self.boxes if box.label)])
+        return tuple(label for label in found if label != NO_FINDING or len(found) == 1)
 
     @property
     def text(self) -> str:
