@@ -41,6 +41,10 @@ def make_folder(root: Path, train: int = 12, boxed: int = 4) -> Path:
             mask[20:40, 30:50] = 1
             Image.fromarray(mask).save(root / "images" / f"a{number:03d}_mask.png")
             box = {"x": 30, "y": 20, "w": 20, "h": 20, "label": "Edema", "phrase": "fluid in the middle"}
-            rows[-1] |= {"split": "grounding", "boxes": json.dumps([box]), "masks": f"Edema=images/a{number:03d}_mask.png"}
+            rows[-1] |= {
+                "split": "grounding",
+                "boxes": json.dumps([box]),
+                "masks": f"Edema=images/a{number:03d}_mask.png",
+            }
     write_table(root / "meta.csv", ("image", "text", "labels", "patient", "split", "boxes", "masks"), rows)
     return root

@@ -60,7 +60,12 @@ def test_boxes_move_by_the_formula_in_floats():
 
 
 def test_boxes_cut_or_lost_by_the_crop_are_counted():
-    boxes = [Box("left", 0, 0, 50, 50), Box("cut", 80, 10, 40, 40), Box("whole", 200, 10, 40, 40), Box("all", 0, 0, 600, 400)]
+    boxes = [
+        Box("left", 0, 0, 50, 50),
+        Box("cut", 80, 10, 40, 40),
+        Box("whole", 200, 10, 40, 40),
+        Box("all", 0, 0, 600, 400),
+    ]
     moved = transform_boxes(boxes, (600, 400), 400)
     assert moved.lost == 1
     assert moved.cut == 2

@@ -87,7 +87,11 @@ def test_shards_hold_the_cropped_image_its_latent_boxes_and_masks(tree, whole, v
 def test_manifest_funnel_and_files_beside_it(whole):
     manifest = Manifest.read(whole)
     assert manifest.cohort == "folder"
-    assert {split: count["samples"] for split, count in manifest.counts.items()} == {"grounding": 4, "train": 9, "val": 3}
+    assert {split: count["samples"] for split, count in manifest.counts.items()} == {
+        "grounding": 4,
+        "train": 9,
+        "val": 3,
+    }
     assert manifest.counts["grounding"]["boxes"] == {"kept": 4}
     assert manifest.funnel[0] == ("read", 16, 0)
     assert manifest.funnel[-2:] == (("unreadable image", 16, 0), ("written", 16, 0))
@@ -255,7 +259,11 @@ def test_boxes_that_the_crop_takes_are_counted_and_their_phrases_stay(vae_folder
 
 def test_limit_takes_the_first_of_each_split_and_says_so(tree, vae_folder, tmp_path):
     manifest = prepare(tree, tmp_path / "out", vae_folder, limit=2)
-    assert {split: count["samples"] for split, count in manifest.counts.items()} == {"grounding": 2, "train": 2, "val": 2}
+    assert {split: count["samples"] for split, count in manifest.counts.items()} == {
+        "grounding": 2,
+        "train": 2,
+        "val": 2,
+    }
     assert ("beyond --limit 2", 6, 10) in manifest.funnel
     assert len(rejected(tmp_path / "out")) == 11
     with pytest.raises(UserError, match="another options"):

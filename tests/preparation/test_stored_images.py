@@ -161,7 +161,13 @@ def test_dicom_window_rescale_and_inversion(tmp_path):
     np.testing.assert_allclose(plain, values / 4095 * 255, atol=0.51)
     # a window of 1000 around 2000 in rescaled units, value * 2 - 500; the standard's linear function
     windowed = dicom(
-        tmp_path / "window.dcm", values, bits=12, RescaleSlope=2, RescaleIntercept=-500, WindowCenter=2000, WindowWidth=1000
+        tmp_path / "window.dcm",
+        values,
+        bits=12,
+        RescaleSlope=2,
+        RescaleIntercept=-500,
+        WindowCenter=2000,
+        WindowWidth=1000,
     )
     rescaled = values * 2.0 - 500
     expected = np.clip((rescaled - (2000 - 0.5)) / (1000 - 1) + 0.5, 0, 1) * 255
