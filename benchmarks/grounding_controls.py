@@ -4,6 +4,7 @@
 |---|---|
 | trained | the run's last checkpoint on the grounding split, phrases as they are |
 | prior | mean box of the class in training: what place alone is worth |
+| centre, random | a Gaussian in the middle of the image; noise |
 | shuffled_captions | each image with the phrase of another one of its class: the word stays, side and place are wrong |
 | absent_finding | each image asked for a finding it does not have: a map that follows the image alone stays as it is |
 | base | the weights the run started from (the base model) |
@@ -25,7 +26,7 @@ from attribution.grounding import GroundingItem, ground
 from attribution.words import QUERY_WORDS, query_tokens
 from callbacks.evaluation import undisturbed
 from callbacks.grounding import GroundingCallback, grounding_rows, grounding_summary, localisation
-from callbacks.grounding_controls import location_prior
+from callbacks.grounding_controls import grounding_controls
 from callbacks.tables import update_controls
 from common.draws import generator
 from datamodules import LatentShardsDataModule
@@ -147,7 +148,7 @@ def main() -> None:
     train = bench.datamodule.dataset("train")
     shown = {
         "trained": grounding_summary(bench.rows(trained)),
-        "prior": location_prior(train, bench.options.chosen, list(bench.options.query_words)),
+        **grounding_controls(train, bench.options.chosen, list(bench.options.query_words)),
         "shuffled_captions": grounding_summary(bench.rows(trained, shuffled(bench))),
         "absent_finding": grounding_means(other_class(bench, trained)),
         "base": grounding_summary(bench.rows(start)),

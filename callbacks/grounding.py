@@ -12,7 +12,7 @@ from torch import Tensor
 from attribution.grounding import GroundingItem, ground, paper_timesteps
 from attribution.words import QUERY_WORDS, Preset, Query, query_tokens, special_tokens
 from callbacks.evaluation import EvaluationCallback, gather_rows
-from callbacks.grounding_controls import location_prior
+from callbacks.grounding_controls import grounding_controls
 from callbacks.tables import update_controls, write_table
 from common.errors import UserError
 from datamodules.evaluation_sets import Exclusion, GroundingSample, evaluation_latents, grounding_samples
@@ -86,8 +86,9 @@ class GroundingCallback(EvaluationCallback):
     def evaluate(self, trainer: Trainer, module: Any, images: int) -> dict[str, float]:
         if images == 0 and trainer.is_global_zero:
             datamodule: Any = getattr(trainer, "datamodule", None)
-            prior = location_prior(datamodule.dataset(datamodule.train_split), self.chosen, list(self.query_words))
-            update_controls(Path(trainer.default_root_dir), "grounding", {"prior": prior})
+            train = datamodule.dataset(datamodule.train_split)
+            controls = grounding_controls(train, self.chosen, list(self.query_words), self.seed)
+            update_controls(Path(trainer.default_root_dir), "grounding", controls)
         mine = self.chosen[trainer.global_rank :: trainer.world_size]
         with module.evaluated_weights(ema=self.ema):
             rows = grounding_rows(self, trainer, module, mine)

@@ -15,6 +15,7 @@ from .items import Rules
 from .manifest import Manifest
 from .prompts import Prompt, Texts, load_texts, missing_texts, texts_digest
 from .shard_index import check_sizes
+from .split_folders import other_folder_problems
 from .stream import align_accumulation, check_batch_size
 
 
@@ -43,6 +44,8 @@ class LatentShardsDataModule(L.LightningDataModule):
         streaming: read shards in sequence through ``webdataset`` with approximate resume; implied by URLs.
         epoch_size: samples of one epoch, for streaming; null takes the manifest's count.
         manifest: path or URL of ``manifest.json``, for streaming.
+        splits_from: split -> the folder it is read from instead, e.g. ``{grounding: data/ms-cxr-512}``; prepared with
+            the same VAE at the same resolution.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class LatentShardsDataModule(L.LightningDataModule):
         streaming: bool = False,
         epoch_size: int | None = None,
         manifest: str | None = None,
+        splits_from: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
+        self.splits_from = splits_from or {}
         self.shards = shards
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.seed, self.prompt, self.mean_only = seed, prompt, mean_only
@@ -103,7 +108,7 @@ class LatentShardsDataModule(L.LightningDataModule):
             return [*missing_texts(*wanted), str(error)]
         records = manifest.split(module.train_split)
         have = ", ".join(sorted({shard.split for shard in manifest.shards})) or "none"
-        found = missing_texts(*wanted, manifest)
+        found = missing_texts(*wanted, manifest) + module._other_folders()
         if not records:
             found.append(f"no samples of split {module.train_split!r} at {folder} (it has: {have})")
         return found + check_sizes(folder, [*records, *manifest.split(module.val_split)])
@@ -135,8 +140,15 @@ class LatentShardsDataModule(L.LightningDataModule):
     def dataset(self, split: str) -> LatentShardsDataset:
         """A local split as it is stored: latents, metadata, images and masks by index."""
         if split not in self._datasets:
-            self._datasets[split] = LatentShardsDataset(self._folder(), split)
+            self._datasets[split] = LatentShardsDataset(self.splits_from.get(split) or self._folder(), split)
         return self._datasets[split]
+
+    def _other_folders(self) -> list[str]:
+        """What is wrong with the folders of ``splits_from``, a sentence each."""
+        if self.train_split in self.splits_from:
+            return [f"splits_from names {self.train_split!r}, the split of training: give its folder as shards"]
+        others = self.splits_from.items()
+        return [line for split, other in others for line in other_folder_problems(split, other, self.manifest)]
 
     # Position --------------------------------------------------------------------------------------------------------
 
@@ -195,11 +207,13 @@ class LatentShardsDataModule(L.LightningDataModule):
         """Build the offset indices once per node, so that ranks find them in the cache."""
         if not self.streaming:
             for split in (self.train_split, self.val_split):
-                if self.manifest.samples(split):
+                if split in self.splits_from or self.manifest.samples(split):
                     self.dataset(split)
 
     def setup(self, stage: str) -> None:
         _ = self.manifest, self.texts  # refuse what is missing before anything is built
+        if found := self._other_folders():
+            raise UserError(". ".join(found))
         self._stream_opened = False
         if self._bound_to is not None and self._bound_to is not self.trainer:
             self.images_consumed = 0  # a new trainer without a checkpoint is a new run
@@ -238,7 +252,7 @@ class LatentShardsDataModule(L.LightningDataModule):
 
     def _evaluation(self, split: str) -> ShardLoader:
         share = (self._rules(), self.eval_batch_size, self._rank(), self._world())
-        if self.streaming:
+        if self.streaming and split not in self.splits_from:
             urls = remote.split_urls(remote.expand_urls(self.shards), split)
             return self._loader(remote.StreamingEvaluation(urls, self.manifest, *share), workers=1)
         batches = EvaluationBatches(self.dataset(split), *share)

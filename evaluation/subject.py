@@ -114,7 +114,8 @@ def _data(config: dict[str, Any], shards: str | None, checkpoint: Path) -> Laten
         return data
     if "shards" not in arguments:
         raise UserError(f"{checkpoint} lies in no run folder with a {CONFIG}: give --shards DIR to evaluate on.")
-    return LatentShardsDataModule(arguments["shards"], batch_size=1, prompt=prompt)
+    others = arguments.get("splits_from")
+    return LatentShardsDataModule(arguments["shards"], batch_size=1, prompt=prompt, splits_from=others)
 
 
 def images_seen(checkpoint: Path) -> int:

@@ -11,6 +11,8 @@ from reports.statistics import change, fidelity_n, median, phrases_text
 
 CONTROLS = {
     "prior": "location prior: only where the finding usually is",
+    "centre": "centre prior: always the middle of the image",
+    "random": "random maps",
     "shuffled_captions": "phrase of another image about the same class",
     "absent_finding": "asked for a finding that is not there",
     "base": "base weights, before training",
