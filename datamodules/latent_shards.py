@@ -105,10 +105,10 @@ class LatentShardsDataModule(L.LightningDataModule):
         try:
             manifest, folder = module.manifest, module._folder()
         except UserError as error:
-            return [*missing_texts(*wanted), str(error)]
+            return [*missing_texts(*wanted), str(error), *module._other_folders(None)]
         records = manifest.split(module.train_split)
         have = ", ".join(sorted({shard.split for shard in manifest.shards})) or "none"
-        found = missing_texts(*wanted, manifest) + module._other_folders()
+        found = missing_texts(*wanted, manifest) + module._other_folders(manifest)
         if not records:
             found.append(f"no samples of split {module.train_split!r} at {folder} (it has: {have})")
         return found + check_sizes(folder, [*records, *manifest.split(module.val_split)])
@@ -143,12 +143,12 @@ class LatentShardsDataModule(L.LightningDataModule):
             self._datasets[split] = LatentShardsDataset(self.splits_from.get(split) or self._folder(), split)
         return self._datasets[split]
 
-    def _other_folders(self) -> list[str]:
+    def _other_folders(self, manifest: Manifest | None) -> list[str]:
         """What is wrong with the folders of ``splits_from``, a sentence each."""
         if self.train_split in self.splits_from:
             return [f"splits_from names {self.train_split!r}, the split of training: give its folder as shards"]
         others = self.splits_from.items()
-        return [line for split, other in others for line in other_folder_problems(split, other, self.manifest)]
+        return [line for split, other in others for line in other_folder_problems(split, other, manifest)]
 
     # Position --------------------------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class LatentShardsDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         _ = self.manifest, self.texts  # refuse what is missing before anything is built
-        if found := self._other_folders():
+        if found := self._other_folders(self.manifest):
             raise UserError(". ".join(found))
         self._stream_opened = False
         if self._bound_to is not None and self._bound_to is not self.trainer:

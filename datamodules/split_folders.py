@@ -17,14 +17,18 @@ FACTS: dict[str, Callable[[Manifest], Any]] = {
 }
 
 
-def other_folder_problems(split: str, other: str, manifest: Manifest) -> list[str]:
-    """Sentences that say why ``split`` cannot be read from the folder ``other`` beside the shards of ``manifest``."""
+def other_folder_problems(split: str, other: str, manifest: Manifest | None) -> list[str]:
+    """Sentences that say why ``split`` cannot be read from the folder ``other``.
+
+    Args:
+        manifest: of the shards that are trained on, which must go with it; None while these are missing too.
+    """
     try:
         theirs = Manifest.read(other)
     except UserError as error:
         return [f"splits_from.{split}: {error}"]
-    unequal = [name for name, fact in FACTS.items() if fact(theirs) != fact(manifest)]
-    if unequal:
+    unequal = [name for name, fact in FACTS.items() if manifest is not None and fact(theirs) != fact(manifest)]
+    if manifest is not None and unequal:
         return [
             f"splits_from.{split}: {other} was prepared with another {', '.join(unequal)} than the cohort "
             f"{manifest.cohort} that is trained on; prepare it again with the same --vae and --resolution"

@@ -64,5 +64,7 @@ def test_a_folder_that_is_not_there_or_lacks_the_split_is_named(reports, boxes, 
     assert len(found) == 2
     assert f"splits_from.grounding: no latent shards at {tmp_path}" in found[0]
     assert "no samples of split 'val'" in found[1]
+    both = LatentShardsDataModule.preflight(shards=str(tmp_path), splits_from={"grounding": str(tmp_path)})
+    assert [line.startswith("splits_from") for line in both] == [False, True]
     (sentence,) = LatentShardsDataModule.preflight(shards=reports, splits_from={"train": boxes})
     assert "split of training" in sentence
