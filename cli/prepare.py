@@ -1,6 +1,7 @@
 """``lightning prepare COHORT``: from a cohort to latent shards."""
 
 import shlex
+import sys
 from dataclasses import fields
 from typing import Any
 
@@ -12,11 +13,19 @@ DEFAULT_VAE = "weights/stable-diffusion-2-base"
 
 
 def main(arguments: list[str]) -> int:
-    """Parse and run; returns the exit code.
+    """Parse and run; returns the exit code (130 after Ctrl-C).
 
     Raises:
         UserError: unknown cohort, bad option, missing VAE.
     """
+    try:
+        return _prepare(arguments)
+    except KeyboardInterrupt:
+        print("stopped: finished shards are whole, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _prepare(arguments: list[str]) -> int:
     from preparation.cohorts import COHORTS
 
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -42,6 +51,7 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
         PREVIEW,
         REJECTED,
         Machine,
+        check_output,
         dry_run,
         prepare_reading,
         print_funnel,
@@ -68,11 +78,13 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
         raise UserError(f"prepare {name} needs --out, the folder of the shards (or --dry_run).")
     ready = parser.instantiate_classes(parsed)
     options = options_class(**{one.name: ready[one.name] for one in fields(options_class)})
+    machine = Machine(**{one.name: parsed[one.name] for one in fields(Machine)})
+    if not parsed.dry_run:
+        check_output(parsed.out, name, parsed.vae, parsed.resolution)
     reading = read_cohort(name, parsed.root, options, parsed.limit)
     if parsed.dry_run:
         dry_run(reading)
         return 0
-    machine = Machine(**{one.name: parsed[one.name] for one in fields(Machine)})
     command = shlex.join(["lightning", "prepare", name, *arguments])
     manifest = prepare_reading(reading, parsed.out, parsed.vae, parsed.resolution, machine, command)
     if manifest is not None:

@@ -73,12 +73,14 @@ def certain_problems(arguments: list[str]) -> list[str]:
     if interpolated or model.get("class_path") != MODEL or data.get("class_path") != DATA:
         return []
     problems = missing_weights(model)
-    shards = data.get("shards")
-    if isinstance(shards, str) and ":" not in shards and not data.get("streaming"):
-        try:
-            Manifest.read(shards)
-        except UserError as error:
-            problems.append(str(error))
+    folders = [("", data.get("shards"))] if not data.get("streaming") else []
+    folders += [(f"splits_from.{split}: ", other) for split, other in (data.get("splits_from") or {}).items()]
+    for where, shards in folders:
+        if isinstance(shards, str) and ":" not in shards:
+            try:
+                Manifest.read(shards)
+            except UserError as error:
+                problems.append(f"{where}{error}")
     if problems and trainer.get("accelerator") == "gpu" and not glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/kfd"):
         problems.insert(0, no_gpu_sentence(trainer.get("devices"), 0))
     return problems

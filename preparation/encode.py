@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,11 +110,11 @@ def shard_header(name: str, command: str, options: dict[str, Any], vae: str, res
     """The manifest's header for a cohort of square images encoded with ``vae``.
 
     Raises:
-        UserError: the resolution does not fit the VAE.
+        UserError: no VAE, or the resolution does not fit it.
     """
     identity = vae_identity(vae)
     side, left_over = divmod(resolution, identity["downsample"])
-    if left_over:
+    if left_over or side < 1:
         raise UserError(
             f"resolution {resolution} is no multiple of {identity['downsample']}, what this VAE shrinks by."
         )
@@ -205,20 +207,28 @@ def write_jobs(
         make_source: called once in each process, so it must pickle; what it gives makes a sample of an item.
         processes: of one thread each; null means one a core.
         total: samples of the whole folder, for the bar.
+
+    Raises:
+        UserError: a full disk, a worker that was killed, fewer than 1 process.
+        KeyboardInterrupt: Ctrl-C, once the workers have stopped; shards they were writing are not there.
     """
     from tqdm import tqdm
 
+    if processes is not None and processes < 1:
+        raise UserError(f"processes is {processes}: give 1 or more.")
     name = writer.header.cohort
     workers = min(processes or usable_cores(), max(1, len(jobs)))
     done = total - sum(len(job.items) for job in jobs)
     bar = tqdm(total=total, initial=done, unit="img", desc=f"prepare {name}", disable=not show_progress)
     # Spawned even when there is one: a process of its own has the one thread the bytes depend on.
     context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
-    start = partial(_start_worker, make_source, writer.header, writer.out, writer.samples_per_shard, counter)
+    counter, stop = context.Value("q", 0), context.Event()
+    start = partial(_start_worker, make_source, writer.header, writer.out, writer.samples_per_shard, counter, stop)
     with bar, ProcessPoolExecutor(workers, context, start) as pool:
-        pending: set[Future[Any]] = {pool.submit(_write_one, job) for job in jobs}
+        pending: set[Future[Any]] = set()
         try:
+            with _interrupts_held():
+                pending = {pool.submit(_write_one, job) for job in jobs}
             while pending:
                 finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in finished:
@@ -230,8 +240,25 @@ def write_jobs(
                 "far are whole; run the same command again, with fewer --processes if memory is short"
             ) from None
         except BaseException:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back, and for good in processes started meanwhile: a terminal sends it to them too.
+
+    The command stops its workers itself (the event of :func:`_start_worker`), without a traceback from each.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: dict[str, Any] = {}
@@ -243,13 +270,15 @@ def _start_worker(
     out: Path,
     samples_per_shard: int,
     counter: Any,
+    stop: Any,
 ) -> None:
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     writer = ShardWriter(out, header, samples_per_shard)
-    _worker.update(make=make_source(), vae=load_vae(header.vae["source"]), writer=writer, counter=counter)
+    vae = load_vae(header.vae["source"])
+    _worker.update(make=make_source(), vae=vae, writer=writer, counter=counter, stop=stop)
 
 
 def _end_with_parent() -> None:
@@ -265,6 +294,8 @@ def _write_one(job: Job) -> None:
 
     def counted() -> Iterator[Slice]:
         for one in item_slices(_worker["make"], job.plan.keys, job.items, ENCODE_BATCH):
+            if _worker["stop"].is_set():
+                raise RuntimeError("the command stops")  # heard by nobody; the half-written shard is removed
             yield one
             with _worker["counter"].get_lock():
                 _worker["counter"].value += len(one.samples) + len(one.unreadable)

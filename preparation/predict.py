@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.utils.data import DataLoader, Dataset
 
@@ -136,19 +137,32 @@ def predict_jobs(
 
     Returns:
         whether this process is rank 0, which goes on to write the manifest.
+
+    Raises:
+        UserError: such devices are not there, or a shard cannot be written.
+        KeyboardInterrupt: Ctrl-C; the shard that was being written is not there.
     """
-    trainer = lightning.Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        strategy="ddp" if num_nodes > 1 or devices not in (1, "1") else "auto",
-        deterministic="warn",  # of several ways to convolve, always the same
-        benchmark=False,
-        use_distributed_sampler=False,  # predict_dataloader shares whole shards out
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.predict(ShardEncoder(jobs, make_source, writer, show_progress), return_predictions=False)
+    try:
+        trainer = lightning.Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy="ddp" if num_nodes > 1 or devices not in (1, "1") else "auto",
+            deterministic="warn",  # of several ways to convolve, always the same
+            benchmark=False,
+            use_distributed_sampler=False,  # predict_dataloader shares whole shards out
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except MisconfigurationException as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"prepare cannot use accelerator {accelerator}, devices {devices}: {reason}") from error
+    try:
+        trainer.predict(ShardEncoder(jobs, make_source, writer, show_progress), return_predictions=False)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning makes an exit of it
+            raise KeyboardInterrupt from None
+        raise
     return trainer.is_global_zero

@@ -4,12 +4,12 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from common.errors import UserError
 from common.files import atomic_open
-from datamodules.manifest import Manifest, ShardRecord
+from datamodules.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from preparation.cohorts import reader
 from preparation.encode import plan_jobs, shard_header, write_jobs
 from preparation.geometry import resize_rule
@@ -38,6 +38,12 @@ class Machine:
     """GPUs on a node, null means all; with --accelerator cpu, Lightning processes instead of the pool."""
     num_nodes: int = 1
     """Nodes, with a launcher that starts this command on each (SLURM, torchrun) and a folder they share."""
+
+    def __post_init__(self) -> None:
+        for name in ("processes", "devices", "num_nodes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}: give 1 or more.")
 
     @property
     def lightning(self) -> bool:
@@ -70,6 +76,17 @@ def read_cohort(name: str, root: str | Path, options: Any = None, limit: int | N
     if limit is not None:
         _limit(reading, limit)
     return reading
+
+
+def check_output(out: str | Path, cohort: str, vae: str, resolution: int) -> None:
+    """Refuse what can be refused before the tables are read, which takes minutes for a large cohort.
+
+    Raises:
+        UserError: no VAE, a resolution that does not fit it, or ``out`` holds another cohort.
+    """
+    shard_header(cohort, "", {}, vae, resolution, resize_rule(resolution))
+    if (Path(out) / MANIFEST_NAME).is_file() and (found := Manifest.read(out).cohort) != cohort:
+        raise UserError(f"{out} already holds the cohort {found}: choose another --out or remove it.")
 
 
 def _check(reading: Reading) -> None:
@@ -108,10 +125,29 @@ def _limit(reading: Reading, limit: int) -> None:
     reading.funnel.keep(f"beyond --limit {limit}", len(kept))
 
 
-def dry_run(reading: Reading) -> None:
-    """Print the funnel; of images only the first bytes are looked at, and nothing is written."""
-    reasons: dict[str, str] = {}
+def _refuse_links_out(reading: Reading) -> None:
+    """One look at each file, so that a link out of the root is no surprise after hours.
+
+    Raises:
+        UserError: an image, or a folder of images, is a link that leads out of the root.
+    """
+    for folder in sorted({PurePosixPath(record.path).parent.as_posix() for record in reading.records}):
+        inside(reading.root, folder)
     for record in reading.records:
+        if (reading.root / record.path).is_symlink():
+            inside(reading.root, record.path)
+
+
+def dry_run(reading: Reading) -> None:
+    """Print the funnel; of images only the first bytes are looked at, and nothing is written.
+
+    Raises:
+        UserError: an image is a link that leads out of the root.
+    """
+    from tqdm import tqdm
+
+    reasons: dict[str, str] = {}
+    for record in tqdm(reading.records, unit="img", desc="dry run", disable=None, leave=False):
         if reason := probe(inside(reading.root, record.path)):
             reasons[record.path] = reason
     left = len(reading.records) - len(reasons)
@@ -144,9 +180,11 @@ def prepare_reading(
         the manifest; None in all processes but one, where Lightning runs several.
 
     Raises:
-        UserError: no VAE, ``out`` holds other shards, a full disk, no readable image at all.
+        UserError: no VAE, ``out`` holds other shards, a full disk, no readable image at all, an image that is a link out
+            of the root.
     """
     out, machine = Path(out), machine or Machine()
+    _refuse_links_out(reading)
     header = shard_header(reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution))
     try:
         writer = ShardWriter(out, header, samples_per_shard or shard_size(len(reading.records)))

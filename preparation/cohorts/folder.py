@@ -5,31 +5,52 @@ image's path is needed. Values:
 
 - ``image``: path relative to the root. ``id``: name of the image, also in the table of boxes; by default the path.
 - ``text``: what the image is paired with; where it is empty or there is no such column, the labels joined by blanks.
-- ``labels``: joined by the separator, or a list in JSONL.
+- ``labels``: joined by the separator, or a list in JSONL; where there are none, the column ``label``.
 - ``split``: train, val, grounding, fidelity or test. Without it patients are drawn (:class:`FolderOptions`).
 - ``patient``: whatever must not be in two splits (patient, slide, group); by default each image is its own.
-- ``boxes``: JSON list of ``[x, y, w, h]`` or ``{"x", "y", "w", "h", "label", "phrase"}``; or columns x, y, w, h for one box.
+- ``boxes``: JSON list of ``[x, y, w, h]`` or ``{"x", "y", "w", "h", "label", "phrase"}``; or columns x, y, w, h (label,
+  phrase) for one box.
 - ``masks``: JSON object (in a CSV also ``name=path;name=path``) of mask images as large as the image, not 0 = inside.
 
 More boxes may lie in a CSV of their own, a row a box: the image's id, x, y, w, h, and if they are there label and phrase.
-All boxes are in pixels of the stored file, x and y the upper left corner. Boxes of one phrase (else of one label) of an
-image become one phrase. Source: own. Written out in docs/cohorts_nih.md.
+All boxes are in pixels of the stored file, x and y the upper left corner. A box without a label has the image's, if that
+has one only. Boxes of one phrase (else of one label) of an image become one phrase. A box that is none is a mistake in
+the image's own row and ends the reading; in the table of boxes its row is rejected. Source: own. Written out in
+docs/cohorts_nih.md.
 """
 
+import csv
+import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from zipfile import BadZipFile
 
 from common.errors import UserError
-from preparation.cohorts.boxes_csv import draw_split, number
-from preparation.cohorts.folder_table import BOX, FolderImage, FolderOptions, MaskFiles, add_box, image_of, table_rows
-from preparation.cohorts.mimic_files import Sieve, read_rows
+from preparation.cohorts.boxes_csv import draw_split
+from preparation.cohorts.folder_table import (
+    BOX,
+    FolderImage,
+    FolderOptions,
+    MaskFiles,
+    add_box,
+    bad_box,
+    box_label,
+    cell,
+    image_of,
+)
+from preparation.cohorts.mimic_files import Sieve
 from preparation.records import SPLITS, Funnel, Reading, Record, Rejected, check_relative
-from preparation.sample import Box, Phrase
+from preparation.safe_files import open_text
+from preparation.sample import NO_FINDING, Box, Phrase
 
-TABLES = ("meta.csv", "metadata.csv", "meta.jsonl", "metadata.jsonl")
+TABLES = tuple(f"{name}.{kind}" for kind in ("csv", "jsonl", "csv.gz", "jsonl.gz") for name in ("meta", "metadata"))
+JSONL = (".jsonl", ".jsonl.gz")
+Rows = list[tuple[int, dict[str, Any]]]
 
 
 def read(root: Path, options: FolderOptions | None = None) -> Reading:
@@ -39,10 +60,11 @@ def read(root: Path, options: FolderOptions | None = None) -> Reading:
         UserError: no table, no such column, a path that leads out of the root, two ids with one key.
     """
     options, root = options or FolderOptions(), Path(root)
-    table = options.table or next((name for name in TABLES if (root / name).is_file()), "")
-    if not table:
-        raise UserError(f"{root} holds no table ({', '.join(TABLES)}): name it with --table.")
-    images = [image_of(line, row, options, table) for line, row in table_rows(root, table, options)]
+    table = options.table or _only_table(root)
+    usual = FolderOptions().named()
+    asked = {column: f"--{name}" for name, column in options.named().items() if column != usual[name]}
+    asked |= {options.image: "--image"} | ({options.id: "--id"} if options.id else {})
+    images = [image_of(line, row, options, table) for line, row in _rows(root, table, asked)]
     funnel = Funnel()
     sieve = Sieve(images, lambda image: f"{image.name or '(no name)'} ({table}, row {image.line})", funnel)
     sieve.apply("no image path", lambda image: None if image.path and image.name else "empty cell")
@@ -67,31 +89,92 @@ def read(root: Path, options: FolderOptions | None = None) -> Reading:
     return Reading("folder", root, records, funnel, [*lost, *sieve.rejected], asdict(options) | facts, reader)
 
 
+def _only_table(root: Path) -> str:
+    found = [name for name in TABLES if (root / name).is_file()]
+    if len(found) != 1:
+        what = f"several tables ({', '.join(found)})" if found else f"no table ({', '.join(TABLES)})"
+        raise UserError(f"{root} holds {what}: name it with --table.")
+    return found[0]
+
+
+def _rows(root: Path, table: str, columns: dict[str, str]) -> Rows:
+    """(line, row) of a CSV or JSONL; ``columns`` must be there (column -> option that names it), in JSONL in some line.
+
+    Raises:
+        UserError: a column is missing or twice, a row does not fit the header, or the file is damaged.
+    """
+    try:
+        with open_text(root, table) as stream:
+            header, rows = _read_json(stream, table) if table.endswith(JSONL) else _read_csv(stream, table)
+    except (EOFError, OSError, csv.Error, UnicodeDecodeError, zlib.error, BadZipFile) as error:
+        raise UserError(f"{table} cannot be read to its end ({error}): it must be whole, and text in UTF-8.") from error
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise UserError(
+            f"{table} has no column {missing[0]!r} (it has: {', '.join(header) or 'nothing'}): name the right one with "
+            f"{columns[missing[0]]}."
+        )
+    return rows
+
+
+def _read_csv(stream: IO[str], table: str) -> tuple[list[str], Rows]:
+    # strict: a quote that is never closed would swallow all rows after it
+    reader = csv.reader(stream, strict=True)
+    header = [name.strip() for name in next(reader, [])]
+    twice = [name for name, times in Counter(filter(None, header)).items() if times > 1]
+    if twice:
+        raise UserError(f"{table} has the column {twice[0]!r} twice: rename one.")
+    rows, line = [], reader.line_num + 1
+    for cells in reader:
+        if any(one.strip() for one in cells[len(header) :]):
+            raise UserError(f"{table}, row {line} has more cells than the header: put text with commas into quotes.")
+        if cells:
+            rows.append((line, dict(zip_longest(header, (one.strip() for one in cells[: len(header)]), fillvalue=""))))
+        line = reader.line_num + 1
+    return header, rows
+
+
+def _read_json(stream: IO[str], table: str) -> tuple[list[str], Rows]:
+    header: dict[str, None] = {}
+    rows: Rows = []
+    for line, text in enumerate(stream, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{table}, row {line} is not JSON ({error}): mend it.") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{table}, row {line} is no object: every line is one, with the image's path.")
+        header |= dict.fromkeys(row)
+        rows.append((line, row))
+    return list(header), rows
+
+
 def _enter_boxes(root: Path, images: Iterable[FolderImage], options: FolderOptions) -> tuple[str, list[Rejected]]:
     """Boxes of the table of boxes; returns its name and the rows that are not used."""
     table = options.boxes_table or ("boxes.csv" if (root / "boxes.csv").is_file() else "")
     if not table:
         return "", []
-    by_name = {image.name: image for image in images}
-    rows = [
-        {**row, "line": str(line)} for line, row in enumerate(read_rows(root, table, (options.boxes_image, *BOX)), 2)
-    ]
-    sieve = Sieve(rows, lambda row: f"{row[options.boxes_image]} ({table}, row {row['line']})", Funnel())
-    sieve.apply(
-        "box of an image that is not listed", lambda row: None if row[options.boxes_image] in by_name else "not listed"
-    )
-    sieve.apply(
-        "box is not four numbers",
-        lambda row: None if all(number(row[one]) == number(row[one]) for one in BOX) else "no number",
-    )
-    sieve.apply("box without area", lambda row: None if number(row["w"]) > 0 and number(row["h"]) > 0 else "no area")
-    sieve.apply(
-        "box of a label that is left out",
-        lambda row: None if options.label_map.get(row.get("label", ""), "-") else row["label"],
-    )
-    sieve.unique("repeated box", lambda row: tuple(value for name, value in row.items() if name != "line"))
-    for row in sieve.items:
-        add_box(by_name[row[options.boxes_image]], row.get("label", ""), row, options, f"{table}, row {row['line']}")
+    images_by_name = {image.name: image for image in images}
+    asked = {options.boxes_image: "--boxes_image"} | dict.fromkeys(BOX, "x, y, w, h in its header")
+    rows = [(line, cell(row.get(options.boxes_image)), row) for line, row in _rows(root, table, asked)]
+    sieve = Sieve(rows, lambda one: f"{one[1] or '(no name)'} ({table}, row {one[0]})", Funnel())
+    sieve.apply("box of an image that is not listed", lambda one: None if one[1] in images_by_name else "not listed")
+    sieve.apply("box without area, outside the image or not four numbers", lambda one: bad_box(one[2]))
+    sieve.unique("repeated box", lambda one: json.dumps(one[2], sort_keys=True))
+
+    def contradicts(one: tuple[int, str, dict[str, Any]]) -> str | None:
+        label = box_label(images_by_name[one[1]], one[2], options)
+        return NO_FINDING if label == NO_FINDING else None
+
+    sieve.apply(f"box of {NO_FINDING}", contradicts)
+
+    def left_out(one: tuple[int, str, dict[str, Any]]) -> str | None:
+        image, values = images_by_name[one[1]], one[2]
+        return None if add_box(image, values, options) else cell(values.get("label")) or image.written[0]
+
+    sieve.apply("box of a label that is left out", left_out)
     return table, sieve.rejected
 
 
@@ -113,16 +196,17 @@ def _split(sieve: Sieve[FolderImage], options: FolderOptions) -> None:
             "split is not one of " + ", ".join(SPLITS),
             lambda image: None if image.split in SPLITS else f"{image.split!r}",
         )
-    boxed = {image.patient for image in sieve.items if image.boxes}
+    placed = {image.patient for image in sieve.items if image.boxes or image.masks}
     for image in sieve.items:
         if not given:
             address = (options.seed, "folder", "split", image.patient)
-            held = image.patient in boxed
-            image.split = draw_split(address, options.val, options.fidelity, options.grounding, held)
+            image.split = draw_split(
+                address, options.val, options.fidelity, options.grounding, boxed=image.patient in placed
+            )
     if not given:
         sieve.apply(
-            "image without a box of a grounding patient",
-            lambda image: None if image.split != "grounding" or image.boxes else image.patient,
+            "image without box or mask of a grounding patient",
+            lambda image: None if image.split != "grounding" or image.boxes or image.masks else image.patient,
         )
 
 

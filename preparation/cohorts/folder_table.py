@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from preparation.cohorts.boxes_csv import number
-from preparation.cohorts.mimic_files import read_rows
 from preparation.images import UnreadableImage, read_mask
+from preparation.members import slug
 from preparation.records import Record, check_relative
-from preparation.safe_files import inside, open_text
+from preparation.safe_files import inside
 from preparation.sample import NO_FINDING, Box
 
 BOX = ("x", "y", "w", "h")
@@ -26,7 +25,7 @@ class FolderOptions:
     """Options of ``lightning prepare folder``."""
 
     table: str = ""
-    """CSV or JSONL relative to the root; empty looks for meta or metadata, .csv or .jsonl."""
+    """CSV or JSONL relative to the root; empty looks for meta or metadata, .csv or .jsonl, also with .gz."""
     image: str = "image"
     """Column of the image's path."""
     id: str = ""
@@ -38,7 +37,7 @@ class FolderOptions:
     separator: str = "|"
     """Between labels."""
     label_map: dict[str, str] = field(default_factory=dict)
-    """Label (also of a box) -> its name here, "" to leave it out; labels that are not named stay as they are."""
+    """Label (also of a box or mask) -> its name here, "" to leave it out; labels that are not named stay as they are."""
     split: str = "split"
     """Column of the split."""
     patient: str = "patient"
@@ -50,7 +49,7 @@ class FolderOptions:
     masks: str = "masks"
     """Column of masks."""
     boxes_table: str = ""
-    """CSV of boxes relative to the root; empty takes boxes.csv if it is there."""
+    """CSV (or JSONL) of boxes relative to the root; empty takes boxes.csv if it is there."""
     boxes_image: str = "image"
     """Its column of the image's name."""
     val: float = 0.05
@@ -58,13 +57,19 @@ class FolderOptions:
     fidelity: float = 0.0
     """The same for fidelity."""
     grounding: float = 1.0
-    """The same for grounding, of the patients with boxes."""
+    """The same for grounding, of the patients with boxes or masks."""
     seed: int = 0
     """Of the draws."""
 
     def __post_init__(self) -> None:
         if min(self.val, self.fidelity, self.grounding) < 0 or self.val + self.fidelity > 1 or self.grounding > 1:
             raise UserError("folder: val, fidelity and grounding must be parts of 1.")
+        if not self.separator:
+            raise UserError("folder: the separator between labels is empty; give a character such as '|'.")
+
+    def named(self) -> dict[str, str]:
+        """Option -> column, of the columns that a table need not have."""
+        return {name: getattr(self, name) for name in ("text", "labels", "split", "patient", "view", "boxes", "masks")}
 
 
 @dataclass
@@ -73,8 +78,9 @@ class FolderImage:
 
     Attributes:
         name: of the image; path: of its file; line: of the table.
-        text: as written, may be empty; written: labels as written; mapped: those as they are called here.
+        own_text: as written, may be empty; written: labels as written; mapped: those as they are called here.
         masks: name -> path; boxes: (phrase or "", box); others: columns without a meaning here.
+        more: something was found on it that is left out, so that it is not healthy.
     """
 
     line: int
@@ -89,6 +95,7 @@ class FolderImage:
     masks: dict[str, str]
     others: dict[str, Any]
     boxes: list[tuple[str, Box]] = field(default_factory=list)
+    more: bool = False
 
     @property
     def key(self) -> str:
@@ -98,9 +105,10 @@ class FolderImage:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Of the image and of its boxes, once each, as they come; "No Finding" only where it is alone."""
+        """Of the image and of its boxes, once each, as they come; "No Finding" only where there is nothing else at all."""
         found = dict.fromkeys([*self.mapped, *(box.label for _, box in self.boxes if box.label)])
-        return tuple(label for label in found if label != NO_FINDING or len(found) == 1)
+        alone = len(found) == 1 and not self.boxes and not self.more
+        return tuple(label for label in found if label != NO_FINDING or alone)
 
     @property
     def text(self) -> str:
@@ -133,24 +141,9 @@ class MaskFiles:
         return masks
 
 
-def table_rows(root: Path, table: str, options: FolderOptions) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, row) of the table."""
-    if not table.endswith((".jsonl", ".jsonl.gz")):
-        yield from enumerate(read_rows(root, table, [options.image, *([options.id] if options.id else [])]), 2)
-        return
-    with open_text(root, table) as stream:
-        for line, text in enumerate(stream, 1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except ValueError as error:
-                raise UserError(f"{table}, line {line} is not JSON ({error}): mend it.") from None
-            if not isinstance(row, dict) or options.image not in row:
-                raise UserError(
-                    f"{table}, line {line} has no {options.image!r}: every line is an object with the image's path."
-                )
-            yield line, row
+def cell(value: Any) -> str:
+    """What is written in a cell; 0 is a value, null is none."""
+    return "" if value is None else str(value).strip()
 
 
 def image_of(line: int, row: dict[str, Any], options: FolderOptions, table: str) -> FolderImage:
@@ -160,32 +153,44 @@ def image_of(line: int, row: dict[str, Any], options: FolderOptions, table: str)
         UserError: boxes or masks that cannot be understood, or a mask's path that leads out of the root.
     """
     where = f"{table}, row {line}"
-    columns = {
-        name: getattr(options, name) for name in ("text", "labels", "split", "patient", "view", "boxes", "masks")
-    }
-    known = {name: row.get(column) for name, column in columns.items()}
-    used = {*columns.values(), options.image, *BOX, "label"}
-    labels: Any = known["labels"] or row.get("label") or ()
-    written = labels if isinstance(labels, list | tuple) else str(labels).split(options.separator)
-    written = [one for label in written if (one := str(label).strip())]
-    name = str(row.get(options.id or options.image) or "")
+    known = {name: row.get(column) for name, column in options.named().items()}
+    used = {*options.named().values(), options.image, *BOX}
+    labels: Any = known["labels"]
+    if labels in (None, "", []):
+        labels = row.get("label")
+        used.add("label")
+    written = [cell(one) for one in (labels if isinstance(labels, list) else cell(labels).split(options.separator))]
+    written = [one for one in written if one]
+    mapped = [options.label_map.get(one, one) for one in written]
+    path = cell(row.get(options.image))
+    name = cell(row.get(options.id or options.image))
     image = FolderImage(
         line=line,
         name=name,
-        path=str(row[options.image] or ""),
-        patient=str(known["patient"] or name),
-        view=str(known["view"] or ""),
-        split=str(known["split"] or ""),
+        path=path,
+        # by the file, so that two rows of one file are one patient
+        patient=cell(known["patient"]) or path,
+        view=cell(known["view"]),
+        split=cell(known["split"]),
         written=written,
-        mapped=[label for one in written if (label := options.label_map.get(one, one))],
-        own_text=" ".join(str(known["text"] or "").split()),
-        masks=_mask_paths(known["masks"], where),
+        mapped=[label for label in mapped if label],
+        own_text=" ".join(cell(known["text"]).split()),
+        masks=_mask_paths(known["masks"], where, options),
         others={name: value for name, value in row.items() if name and name not in used and value not in ("", None)},
+        more="" in mapped,
     )
-    for box in _listed_boxes(known["boxes"] or [{one: row.get(one) for one in BOX}], where):
-        label = str(box.get("label") or (written[0] if len(written) == 1 else ""))
-        if any(box.get(one) not in ("", None) for one in BOX):
-            add_box(image, label, box, options, where)
+    boxes = _listed_boxes(known["boxes"], where) if known["boxes"] not in (None, "") else []
+    if any(cell(row.get(one)) for one in BOX):
+        boxes.append({one: row.get(one) for one in (*BOX, "label", "phrase")})
+    for box in boxes:
+        if reason := bad_box(box):
+            values = [box.get(one) for one in BOX]
+            raise UserError(f"{where}: box {values} of {name} is not x, y, w, h with an area in the image: {reason}.")
+        if box_label(image, box, options) == NO_FINDING:
+            raise UserError(
+                f"{where}: a box of {name} is labelled {NO_FINDING!r}, which has no place: mend one of them."
+            )
+        add_box(image, box, options)
     return image
 
 
@@ -201,38 +206,55 @@ def _listed_boxes(value: Any, where: str) -> list[dict[str, Any]]:
         if isinstance(one, list) and len(one) == 4:
             one = dict(zip(BOX, one, strict=True))
         if not isinstance(one, dict):
-            raise UserError(f"{where}: {one!r} is not a box: write [x, y, w, h] or an object with x, y, w, h.")
+            raise UserError(f"{where}: {one!r} is not a box: write [[x, y, w, h], ...] or objects with x, y, w, h.")
         found.append(one)
     return found
 
 
-def add_box(image: FolderImage, label: str, values: dict[str, Any], options: FolderOptions, where: str) -> None:
-    """Give an image a box, unless its label is mapped to nothing.
-
-    Raises:
-        UserError: not four numbers with an area.
-    """
-    x, y, w, h = (number(str(values.get(name, ""))) for name in BOX)
-    if not (w > 0 and h > 0 and x + w > 0 and y + h > 0):
-        box = [values.get(name) for name in BOX]
-        raise UserError(f"{where}: box {box} of {image.name} is not x, y, w, h with an area inside the image.")
-    name = options.label_map.get(label, label)
-    if name or not label:
-        image.boxes.append((str(values.get("phrase") or ""), Box(name, x, y, w, h)))
+def bad_box(values: dict[str, Any]) -> str | None:
+    """Why x, y, w, h are no box; None if they are one."""
+    x, y, w, h = (number(cell(values.get(name))) for name in BOX)
+    if any(one != one for one in (x, y, w, h)):
+        return "not four numbers"
+    return None if w > 0 and h > 0 and x + w > 0 and y + h > 0 else "no area, or outside the image"
 
 
-def _mask_paths(value: Any, where: str) -> dict[str, str]:
-    """name -> path of the column of masks."""
+def box_label(image: FolderImage, values: dict[str, Any], options: FolderOptions) -> str | None:
+    """A box's label as it is called here: its own, else the image's if it has one only, else ""; None is left out."""
+    label = cell(values.get("label")) or (image.written[0] if len(image.written) == 1 else "")
+    return (options.label_map.get(label, label) or None) if label else ""
+
+
+def add_box(image: FolderImage, values: dict[str, Any], options: FolderOptions) -> bool:
+    """Give an image a box (:func:`bad_box` is None), unless its label is left out; returns whether it was given."""
+    label = box_label(image, values, options)
+    if label is None:
+        image.more = True
+        return False
+    x, y, w, h = (number(cell(values.get(name))) for name in BOX)
+    image.boxes.append((" ".join(cell(values.get("phrase")).split()), Box(label, x, y, w, h)))
+    return True
+
+
+def _mask_paths(value: Any, where: str, options: FolderOptions) -> dict[str, str]:
+    """name as it is called here -> path, of the column of masks."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             value = json.loads(value)
         except ValueError as error:
             raise UserError(f"{where}: masks are not JSON ({error}).") from None
     elif isinstance(value, str):
-        value = dict(part.partition("=")[::2] for part in value.split(";") if part.strip())
-    if value and not isinstance(value, dict):
+        value = [part.partition("=")[::2] for part in value.split(";") if part.strip()]
+    pairs = list(value.items()) if isinstance(value, dict) else value or []
+    if not isinstance(pairs, list) or not all(
+        isinstance(one, tuple) and cell(one[0]) and cell(one[1]) for one in pairs
+    ):
         raise UserError(f"{where}: masks are name=path;name=path or an object name -> path.")
-    masks = {str(name).strip(): str(path).strip() for name, path in (value or {}).items()}
-    for path in masks.values():
+    masks: dict[str, str] = {}
+    for name, path in ((cell(name), cell(path)) for name, path in pairs):
         check_relative(path)
+        if label := options.label_map.get(name, name):
+            if slug(label) in map(slug, masks):
+                raise UserError(f"{where}: two masks would be stored as {slug(label)!r}: join them into one file.")
+            masks[label] = path
     return masks

@@ -2,7 +2,8 @@
 
 Files of the official release, in the root or up to two levels below: ``Data_Entry_2017_v2020.csv`` (or the first,
 ``Data_Entry_2017.csv``), ``BBox_List_2017.csv``, ``train_val_list.txt`` and ``test_list.txt``, and the images in
-``images_001/images`` to ``images_012/images`` or in one folder ``images``. Any of the image folders may be missing.
+``images_001/images`` to ``images_012/images`` or in one folder ``images``. Any of the image folders may be missing, and
+so may the boxes and the two lists; both tables may be compressed (``.csv.gz``).
 
 There are no reports: an image's labels are its text. Labels are mapped to the paper's eight classes (:data:`CLASSES`).
 Images with boxes become the grounding split, and their patients appear nowhere else.
@@ -43,7 +44,12 @@ CLASSES = {
     "Pleural_Thickening": "",
     "No Finding": NO_FINDING,
 }
+#: The boxes' word for a label, and the entries' own.
+SPELLED = {"Infiltrate": "Infiltration"}
+OPACITIES = ("Infiltration", "Mass", "Nodule")
+#: As ``csv`` splits the release's header ``Bbox [x,y,w,h]``.
 BOX = ("Bbox [x", "y", "w", "h]")
+LISTS = ("train_val_list.txt", "test_list.txt")
 #: Width and height of every image of the release.
 SIDE = 1024
 
@@ -54,8 +60,8 @@ class NihOptions:
 
     views: tuple[str, ...] = ("PA", "AP")
     """View positions that are used."""
-    opacities: tuple[str, ...] = ("Infiltration", "Infiltrate", "Mass", "Nodule")
-    """Labels that count as "Lung Opacity"; those left out here count as findings outside the eight."""
+    opacities: tuple[str, ...] = OPACITIES
+    """Labels that count as "Lung Opacity", also those of boxes; those left out here count as findings outside the eight."""
     val: float = 0.02
     """Part of the patients of train_val_list.txt (of all patients, where there are no lists) that becomes val."""
     fidelity: int = 5000
@@ -64,10 +70,9 @@ class NihOptions:
     """Of the draws."""
 
     def __post_init__(self) -> None:
-        unknown = set(self.opacities) - {"Infiltration", "Infiltrate", "Mass", "Nodule"}
-        if unknown or not 0 <= self.val < 1 or self.fidelity < 0:
+        if set(self.opacities) - set(OPACITIES) or not 0 <= self.val < 1 or self.fidelity < 0:
             raise UserError(
-                "nih: opacities are among Infiltration, Infiltrate, Mass, Nodule; val within 0..1, fidelity not negative."
+                f"nih: opacities are among {', '.join(OPACITIES)}; val is 0 or more and below 1, fidelity not negative."
             )
 
 
@@ -78,6 +83,7 @@ class _Image:
     view: str
     written: tuple[str, ...]
     boxes: list[Box] = field(default_factory=list)
+    boxed: bool = False  # also by a box that is not used
     split: str = ""
 
     @property
@@ -89,20 +95,22 @@ def read(root: Path, options: NihOptions | None = None) -> Reading:
     """The cohort below ``root``.
 
     Raises:
-        UserError: Data_Entry, or the images, are missing or damaged.
+        UserError: Data_Entry, the images or one of the two lists are missing, or a file is damaged.
     """
     options, root = options or NihOptions(), Path(root)
-    entries = require(root, ["Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv"], NIH)
+    names = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+    entries = require(root, [*names, *(f"{name}.gz" for name in names)], NIH)
     boxes_file = locate(root, ["BBox_List_2017.csv", "BBox_List_2017.csv.gz", "BBox_list_2017.csv"])
-    classes = {written: CLASSES[written] for written in CLASSES}
-    classes |= {
-        written: "" for written in ("Infiltration", "Infiltrate", "Mass", "Nodule") if written not in options.opacities
-    }
+    left_out = set(OPACITIES) - set(options.opacities)
+    classes = {written: "" if SPELLED.get(written, written) in left_out else CLASSES[written] for written in CLASSES}
     files = _image_files(root)
     rows = read_rows(root, entries, ("Image Index", "Finding Labels", "Patient ID", "View Position"))
     funnel = Funnel()
     sieve = Sieve([_image(row) for row in rows], lambda image: image.name, funnel)
     sieve.apply("malformed image or patient", _malformed)
+    for image in sieve.items:
+        # the number is written as 1, 001 or 00000001, and one patient must not be taken for two
+        image.patient = image.name[:8]
     sieve.unique("repeated image", lambda image: image.name)
     sieve.apply("unknown label", lambda image: ", ".join(one for one in image.written if one not in CLASSES) or None)
     by_name = {image.name: image for image in sieve.items}
@@ -113,7 +121,7 @@ def read(root: Path, options: NihOptions | None = None) -> Reading:
     sieve.apply("no image file", lambda image: None if image.name in files else f"not below {root.name}")
     sieve.apply(
         "only findings outside the eight",
-        lambda image: None if _labels(image, classes) else ", ".join(image.written),
+        lambda image: None if _labels(image, classes) else ", ".join(image.written) or "no label",
     )
     lists = _split(root, sieve, options)
     records = [_record(image, files[image.name], classes) for image in sieve.items]
@@ -148,13 +156,10 @@ def _image(row: Row) -> _Image:
 
 
 def _malformed(image: _Image) -> str | None:
-    named = re.fullmatch(r"(\d{8})_\d{3}\.png", image.name)
     # the patient is in both, and splits rest on it
-    return (
-        None
-        if named and image.patient.isdigit() and int(named[1]) == int(image.patient)
-        else f"{image.name!r}, {image.patient!r}"
-    )
+    named, patient = re.fullmatch(r"([0-9]{8})_[0-9]{3}\.png", image.name), re.fullmatch("[0-9]{1,8}", image.patient)
+    same = named and patient and int(named[1]) == int(patient[0])
+    return None if same else f"{image.name!r}, {image.patient!r}"
 
 
 def _enter_boxes(root: Path, file: str, classes: Mapping[str, str], images: Mapping[str, _Image]) -> list[Rejected]:
@@ -164,13 +169,17 @@ def _enter_boxes(root: Path, file: str, classes: Mapping[str, str], images: Mapp
     sieve = Sieve(rows, lambda row: f"{row['Image Index']} ({Path(file).name}, row {row['line']})", Funnel())
     sieve.unique("repeated box", lambda row: tuple(row[name] for name in ("Image Index", "Finding Label", *BOX)))
     sieve.apply(
-        "box of an image that is not listed", lambda row: None if row["Image Index"] in images else "not listed"
+        "box of an image that is not listed",
+        lambda row: None if row["Image Index"] in images else "not among the usable entries",
     )
+    for row in sieve.items:
+        images[row["Image Index"]].boxed = True
     sieve.apply(
         "box of an unknown label", lambda row: None if row["Finding Label"] in classes else row["Finding Label"]
     )
     sieve.apply(
-        "box outside the eight classes", lambda row: None if classes[row["Finding Label"]] else row["Finding Label"]
+        "box outside the eight classes",
+        lambda row: None if classes[row["Finding Label"]] not in ("", NO_FINDING) else row["Finding Label"],
     )
     sieve.apply("box is not four numbers", _bad_numbers)
     sieve.apply("box without area or outside the image", _bad_area)
@@ -193,16 +202,21 @@ def _bad_area(row: Row) -> str | None:
 def _labels(image: _Image, classes: Mapping[str, str]) -> tuple[str, ...]:
     """Labels of the image and of its boxes; "No Finding" only where there is nothing else, not even outside the eight."""
     labels = {classes[one] for one in image.written} | {box.label for box in image.boxes}
-    alone = set(image.written) == {NO_FINDING} and not image.boxes
+    alone = set(image.written) == {NO_FINDING} and not image.boxed
     return in_order(label for label in labels if label and (label != NO_FINDING or alone))
 
 
 def _split(root: Path, sieve: Sieve[_Image], options: NihOptions) -> list[str]:
     """Give the images their splits; returns the official lists that were used."""
-    lists = [locate(root, ["train_val_list.txt"]), locate(root, ["test_list.txt"])]
-    train, test = (_names(root, file) if file else set() for file in lists)
+    lists = [file for name in LISTS if (file := locate(root, [name]))]
+    if len(lists) == 1:
+        raise UserError(
+            f"{root} holds {lists[0]} but not the other of {' and '.join(LISTS)}: both come from {NIH}; with neither, "
+            "patients are drawn."
+        )
     boxed = {image.patient for image in sieve.items if image.boxes}
-    if train or test:
+    if lists:
+        train, test = (_names(root, file) for file in lists)
         sieve.apply(
             "in neither official list", lambda image: None if image.name in train | test or image.boxes else "no split"
         )
@@ -230,12 +244,18 @@ def _split(root: Path, sieve: Sieve[_Image], options: NihOptions) -> list[str]:
         "test image not drawn for the fidelity set",
         lambda image: None if image.split != "fidelity" or image.name in chosen else "by its number",
     )
-    return [file for file in lists if file]
+    return lists
 
 
 def _names(root: Path, file: str) -> set[str]:
-    with open_text(root, file) as stream:
-        return {line.strip() for line in stream if line.strip()}
+    try:
+        with open_text(root, file) as stream:
+            names = {line.strip() for line in stream if line.strip()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}): download it again.") from error
+    if not names:
+        raise UserError(f"{file} is empty: download it again; it comes from {NIH}.")
+    return names
 
 
 def _record(image: _Image, path: str, classes: Mapping[str, str]) -> Record:
