@@ -20,5 +20,5 @@ def test_damaged_weights_and_configs_are_named(vae_folder, tmp_path):
     weights.write_bytes(data)
     assert fingerprint(folder) == whole
     (folder / "config.json").write_text("{")
-    with pytest.raises(UserError, match="config.json is not JSON"):
+    with pytest.raises(UserError, match=r"config\.json is not JSON"):
         read_config(folder)

@@ -12,11 +12,11 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import pytest
-from preparation.records import Reading
 
 from common.errors import UserError
 from preparation.cohorts.open_i import OpenIOptions, clean_impression, labels_of, read, split_of
 from preparation.cohorts.open_i_files import image_id, read_reports
+from preparation.records import Reading
 from preparation.sample import FINDINGS, NO_FINDING
 
 
