@@ -9,7 +9,7 @@
 | absent_finding | each image asked for a finding it does not have: a map that follows the image alone stays as it is |
 | base | the weights the run started from (the base model) |
 | untrained | the same network, never trained |
-| mirrored pairs | twins with the finding on the other side: how often the map's centre moves with it |
+| mirrored pairs (phantoms) | twins with the finding on the other side: how often the map's centre moves with it |
 | own mask before other | images with findings A and B: how often A's word fits A's mask better than B's |
 
 The results go into ``RUN/controls.json``, where the report finds them.
@@ -45,8 +45,10 @@ COLUMNS = ("cnr", "macro_cnr", "auroc", "macro_auroc", "top1", "macro_top1", "ma
 class Bench:
     """A data module and the options of the grounding pass, in the place of a trainer."""
 
-    def __init__(self, shards: str, samples: int | None, timesteps: int) -> None:
-        self.datamodule = LatentShardsDataModule(shards, batch_size=1)
+    def __init__(
+        self, shards: str, samples: int | None, timesteps: int, splits_from: dict[str, str] | None = None
+    ) -> None:
+        self.datamodule = LatentShardsDataModule(shards, batch_size=1, splits_from=splits_from)
         self.global_rank, self.world_size = 0, 1
         self.options = GroundingCallback(1, samples=samples, timesteps=timesteps)
         trainer: Any = self
@@ -137,8 +139,9 @@ def main() -> None:
     arguments = parser.parse_args()
     config = yaml.safe_load((arguments.run / "config.yaml").read_text())
     data, model = config["data"]["init_args"], config["model"]["init_args"]
-    options = PhantomOptions(**data["phantom"])
-    bench = Bench(data.get("shards") or phantom_folder(options, data["vae"]), arguments.samples, arguments.timesteps)
+    options = PhantomOptions(**data["phantom"]) if "phantom" in data else None
+    shards = data.get("shards") or phantom_folder(options or PhantomOptions(), data["vae"])
+    bench = Bench(shards, arguments.samples, arguments.timesteps, data.get("splits_from"))
     trained = load_module(arguments.run)
     start = LatentDiffusionModule(**model)
     start.configure_model()
@@ -158,17 +161,29 @@ def main() -> None:
     for name, row in shown.items():
         cells = [f"{row[column]:.2f}" if column in row else "" for column in COLUMNS]
         print(f"| {CONTROLS.get(name, name)} | " + " | ".join(cells) + " |")
-    twins = PhantomOptions(
-        n=arguments.pairs, seed=options.seed + 1, mirrored_pairs=True, val=0, fidelity=0, grounding=arguments.pairs,
-        normal=0.0, multiple=0.2,
-    )  # fmt: skip
-    folder = phantom_folder(twins, data["vae"])
-    prepare_phantom(twins, folder, data["vae"], show_progress=False)
-    share, number = mirrored(trained, folder, bench.options.steps)
-    print(f"\nmirrored pairs: the map moves with the finding in {100 * share:.0f} % of {number}")
+    if options is not None:
+        print_mirrored(trained, options, data["vae"], arguments.pairs, bench.options.steps)
     if "own_beats_other" in shown["trained"]:
         print(f"own mask before another finding's: {100 * shown['trained']['own_beats_other']:.0f} %")
     update_controls(arguments.run, "grounding", {name: row for name, row in shown.items() if name != "trained"})
+
+
+def print_mirrored(module: Any, options: PhantomOptions, vae: str, pairs: int, timesteps: list[int]) -> None:
+    """Render mirrored pairs of other patients than ``options`` has, and print how the maps move with the finding."""
+    twins = PhantomOptions(
+        n=pairs,
+        seed=options.seed + 1,
+        mirrored_pairs=True,
+        val=0,
+        fidelity=0,
+        grounding=pairs,
+        normal=0.0,
+        multiple=0.2,
+    )
+    folder = phantom_folder(twins, vae)
+    prepare_phantom(twins, folder, vae, show_progress=False)
+    share, number = mirrored(module, folder, timesteps)
+    print(f"\nmirrored pairs: the map moves with the finding in {100 * share:.0f} % of {number}")
 
 
 def grounding_means(rows: list[dict[str, Any]]) -> dict[str, float]:
