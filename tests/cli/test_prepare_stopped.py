@@ -59,6 +59,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         child = subprocess.Popen(
             [sys.executable, "-m", "cli", *given], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=heed_interrupts,
         )  # fmt: skip
         started.append(child)
         return child
@@ -68,6 +69,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
+
+
+def heed_interrupts() -> None:
+    """A shell lets background jobs ignore SIGINT and children inherit that; a command at a terminal does not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def processes_of(group: int) -> set[int]:
@@ -143,6 +149,7 @@ def test_interrupted_in_lightning_leaves_whole_shards_and_the_same_command_goes_
 
     monkeypatch.setattr(RecordImages, "__call__", interrupted)
     before = signal.getsignal(signal.SIGINT)
+    heed_interrupts()
     try:
         code, _, err = call(capsys, *arguments(tree, out, vae_folder), *HERE)
     finally:
