@@ -129,13 +129,15 @@ def _refuse_links_out(reading: Reading) -> None:
     """One look at each file, so that a link out of the root is no surprise after hours.
 
     Raises:
-        UserError: an image, or a folder of images, is a link that leads out of the root.
+        UserError: an image, a mask, or a folder of them, is a link that leads out of the root.
     """
-    for folder in sorted({PurePosixPath(record.path).parent.as_posix() for record in reading.records}):
+    files = [record.path for record in reading.records]
+    files += [mask for record in reading.records for mask in record.attributes.get("mask_files", {}).values()]
+    for folder in sorted({PurePosixPath(path).parent.as_posix() for path in files}):
         inside(reading.root, folder)
-    for record in reading.records:
-        if (reading.root / record.path).is_symlink():
-            inside(reading.root, record.path)
+    for path in files:
+        if (reading.root / path).is_symlink():
+            inside(reading.root, path)
 
 
 def dry_run(reading: Reading) -> None:

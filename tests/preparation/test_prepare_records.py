@@ -25,6 +25,7 @@ from models.backbones import load_vae
 from preparation import shards as shards_module
 from preparation.encode import encode_images
 from preparation.prepare_cohort import Machine, dry_run, prepare_reading, read_cohort, shard_size
+from preparation.record_images import RecordImages
 from preparation.records import Funnel, Reading
 from tests.cohort_trees import make_folder, write_image, write_table
 
@@ -300,6 +301,18 @@ def test_a_link_out_of_the_root_is_refused(vae_folder, tmp_path):
     (root / "images/a001.png").symlink_to(secret)
     with pytest.raises(UserError, match="leads out of the root"):
         prepare(root, tmp_path / "out", vae_folder)
+
+
+def test_a_mask_that_is_such_a_link_is_refused_before_any_image_is_read(vae_folder, tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "tree", train=3, boxed=1)
+    mask = root / "images/a003_mask.png"
+    mask.rename(tmp_path / "mask.png")
+    mask.symlink_to(tmp_path / "mask.png")
+    read: list[str] = []
+    monkeypatch.setattr(RecordImages, "__call__", lambda self, record: read.append(record.key))
+    with pytest.raises(UserError, match="leads out of the root"):
+        prepare(root, tmp_path / "out", vae_folder)
+    assert not read
 
 
 def test_shards_of_a_cohort_are_sized_by_it_alone():
