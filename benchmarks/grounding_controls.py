@@ -34,6 +34,7 @@ from datamodules.evaluation_sets import evaluation_latents, grounding_samples
 from datamodules.phantom import phantom_folder
 from lightning_modules import LatentDiffusionModule
 from lightning_modules.checkpoint import load_module
+from metrics.functional import resize_maps
 from metrics.summary import summarise
 from preparation.phantom import PhantomOptions
 from preparation.prepare_phantom import prepare_phantom
@@ -92,8 +93,7 @@ def other_class(bench: Bench, module: Any) -> list[dict[str, Any]]:
         scored.append(sample)
     with undisturbed(module):
         for i, heat in ground(module.unet, module.encode_texts, items, module.alphas_cumprod, bench.options.steps):
-            full = torch.nn.functional.interpolate(heat[None], size=scored[i].size, mode="bilinear")[0, 0]
-            found = localisation(full, torch.from_numpy(scored[i].box_mask()))
+            found = localisation(resize_maps(heat, scored[i].size)[0], torch.from_numpy(scored[i].box_mask()))
             rows.append({"class": scored[i].label, "miou": None, **found})
     return rows
 
@@ -140,7 +140,7 @@ def main() -> None:
     config = yaml.safe_load((arguments.run / "config.yaml").read_text())
     data, model = config["data"]["init_args"], config["model"]["init_args"]
     options = PhantomOptions(**data["phantom"]) if "phantom" in data else None
-    shards = data.get("shards") or phantom_folder(options or PhantomOptions(), data["vae"])
+    shards = data["shards"] if options is None else data.get("shards") or phantom_folder(options, data["vae"])
     bench = Bench(shards, arguments.samples, arguments.timesteps, data.get("splits_from"))
     trained = load_module(arguments.run)
     start = LatentDiffusionModule(**model)

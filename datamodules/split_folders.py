@@ -27,8 +27,7 @@ def other_folder_problems(split: str, other: str, manifest: Manifest | None) -> 
         theirs = Manifest.read(other)
     except UserError as error:
         return [f"splits_from.{split}: {error}"]
-    unequal = [name for name, fact in FACTS.items() if manifest is not None and fact(theirs) != fact(manifest)]
-    if manifest is not None and unequal:
+    if manifest is not None and (unequal := [name for name, fact in FACTS.items() if fact(theirs) != fact(manifest)]):
         return [
             f"splits_from.{split}: {other} was prepared with another {', '.join(unequal)} than the cohort "
             f"{manifest.cohort} that is trained on; prepare it again with the same --vae and --resolution"

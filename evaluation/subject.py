@@ -99,7 +99,7 @@ def _data(config: dict[str, Any], shards: str | None, checkpoint: Path) -> Laten
     """The run's data module, by its own arguments, or one over ``shards``."""
     given = config.get("data") or {}
     arguments = dict(given.get("init_args") or {})
-    prompt = arguments.get("prompt", "impression")
+    prompt, others = arguments.get("prompt", "impression"), arguments.get("splits_from")
     if shards is not None:
         return LatentShardsDataModule(shards, batch_size=1, prompt=prompt)
     if "phantom" in arguments:
@@ -108,13 +108,17 @@ def _data(config: dict[str, Any], shards: str | None, checkpoint: Path) -> Laten
 
         phantom: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments["phantom"].items()}
         data = PhantomLatentsDataModule(
-            PhantomOptions(**phantom), arguments["vae"], arguments.get("shards"), batch_size=1, prompt=prompt
+            PhantomOptions(**phantom),
+            arguments["vae"],
+            arguments.get("shards"),
+            batch_size=1,
+            prompt=prompt,
+            splits_from=others,
         )
         data.prepare_data()
         return data
     if "shards" not in arguments:
         raise UserError(f"{checkpoint} lies in no run folder with a {CONFIG}: give --shards DIR to evaluate on.")
-    others = arguments.get("splits_from")
     return LatentShardsDataModule(arguments["shards"], batch_size=1, prompt=prompt, splits_from=others)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common.draws import generator
@@ -17,6 +17,12 @@ def number(text: str) -> float:
     except ValueError:
         return math.nan
     return value if abs(value) < 1e9 else math.nan
+
+
+def on_image(box: Sequence[float], size: tuple[float, float] = (math.inf, math.inf)) -> bool:
+    """Whether x, y, w, h has an area of which some lies on an image of (width, height); a nan is not on it."""
+    (x, y, w, h), (width, height) = box, size
+    return w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0
 
 
 def is_image_id(text: str) -> bool:

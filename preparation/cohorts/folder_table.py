@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from preparation.cohorts.boxes_csv import number
+from preparation.cohorts.boxes_csv import number, on_image
 from preparation.images import UnreadableImage, read_mask
 from preparation.members import slug
 from preparation.records import Record, check_relative
@@ -213,10 +213,10 @@ def _listed_boxes(value: Any, where: str) -> list[dict[str, Any]]:
 
 def bad_box(values: dict[str, Any]) -> str | None:
     """Why x, y, w, h are no box; None if they are one."""
-    x, y, w, h = (number(cell(values.get(name))) for name in BOX)
-    if any(one != one for one in (x, y, w, h)):
+    box = [number(cell(values.get(name))) for name in BOX]
+    if any(one != one for one in box):
         return "not four numbers"
-    return None if w > 0 and h > 0 and x + w > 0 and y + h > 0 else "no area, or outside the image"
+    return None if on_image(box) else "no area, or outside the image"
 
 
 def box_label(image: FolderImage, values: dict[str, Any], options: FolderOptions) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError
+from preparation.cohorts.boxes_csv import on_image
 from preparation.cohorts.mimic_files import Reports, Sieve, folder_above, image_path, is_identifier, locate, read_rows
 from preparation.records import Funnel, Reading, Record
 from preparation.reports_text import SECTIONS, TextRules, one_line
@@ -190,9 +191,7 @@ def _bad_numbers(row: _Row) -> str | None:
 
 
 def _bad_box(row: _Row) -> str | None:
-    (x, y, w, h), (width, height) = row.box, row.size
-    fits = w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0
-    return None if fits else f"{row.box} in an image of {row.size}"
+    return None if on_image(row.box, row.size) else f"{row.box} in an image of {row.size}"
 
 
 def _image_prefix(root: Path) -> str:

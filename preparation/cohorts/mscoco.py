@@ -21,7 +21,7 @@ from attribution.words import Preset
 from common.draws import generator
 from common.errors import UserError
 from preparation.coco_masks import CocoMasks, class_names, read_json, segmentation_mask
-from preparation.cohorts.boxes_csv import image_folder
+from preparation.cohorts.boxes_csv import image_folder, on_image
 from preparation.cohorts.mimic_files import Sieve, require
 from preparation.records import Funnel, Reading, Record, Rejected
 from preparation.sample import Box, Phrase
@@ -203,9 +203,8 @@ def _bad_box(one: dict[str, Any], image: _Image) -> str | None:
     box = one.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
         return f"bbox {box!r}"
-    x, y, w, h = box
-    fits = 0 < w < 1e9 and 0 < h < 1e9 and -1e9 < x < image.values["width"] and -1e9 < y < image.values["height"]
-    return None if fits and x + w > 0 and y + h > 0 else f"bbox {box!r}"
+    fits = all(abs(value) < 1e9 for value in box) and on_image(box, (image.values["width"], image.values["height"]))
+    return None if fits else f"bbox {box!r}"
 
 
 def _bad_segmentation(one: dict[str, Any], image: _Image) -> str | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from common.draws import generator
 from common.errors import UserError
-from preparation.cohorts.boxes_csv import in_order, label_phrases, label_prompt, number
+from preparation.cohorts.boxes_csv import in_order, label_phrases, label_prompt, number, on_image
 from preparation.cohorts.mimic_files import Row, Sieve, locate, read_rows, require
 from preparation.records import Funnel, Reading, Record, Rejected
 from preparation.safe_files import open_text
@@ -195,8 +195,8 @@ def _bad_numbers(row: Row) -> str | None:
 
 
 def _bad_area(row: Row) -> str | None:
-    x, y, w, h = (number(row[name]) for name in BOX)
-    return None if w > 0 and h > 0 and x < SIDE and y < SIDE and x + w > 0 and y + h > 0 else f"{x, y, w, h}"
+    box = tuple(number(row[name]) for name in BOX)
+    return None if on_image(box, (SIDE, SIDE)) else f"{box}"
 
 
 def _labels(image: _Image, classes: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Classes of MS-COCO in captions: whole words and plurals, and the substrings of the published code."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -9,8 +8,9 @@ from attribution.coco_words import COCO_CLASSES, class_tokens, class_words, clas
 from attribution.words import align_words
 from common.errors import UserError
 from models.text_encoder import CONTEXT_LENGTH, token_ids
+from tests.readings import SHARED
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "coco_mini" / "annotations"
+REAL = SHARED / "coco_mini" / "annotations"
 
 
 @pytest.mark.parametrize(

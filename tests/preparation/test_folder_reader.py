@@ -21,8 +21,7 @@ from preparation.images import UnreadableImage
 from preparation.prepare_cohort import read_cohort
 from preparation.record_images import RecordImages
 from preparation.sample import NO_FINDING, Box, Phrase
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+from tests.readings import SHARED, rules
 
 
 def write(root: Path, text: str, name: str = "meta.csv") -> Path:
@@ -34,13 +33,6 @@ def write(root: Path, text: str, name: str = "meta.csv") -> Path:
 
 def json_lines(root: Path, *rows: dict[str, Any], name: str = "meta.jsonl") -> Path:
     return write(root, "".join(json.dumps(row) + "\n" for row in rows), name)
-
-
-def rules(reading) -> dict[str, list[str]]:
-    out: dict[str, list[str]] = {}
-    for one in reading.rejected:
-        out.setdefault(one.rule, []).append(one.item)
-    return out
 
 
 def only(root: Path, options: FolderOptions | None = None):

@@ -12,8 +12,9 @@ from common.errors import UserError
 from preparation.coco_masks import decode_counts, polygon_mask, rle_mask, segmentation_mask
 from preparation.cohorts.mscoco import MscocoOptions, published_val, read
 from preparation.sample import Box, Phrase
+from tests.readings import SHARED, rules
 
-MINI = Path("/work/shared/data/coco_mini")
+MINI = SHARED / "coco_mini"
 HEIGHT, WIDTH = 12, 20
 
 
@@ -194,13 +195,6 @@ def val_tree(root: Path) -> Path:
         ],
     )  # fmt: skip
     return root
-
-
-def rules(reading) -> dict[str, list[str]]:
-    out: dict[str, list[str]] = {}
-    for one in reading.rejected:
-        out.setdefault(one.rule, []).append(one.item)
-    return out
 
 
 ONLY_VAL = MscocoOptions(subsets=("val2017",))

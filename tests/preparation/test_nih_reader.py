@@ -14,6 +14,7 @@ from preparation.cohorts.nih import CLASSES, NihOptions, read
 from preparation.prepare_cohort import read_cohort
 from preparation.safe_files import inside
 from preparation.sample import FINDINGS, NO_FINDING, Box, Phrase
+from tests.readings import rules
 
 #: The first release ends its header, and each row, with a comma; ages are "058Y" there.
 HEADER_2017 = (
@@ -48,13 +49,6 @@ def tree(root: Path, entries, boxes=None, train=None, test=None, images=None, ol
         if "/" not in name and name:
             (folder / name).touch()
     return root
-
-
-def rules(reading) -> dict[str, list[str]]:
-    out: dict[str, list[str]] = {}
-    for one in reading.rejected:
-        out.setdefault(one.rule, []).append(one.item)
-    return out
 
 
 def splits(reading) -> dict[str, str]:

@@ -14,6 +14,7 @@ import pytest
 from common.errors import UserError
 from preparation.cohorts.rsna import RsnaOptions, read
 from preparation.sample import NO_FINDING, Box, Phrase
+from tests.readings import rules
 
 OTHER = "No Lung Opacity / Not Normal"
 ALL_TRAIN = {"val": 0.0, "fidelity": 0.0, "grounding": 0.0}
@@ -42,13 +43,6 @@ def tree(root: Path) -> Path:
             f"j-10,{OTHER}", "k-11,Healthy", "l-12,Normal", "z-26,Normal", "n-14,Lung Opacity",
         ],
     )  # fmt: skip
-
-
-def rules(reading) -> dict[str, list[str]]:
-    out: dict[str, list[str]] = {}
-    for one in reading.rejected:
-        out.setdefault(one.rule, []).append(one.item)
-    return out
 
 
 def test_opacities_keep_their_boxes_and_normal_is_no_finding(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from common.errors import UserError
 from preparation.cohorts.vindr_cxr import CLASSES, VindrCxrOptions, read
 from preparation.sample import FINDINGS, NO_FINDING, Box, Phrase
+from tests.readings import rules
 
 KAGGLE = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
 BOXES = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max"
@@ -23,13 +24,6 @@ def kaggle(root: Path, *rows: str, name: str = "train.csv") -> Path:
     (root / "train").mkdir(parents=True, exist_ok=True)
     (root / name).write_text("\n".join([KAGGLE, *rows, ""]))
     return root
-
-
-def rules(reading) -> dict[str, list[str]]:
-    out: dict[str, list[str]] = {}
-    for one in reading.rejected:
-        out.setdefault(one.rule, []).append(one.item)
-    return out
 
 
 def found(reading) -> dict[str, tuple[tuple[str, ...], tuple[Box, ...]]]:
