@@ -44,7 +44,14 @@ class ImagesProgressBar(TQDMProgressBar):
             bar_format=self.BAR_FORMAT,
         )
 
+    def on_train_start(self, trainer: Trainer, *modules: Any) -> None:
+        super().on_train_start(trainer, *modules)
+        self._measure_from_here(trainer)  # a run resumed in mid-epoch never sees that epoch start
+
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._measure_from_here(trainer)
+
+    def _measure_from_here(self, trainer: Trainer) -> None:
         bar = self.train_progress_bar
         done = images_seen(trainer)
         per_step = int(getattr(getattr(trainer, "datamodule", None), "batch_size", 1))
