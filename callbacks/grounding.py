@@ -163,8 +163,10 @@ def score_sample(sample: GroundingSample, query: Query, heat: Tensor, masks: dic
         found = localisation(word, torch.from_numpy(mask))
         if name == sample.label:
             row |= {f"mask_{kind}": value for kind, value in found.items()}
-        else:  # another finding of the image, or a confounder
-            row[f"{'other' if name in FINDINGS else 'confounder'}/{name}"] = found["cnr"]
+        elif name not in FINDINGS:
+            row[f"confounder/{name}"] = found["cnr"]
+        elif not query.is_fallback:  # a phrase that does not name its finding has no word to compare
+            row[f"other/{name}"] = found["cnr"]
     return row
 
 

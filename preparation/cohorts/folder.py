@@ -43,10 +43,10 @@ from preparation.cohorts.folder_table import (
     cell,
     image_of,
 )
-from preparation.cohorts.mimic_files import Sieve
 from preparation.records import SPLITS, Funnel, Reading, Record, Rejected, check_relative
 from preparation.safe_files import open_text
 from preparation.sample import NO_FINDING, Box, Phrase
+from preparation.tables import Sieve
 
 TABLES = tuple(f"{name}.{kind}" for kind in ("csv", "jsonl", "csv.gz", "jsonl.gz") for name in ("meta", "metadata"))
 JSONL = (".jsonl", ".jsonl.gz")

@@ -13,22 +13,12 @@ from typing import Any, Literal
 
 from common.draws import generator
 from common.errors import UserError
-from preparation.cohorts.mimic_files import (
-    Reports,
-    Row,
-    Sieve,
-    folder_above,
-    image_path,
-    is_identifier,
-    locate,
-    read_rows,
-    require,
-    zipped,
-)
+from preparation.cohorts.mimic_files import Reports, folder_above, image_path, is_identifier
 from preparation.cohorts.mimic_labels import OTHER_LABELS, label_table, label_value, labels_of
 from preparation.records import Funnel, Reading, Record
 from preparation.reports_text import SECTIONS, Impression, TextRules
 from preparation.sample import FINDINGS, NO_FINDING
+from preparation.tables import Row, Sieve, locate, read_rows, require, zipped
 
 #: Training images of the paper.
 PAPER_TRAIN = 162_651

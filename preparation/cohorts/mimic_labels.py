@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from preparation.cohorts.mimic_files import Row, read_rows
 from preparation.sample import FINDINGS, NO_FINDING
+from preparation.tables import Row, read_rows
 
 #: Labels of CheXpert and NegBio beside the eight findings of the paper; kept as attributes.
 OTHER_LABELS = ("Enlarged Cardiomediastinum", "Fracture", "Lung Lesion", "Pleural Other", "Support Devices")

@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 from common.errors import UserError
 from preparation.cohorts.boxes_csv import on_image
-from preparation.cohorts.mimic_files import Reports, Sieve, folder_above, image_path, is_identifier, locate, read_rows
+from preparation.cohorts.mimic_files import Reports, folder_above, image_path, is_identifier
 from preparation.records import Funnel, Reading, Record
 from preparation.reports_text import SECTIONS, TextRules, one_line
 from preparation.safe_files import open_text
 from preparation.sample import FINDINGS, Box, Phrase
+from preparation.tables import Sieve, locate, read_rows
 
 #: Pairs of image and phrase in the paper (version 1.0.0).
 PAPER_PAIRS = 1162

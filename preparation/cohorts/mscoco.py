@@ -22,9 +22,9 @@ from common.draws import generator
 from common.errors import UserError
 from preparation.coco_masks import CocoMasks, class_names, read_json, segmentation_mask
 from preparation.cohorts.boxes_csv import image_folder, on_image
-from preparation.cohorts.mimic_files import Sieve, require
 from preparation.records import Funnel, Reading, Record, Rejected
 from preparation.sample import Box, Phrase
+from preparation.tables import Sieve, require
 
 COCO = "MS-COCO (cocodataset.org, 2017: annotations_trainval2017.zip, train2017.zip, val2017.zip)"
 #: Images of the paper in train and val.

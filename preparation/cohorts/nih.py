@@ -19,10 +19,10 @@ from pathlib import Path
 from common.draws import generator
 from common.errors import UserError
 from preparation.cohorts.boxes_csv import in_order, label_phrases, label_prompt, number, on_image
-from preparation.cohorts.mimic_files import Row, Sieve, locate, read_rows, require
 from preparation.records import Funnel, Reading, Record, Rejected
 from preparation.safe_files import open_text
 from preparation.sample import NO_FINDING, Box
+from preparation.tables import Row, Sieve, locate, read_rows, require
 
 NIH = "NIH ChestX-ray14 (nihcc.app.box.com/v/ChestXray-NIHCC, public)"
 #: Every label of the release and of its boxes ("Infiltrate"); "" is none of the eight.

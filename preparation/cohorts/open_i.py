@@ -20,11 +20,11 @@ from typing import Literal
 
 from common.draws import generator
 from common.errors import UserError
-from preparation.cohorts.mimic_files import Sieve
 from preparation.cohorts.open_i_files import Report, frontal_names, image_files, image_id, read_reports
 from preparation.records import Funnel, Reading, Record
 from preparation.reports_text import drop_masked, one_line
 from preparation.sample import FINDINGS, NO_FINDING
+from preparation.tables import Sieve
 
 #: label -> whole words of a heading's first part.
 _WORDS = {

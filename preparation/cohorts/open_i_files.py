@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from common.errors import UserError
-from preparation.cohorts.mimic_files import locate, read_rows
 from preparation.records import Rejected, check_relative
 from preparation.safe_files import inside
+from preparation.tables import locate, read_rows
 
 OPEN_I = "Open-I (openi.nlm.nih.gov/faq: NLMCXR_reports.tgz, NLMCXR_png.tgz) or Kaggle (raddar/chest-xrays-indiana-university)"
 #: A report has a few kilobytes.

@@ -24,10 +24,10 @@ from preparation.cohorts.boxes_csv import (
     number,
     on_image,
 )
-from preparation.cohorts.mimic_files import Row, Sieve, locate, read_rows, require
 from preparation.records import Funnel, Reading, Record
 from preparation.safe_files import open_text
 from preparation.sample import NO_FINDING, Box
+from preparation.tables import Row, Sieve, locate, read_rows, require
 
 RSNA = "the RSNA Pneumonia Detection Challenge (kaggle.com/competitions/rsna-pneumonia-detection-challenge)"
 OPACITY, NORMAL, OTHER = "Lung Opacity", "Normal", "No Lung Opacity / Not Normal"

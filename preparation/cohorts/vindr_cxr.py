@@ -21,9 +21,9 @@ from preparation.cohorts.boxes_csv import (
     label_prompt,
     number,
 )
-from preparation.cohorts.mimic_files import Row, Sieve, locate, read_rows, require, zipped
 from preparation.records import Funnel, Reading, Record, Rejected
 from preparation.sample import NO_FINDING, Box
+from preparation.tables import Row, Sieve, locate, read_rows, require, zipped
 
 VINDR = "VinDr-CXR (physionet.org/content/vindr-cxr) or kaggle.com/competitions/vinbigdata-chest-xray-abnormalities-detection"
 #: Class as written there, lower case -> finding of the paper; "" is a finding outside the eight.
