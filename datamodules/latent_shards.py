@@ -34,7 +34,8 @@ class LatentShardsDataModule(L.LightningDataModule):
         num_workers: loader processes per rank; changes no result.
         seed: of order and draws; null takes the seed of ``seed_everything``.
         prompt: "impression" trains on the report's text, "synthetic" on an impression drawn from those written for one
-            of the image's classes, "label" on the labels in drawn order, joined by blanks.
+            of the image's classes, "label" on the labels in drawn order, joined by blanks, "mixed" on impression and
+            label by turns, drawn for each image and epoch.
         synthetic_prompts: CSV (label,impression) of the texts for "synthetic"; null takes the suite's own.
         mean_only: take the posterior's mean, without a draw.
         train_split: split of the training stream.

@@ -1,7 +1,7 @@
-"""Which text an image is trained with: its impression, a synthetic impression of its class, or its labels.
+"""Which text an image is trained with: its impression, a synthetic impression of its class, its labels, or now this, now that.
 
 Source: the paper's prompt variability (Table 7; spec/tradeoff.md sections 1.3 and 1.5). The synthetic texts are our own
-(``synthetic/README.md``), because the paper's are not published.
+(``synthetic/README.md``), because the paper's are not published; "mixed" is own.
 """
 
 import csv
@@ -18,7 +18,7 @@ from preparation.sample import FINDINGS, NO_FINDING
 
 from .manifest import Manifest
 
-Prompt = Literal["impression", "synthetic", "label"]
+Prompt = Literal["impression", "synthetic", "label", "mixed"]
 #: Class -> its synthetic impressions, in the order of the file.
 Texts = Mapping[str, tuple[str, ...]]
 #: The texts that ship with the suite.
@@ -126,7 +126,8 @@ def choose_caption(
         metadata: ``impression``, ``captions`` and ``labels`` of the image.
         prompt: "impression" = the impression, or one of the captions where there are several; "label" = the labels in
             drawn order, joined by a blank; "synthetic" = one of the texts of the last label, in drawn order, that has
-            texts, and of "No Finding" where none has.
+            texts, and of "No Finding" where none has; "mixed" = for each image and epoch anew, with even odds, what
+            "impression" or "label" gives.
         address: (seed, "caption", epoch, key); drawn from only when there is something to choose.
         texts: for "synthetic", by class.
     """
@@ -136,6 +137,8 @@ def choose_caption(
         drawn = [metadata["labels"][place] for place in draw.permutation(len(metadata["labels"]))]
         rows = texts[next((label for label in reversed(drawn) if label in texts), NO_FINDING)]
         return rows[int(draw.integers(len(rows)))]
+    if prompt == "mixed":
+        prompt = "label" if generator(*address, "kind").random() < 0.5 else "impression"
     choices: list[str] = metadata["labels"] if prompt == "label" else metadata["captions"] or [metadata["impression"]]
     if len(choices) < 2:
         return choices[0] if choices else ""

@@ -73,7 +73,7 @@ def write(path, *rows, header=("label", "impression")):
 # Draws ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prompt", ["synthetic", "label"])
+@pytest.mark.parametrize("prompt", ["synthetic", "label", "mixed"])
 def test_texts_do_not_depend_on_batch_size_workers_or_ranks(folder, prompt):
     whole = trained(folder, prompt=prompt, batch_size=1)
     assert len(whole) == 2 * N
@@ -163,7 +163,23 @@ def test_labels_come_in_every_order_equally_often():
     assert choose_caption({"labels": [NO_FINDING]}, "label", (0,)) == NO_FINDING
 
 
-@pytest.mark.parametrize("prompt", ["synthetic", "label"])
+def test_mixed_is_impression_and_label_by_turns():
+    metadata = {"labels": ["Edema", "Pneumonia"], "captions": ["one", "two"], "impression": "no"}
+    for key in ("k", "l"):  # of one image over the epochs: half and half, and evenly within each half
+        counts = Counter(choose_caption(metadata, "mixed", (0, "caption", epoch, key)) for epoch in range(2000))
+        assert set(counts) == {"one", "two", "Edema Pneumonia", "Pneumonia Edema"}
+        assert all(abs(count - 500) < 78 for count in counts.values())  # 4 standard deviations
+    plain = {"labels": ["Edema"], "captions": [], "impression": "a"}
+    turns = [
+        "".join(choose_caption(plain, "mixed", (0, "caption", epoch, key))[0] for epoch in range(40)) for key in "kl"
+    ]
+    assert turns[0] != turns[1]  # images take their turns independently
+    assert choose_caption(plain, "mixed", (0, "caption", 0, "k")) == choose_caption(
+        plain, "mixed", (0, "caption", 0, "k")
+    )
+
+
+@pytest.mark.parametrize("prompt", ["synthetic", "label", "mixed"])
 def test_validation_uses_the_same_rule_with_an_address_of_its_own(folder, prompt):
     whole = texts_of(module(folder, prompt=prompt).val_dataloader())
     assert len(whole) == 9
@@ -171,8 +187,8 @@ def test_validation_uses_the_same_rule_with_an_address_of_its_own(folder, prompt
     assert ranks[0] | ranks[1] == whole
     texts = read_texts()
     for place, (_, key) in enumerate(whole):
-        labels = module(folder).dataset("val").metadata(place)["labels"]
-        assert whole[-1, key] == choose_caption({"labels": labels}, prompt, (0, "caption", "val", key), texts)
+        metadata = module(folder).dataset("val").metadata(place)
+        assert whole[-1, key] == choose_caption(metadata, prompt, (0, "caption", "val", key), texts)
     if prompt == "synthetic":
         seen = texts_of(module(folder, val_split="train").val_dataloader())
         before = trained(folder, N, batch_size=1)
@@ -198,7 +214,7 @@ class Reader(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-@pytest.mark.parametrize(("prompt", "workers"), [("synthetic", 0), ("synthetic", 2), ("label", 0)])
+@pytest.mark.parametrize(("prompt", "workers"), [("synthetic", 0), ("synthetic", 2), ("label", 0), ("mixed", 2)])
 def test_a_resumed_run_reads_the_texts_of_an_uninterrupted_one(folder, tmp_path, prompt, workers):
     def fit(path, ckpt=None):
         every = ModelCheckpoint(path, "{step}", every_n_train_steps=1, save_top_k=-1, save_on_train_epoch_end=False)
