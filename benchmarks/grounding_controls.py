@@ -9,7 +9,7 @@
 | absent_finding | each image asked for a finding it does not have: a map that follows the image alone stays as it is |
 | base | the weights the run started from (the base model) |
 | untrained | the same network, never trained |
-| mirrored pairs (phantoms) | twins with the finding on the other side: how often the map's centre moves with it |
+| mirrored_own, mirrored_twin | ``mirrored_pairs.py``: the map where its finding lies, and where it lies in the mirrored twin |
 | own mask before other | images with findings A and B: how often A's word fits A's mask better than B's |
 
 The results go into ``RUN/controls.json``, where the report finds them.
@@ -21,23 +21,22 @@ from typing import Any
 
 import torch
 import yaml
+from mirrored_pairs import means, mirrored, mirrored_cohort
 
 from attribution.grounding import GroundingItem, ground
-from attribution.words import QUERY_WORDS, query_tokens
+from attribution.words import query_tokens
 from callbacks.evaluation import undisturbed
 from callbacks.grounding import GroundingCallback, grounding_rows, grounding_summary, localisation
 from callbacks.grounding_controls import grounding_controls
 from callbacks.tables import update_controls
 from common.draws import generator
 from datamodules import LatentShardsDataModule
-from datamodules.evaluation_sets import evaluation_latents, grounding_samples
+from datamodules.evaluation_sets import evaluation_latents
 from datamodules.phantom import phantom_folder
 from lightning_modules import LatentDiffusionModule
 from lightning_modules.checkpoint import load_module
 from metrics.functional import resize_maps
-from metrics.summary import summarise
 from preparation.phantom import PhantomOptions
-from preparation.prepare_phantom import prepare_phantom
 from reports.tables import CONTROLS
 
 COLUMNS = ("cnr", "macro_cnr", "auroc", "macro_auroc", "top1", "macro_top1", "mask_cnr", "eos_cnr", "n")
@@ -98,37 +97,6 @@ def other_class(bench: Bench, module: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def mirrored(module: Any, shards: str, timesteps: list[int]) -> tuple[float, int]:
-    """Share of mirrored pairs whose maps' centres of mass lie on the side where the finding is, twin against twin."""
-    dataset = LatentShardsDataModule(shards, batch_size=1).dataset("grounding")
-    samples, _ = grounding_samples(dataset, list(QUERY_WORDS))
-    pairs: dict[tuple[int, str], list[Any]] = {}
-    for sample in samples:
-        sides = {site[0] for site in dataset.metadata(sample.index)["attributes"]["findings"][sample.label]["sites"]}
-        if len(sides) == 1 and sample.label != "Cardiomegaly":  # one side only: the heart and both sides do not move
-            pairs.setdefault((int(sample.key.split("-")[1]) // 2, sample.label), []).append(sample)
-    twins = [pair for pair in pairs.values() if len(pair) == 2]
-    flat = [sample for pair in twins for sample in pair]
-    items = [
-        GroundingItem(
-            one.key, evaluation_latents(dataset, one.index, 0), one.phrase,
-            query_tokens(one.phrase, QUERY_WORDS[one.label]).weights[None],
-        )
-        for one in flat
-    ]  # fmt: skip
-    centres = {}
-    with undisturbed(module):
-        for i, heat in ground(module.unet, module.encode_texts, items, module.alphas_cumprod, timesteps):
-            map_ = heat[0] - heat[0].min()
-            centres[i] = float((map_.sum(0) * torch.arange(map_.shape[1])).sum() / map_.sum())
-    right = 0
-    for place in range(len(twins)):
-        truth = [float(one.boxes[:, 0].mean() + one.boxes[:, 2].mean() / 2) for one in twins[place]]
-        moved = centres[2 * place] - centres[2 * place + 1]
-        right += (moved > 0) == (truth[0] > truth[1])
-    return right / max(1, len(twins)), len(twins)
-
-
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -153,42 +121,24 @@ def main() -> None:
         "trained": grounding_summary(bench.rows(trained)),
         **grounding_controls(train, bench.options.chosen, list(bench.options.query_words)),
         "shuffled_captions": grounding_summary(bench.rows(trained, shuffled(bench))),
-        "absent_finding": grounding_means(other_class(bench, trained)),
+        "absent_finding": means(other_class(bench, trained)),
         "base": grounding_summary(bench.rows(start)),
         "untrained": grounding_summary(bench.rows(random)),
     }
+    pairs = None
+    if options is not None:
+        pairs = mirrored(trained, mirrored_cohort(options, data["vae"], arguments.pairs), bench.options.steps)
+        shown |= {"mirrored_own": pairs.own, "mirrored_twin": pairs.twin}
     print("| | " + " | ".join(COLUMNS) + " |\n|---|" + "---|" * len(COLUMNS))
     for name, row in shown.items():
         cells = [f"{row[column]:.2f}" if column in row else "" for column in COLUMNS]
         print(f"| {CONTROLS.get(name, name)} | " + " | ".join(cells) + " |")
-    if options is not None:
-        print_mirrored(trained, options, data["vae"], arguments.pairs, bench.options.steps)
+    if pairs is not None:
+        share = f"{100 * pairs.moved:.0f} % [{100 * pairs.low:.0f}, {100 * pairs.high:.0f}]"
+        print(f"\nmirrored pairs: the map moves with the finding in {share} of {pairs.pairs}")
     if "own_beats_other" in shown["trained"]:
         print(f"own mask before another finding's: {100 * shown['trained']['own_beats_other']:.0f} %")
     update_controls(arguments.run, "grounding", {name: row for name, row in shown.items() if name != "trained"})
-
-
-def print_mirrored(module: Any, options: PhantomOptions, vae: str, pairs: int, timesteps: list[int]) -> None:
-    """Render mirrored pairs of other patients than ``options`` has, and print how the maps move with the finding."""
-    twins = PhantomOptions(
-        n=pairs,
-        seed=options.seed + 1,
-        mirrored_pairs=True,
-        val=0,
-        fidelity=0,
-        grounding=pairs,
-        normal=0.0,
-        multiple=0.2,
-    )
-    folder = phantom_folder(twins, vae)
-    prepare_phantom(twins, folder, vae, show_progress=False)
-    share, number = mirrored(module, folder, timesteps)
-    print(f"\nmirrored pairs: the map moves with the finding in {100 * share:.0f} % of {number}")
-
-
-def grounding_means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """As :func:`metrics.summary.summarise`, without undefined entries."""
-    return {name: value for name, value in summarise(rows).items() if value == value}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Do words tell findings apart? ``python benchmarks/telling_apart.py RUN [--every_checkpoint]``.
+"""Do words tell findings apart, and do maps follow the finding? ``python benchmarks/telling_apart.py RUN``.
 
 The grounding split of a quickstart holds about a hundred pairs (word of finding A; masks of A and of another finding B of the
 same image): a share of them is known to within 10 %. This script renders phantoms of other patients with two or more
@@ -9,6 +9,8 @@ findings each, about 1,200 pairs, and prints for the run's last checkpoint (or e
 | own first | share of pairs in which A's word has a higher CNR on A's mask than on B's (95 % bootstrap interval over images) |
 | own CNR, other CNR | means over the pairs; a map that only says where something is abnormal has the same in both |
 | end token | the same share for the end token, which names no finding: the control |
+| moves | share of mirrored pairs in which the map moves with the finding (``mirrored_pairs.py``), its interval; chance 50 % |
+| own place, twin's place | CNR where the finding lies, and where it lies in the twin: what anatomy alone is worth |
 
 then the last checkpoint's mean CNR of each word (rows) on each finding (columns), and how much of the diagonal is the
 word's own (what is left when the mean of its row and of its column are taken off). Chance is 50 %. Rows of the start (the
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from mirrored_pairs import mirrored, mirrored_cohort
 from tqdm import tqdm
 
 from attribution.grounding import GroundingItem, ground, paper_timesteps
@@ -134,6 +137,11 @@ def _keys(part: Any) -> Sequence[str]:
     return list(part) if isinstance(part, dict) else ()
 
 
+def percent(share: float, low: float, high: float) -> str:
+    """``64 % [61, 67]``."""
+    return f"{100 * share:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+
+
 def main() -> None:
     """Print two Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -160,13 +168,23 @@ def main() -> None:
     rows += [(f"{images:,}", module) for images, module in checkpoints(arguments.run, arguments.every_checkpoint)]
 
     print(f"{len(pairs.samples)} phrases about {n} phantoms; left out, naming no query word: {pairs.unnamed}\n")
-    print("| images | pairs | own first | own CNR | other CNR | end token |\n|---|---|---|---|---|---|")
+    twins = mirrored_cohort(options, data["vae"])
+    print("| images | pairs | own first | own CNR | other CNR | end token | moves | own place | twin's place |")
+    print("|---|" + "---|" * 8)
     for name, module in rows:
         table = pairs.table(module)
-        found = compare(table)
-        share = f"{100 * found['first']:.0f} % [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
-        cells = f"{found['own']:.2f} | {found['other']:.2f} | {100 * found['eos_first']:.0f} %"
-        print(f"| {name} | {found['pairs']:.0f} | {share} | {cells} |", flush=True)
+        found, moving = compare(table), mirrored(module, twins, pairs.steps)
+        cells = [
+            f"{found['pairs']:.0f}",
+            percent(found["first"], found["low"], found["high"]),
+            f"{found['own']:.2f}",
+            f"{found['other']:.2f}",
+            f"{100 * found['eos_first']:.0f} %",
+            percent(moving.moved, moving.low, moving.high),
+            f"{moving.own['cnr']:.2f}",
+            f"{moving.twin['cnr']:.2f}",
+        ]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
     labels = list(QUERY_WORDS)
     means = by_class(table, labels)
     print("\n| word | " + " | ".join(labels) + " | its own |\n|---|" + "---|" * (len(labels) + 1))

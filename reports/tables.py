@@ -16,6 +16,8 @@ CONTROLS = {
     "shuffled_captions": "phrase of another image about the same class",
     "absent_finding": "asked for a finding that is not there",
     "base": "base weights, before training",
+    "mirrored_own": "mirrored pairs: where the finding lies",
+    "mirrored_twin": "mirrored pairs: where it lies in the twin",
     "real_vs_real": "real against other real images",
     "autoencoder": "real images through the autoencoder",
     "untrained": "untrained model",
