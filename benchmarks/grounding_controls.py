@@ -9,7 +9,7 @@
 | absent_finding | each image asked for a finding it does not have: a map that follows the image alone stays as it is |
 | base | the weights the run started from (the base model) |
 | untrained | the same network, never trained |
-| mirrored_own, mirrored_twin | ``mirrored_pairs.py``: the map where its finding lies, and where it lies in the mirrored twin |
+| mirrored_own, mirrored_twin | mirrored pairs: the map where its finding lies, and where it lies in the twin |
 | own mask before other | images with findings A and B: how often A's word fits A's mask better than B's |
 
 The results go into ``RUN/controls.json``, where the report finds them.
@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 import yaml
-from mirrored_pairs import means, mirrored, mirrored_cohort
 
 from attribution.grounding import GroundingItem, ground
 from attribution.words import query_tokens
@@ -33,6 +32,7 @@ from common.draws import generator
 from datamodules import LatentShardsDataModule
 from datamodules.evaluation_sets import evaluation_latents
 from datamodules.phantom import phantom_folder
+from evaluation.mirrored_twins import means, mirrored, mirrored_cohort
 from lightning_modules import LatentDiffusionModule
 from lightning_modules.checkpoint import load_module
 from metrics.functional import resize_maps

@@ -9,7 +9,7 @@ findings each, about 1,200 pairs, and prints for the run's last checkpoint (or e
 | own first | share of pairs in which A's word has a higher CNR on A's mask than on B's (95 % bootstrap interval over images) |
 | own CNR, other CNR | means over the pairs; a map that only says where something is abnormal has the same in both |
 | end token | the same share for the end token, which names no finding: the control |
-| moves | share of mirrored pairs in which the map moves with the finding (``mirrored_pairs.py``), its interval; chance 50 % |
+| moves | share of mirrored pairs in which the map moves with the finding (`evaluation.mirrored_twins`); chance 50 % |
 | own place, twin's place | CNR where the finding lies, and where it lies in the twin: what anatomy alone is worth |
 
 then the last checkpoint's mean CNR of each word (rows) on each finding (columns), and how much of the diagonal is the
@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from mirrored_pairs import mirrored, mirrored_cohort
 from tqdm import tqdm
 
 from attribution.grounding import GroundingItem, ground, paper_timesteps
@@ -35,6 +34,7 @@ from callbacks.evaluation import undisturbed
 from datamodules import LatentShardsDataModule
 from datamodules.evaluation_sets import evaluation_latents, grounding_samples
 from datamodules.phantom import phantom_folder
+from evaluation.mirrored_twins import mirrored, mirrored_cohort
 from lightning_modules import LatentDiffusionModule
 from lightning_modules.checkpoint import find_checkpoint, load_module
 from metrics.functional import contrast_to_noise_ratio, resize_maps

@@ -6,18 +6,20 @@ high; what the own place has more is what the finding itself adds. Used by ``tel
 ``grounding_controls.py``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from attribution.grounding import GroundingItem, ground
 from attribution.words import QUERY_WORDS, query_tokens
 from callbacks.evaluation import undisturbed
 from callbacks.grounding import localisation
 from datamodules import LatentShardsDataModule
-from datamodules.evaluation_sets import evaluation_latents, grounding_samples
+from datamodules.evaluation_sets import GroundingSample, evaluation_latents, grounding_samples
 from datamodules.phantom import phantom_folder
 from metrics.functional import resize_maps
 from metrics.statistics import bootstrap_interval, micro_mean
@@ -73,16 +75,22 @@ def mirrored(module: Any, shards: str, timesteps: list[int]) -> Mirrored:
         )
         for one in flat
     ]  # fmt: skip
+    with undisturbed(module):
+        maps = ground(module.unet, module.encode_texts, items, module.alphas_cumprod, timesteps)
+        full = [resize_maps(heat, flat[i].size)[0] for i, heat in maps]  # (H, W) each
+    return score_twins(flat, full)
+
+
+def score_twins(samples: Sequence[GroundingSample], maps: Sequence[Tensor]) -> Mirrored:
+    """Scores of maps (H, W) of samples that are twins two by two: 0 and 1, 2 and 3, ..."""
     own: list[dict[str, Any]] = []
     twin: list[dict[str, Any]] = []
-    with undisturbed(module):
-        for i, heat in ground(module.unet, module.encode_texts, items, module.alphas_cumprod, timesteps):
-            full = resize_maps(heat, flat[i].size)[0]  # (H, W)
-            for rows, place in ((own, flat[i]), (twin, flat[i ^ 1])):  # 0 and 1, 2 and 3, ... are twins
-                scores = localisation(full, torch.from_numpy(place.box_mask()))
-                rows.append({"class": flat[i].label, "miou": None, **scores})
+    for i, (sample, heat) in enumerate(zip(samples, maps, strict=True)):
+        for rows, place in ((own, sample), (twin, samples[i ^ 1])):
+            scores = localisation(heat, torch.from_numpy(place.box_mask()))
+            rows.append({"class": sample.label, "miou": None, **scores})
     more = np.array([a["cnr"] - b["cnr"] for a, b in zip(own, twin, strict=True)]).reshape(-1, 2).sum(axis=1)
-    moved = (more > 0).astype(float)  # (pairs,)
+    moved = (np.sign(more) + 1) / 2  # (pairs,); a half where both twins have the same map
     low, high = bootstrap_interval(lambda weights: micro_mean(moved[None], weights), range(len(moved)))
     return Mirrored(len(moved), float(moved.mean()), low, high, means(own), means(twin))
 
