@@ -32,10 +32,11 @@ from common.draws import generator
 from datamodules import LatentShardsDataModule
 from datamodules.evaluation_sets import evaluation_latents
 from datamodules.phantom import phantom_folder
-from evaluation.mirrored_twins import means, mirrored, mirrored_cohort
+from evaluation.mirrored_twins import mirrored, mirrored_cohort
 from lightning_modules import LatentDiffusionModule
 from lightning_modules.checkpoint import load_module
 from metrics.functional import resize_maps
+from metrics.summary import summarise_defined
 from preparation.phantom import PhantomOptions
 from reports.tables import CONTROLS
 
@@ -121,7 +122,7 @@ def main() -> None:
         "trained": grounding_summary(bench.rows(trained)),
         **grounding_controls(train, bench.options.chosen, list(bench.options.query_words)),
         "shuffled_captions": grounding_summary(bench.rows(trained, shuffled(bench))),
-        "absent_finding": means(other_class(bench, trained)),
+        "absent_finding": summarise_defined(other_class(bench, trained)),
         "base": grounding_summary(bench.rows(start)),
         "untrained": grounding_summary(bench.rows(random)),
     }

@@ -19,13 +19,13 @@ left out, and counted.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from tqdm import tqdm
 
 from attribution.grounding import GroundingItem, ground, paper_timesteps
@@ -35,10 +35,12 @@ from datamodules import LatentShardsDataModule
 from datamodules.evaluation_sets import evaluation_latents, grounding_samples
 from datamodules.phantom import phantom_folder
 from evaluation.mirrored_twins import mirrored, mirrored_cohort
+from evaluation.subject import images_seen, read_config
 from lightning_modules import LatentDiffusionModule
 from lightning_modules.checkpoint import find_checkpoint, load_module
 from metrics.functional import contrast_to_noise_ratio, resize_maps
 from metrics.statistics import bootstrap_interval, micro_mean
+from models.backbones import untrained_twin
 from preparation.phantom import PhantomOptions
 from preparation.prepare_phantom import prepare_phantom
 
@@ -122,19 +124,16 @@ def own_part(means: np.ndarray) -> np.ndarray:
     return np.diag(rest)
 
 
-def checkpoints(run: Path, every: bool) -> list[tuple[int, Any]]:
-    """(images, module) of the last checkpoint, or of all numbered ones, in order."""
-    files = sorted((run / "checkpoints").glob("step-*.ckpt")) if every else [find_checkpoint(run)]
-    loaded = []
-    for file in files or [find_checkpoint(run)]:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        images = next((part["images_consumed"] for part in state.values() if "images_consumed" in _keys(part)), -1)
-        loaded.append((int(images), load_module(file)))
-    return loaded
-
-
-def _keys(part: Any) -> Sequence[str]:
-    return list(part) if isinstance(part, dict) else ()
+def networks(run: Path, model: dict[str, Any], every: bool) -> Iterator[tuple[str, LatentDiffusionModule]]:
+    """The network untrained, the start, and the last checkpoint or all numbered ones, one at a time: (name, module)."""
+    start = LatentDiffusionModule(**model)
+    start.configure_model()
+    untrained = deepcopy(start)
+    untrained.unet = untrained_twin(start.unet)
+    yield "untrained", untrained.eval()
+    yield "0", start.eval()
+    for file in sorted((run / "checkpoints").glob("step-*.ckpt")) if every else [find_checkpoint(run)]:
+        yield f"{images_seen(file):,}", load_module(file)
 
 
 def percent(share: float, low: float, high: float) -> str:
@@ -150,8 +149,10 @@ def main() -> None:
     parser.add_argument("--phantoms", type=int, default=400, help="with two or more findings each")
     parser.add_argument("--timesteps", type=int, default=8)
     arguments = parser.parse_args()
-    config = yaml.safe_load((arguments.run / "config.yaml").read_text())
+    config = read_config(arguments.run)
     data, model = config["data"]["init_args"], config["model"]["init_args"]
+    if "phantom" not in data:
+        parser.error(f"{arguments.run} was not trained on phantoms: only of them are twins and all masks known")
     options = PhantomOptions(**data["phantom"])
     n = arguments.phantoms
     several = PhantomOptions(n=n, seed=options.seed + 2, val=0, fidelity=0, grounding=n, normal=0.0, multiple=1.0)
@@ -159,19 +160,11 @@ def main() -> None:
     prepare_phantom(several, folder, data["vae"])
     pairs = Pairs(folder, arguments.timesteps)
 
-    start = LatentDiffusionModule(**model)
-    start.configure_model()
-    plain = {name: value for name, value in start.unet.config.items() if not name.startswith("_")}
-    random = LatentDiffusionModule(**{**model, "unet": plain})
-    random.configure_model()
-    rows = [("untrained", random.eval()), ("0", start.eval())]
-    rows += [(f"{images:,}", module) for images, module in checkpoints(arguments.run, arguments.every_checkpoint)]
-
     print(f"{len(pairs.samples)} phrases about {n} phantoms; left out, naming no query word: {pairs.unnamed}\n")
     twins = mirrored_cohort(options, data["vae"])
     print("| images | pairs | own first | own CNR | other CNR | end token | moves | own place | twin's place |")
     print("|---|" + "---|" * 8)
-    for name, module in rows:
+    for name, module in networks(arguments.run, model, arguments.every_checkpoint):
         table = pairs.table(module)
         found, moving = compare(table), mirrored(module, twins, pairs.steps)
         cells = [

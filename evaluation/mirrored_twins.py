@@ -23,7 +23,7 @@ from datamodules.evaluation_sets import GroundingSample, evaluation_latents, gro
 from datamodules.phantom import phantom_folder
 from metrics.functional import resize_maps
 from metrics.statistics import bootstrap_interval, micro_mean
-from metrics.summary import summarise
+from metrics.summary import summarise_defined
 from preparation.phantom import PhantomOptions
 from preparation.prepare_phantom import prepare_phantom
 
@@ -92,9 +92,4 @@ def score_twins(samples: Sequence[GroundingSample], maps: Sequence[Tensor]) -> M
     more = np.array([a["cnr"] - b["cnr"] for a, b in zip(own, twin, strict=True)]).reshape(-1, 2).sum(axis=1)
     moved = (np.sign(more) + 1) / 2  # (pairs,); a half where both twins have the same map
     low, high = bootstrap_interval(lambda weights: micro_mean(moved[None], weights), range(len(moved)))
-    return Mirrored(len(moved), float(moved.mean()), low, high, means(own), means(twin))
-
-
-def means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """As :func:`metrics.summary.summarise`, without undefined entries."""
-    return {name: value for name, value in summarise(rows).items() if value == value}
+    return Mirrored(len(moved), float(moved.mean()), low, high, summarise_defined(own), summarise_defined(twin))

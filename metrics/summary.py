@@ -64,6 +64,11 @@ def summarise(rows: Iterable[Mapping[str, Any]], extra: Sequence[str] = ()) -> d
     return {**summary, "n": float(len(samples)), "excluded": float(excluded)}
 
 
+def summarise_defined(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """As :func:`summarise`, without what is undefined (JSON has no NaN)."""
+    return {name: value for name, value in summarise(rows).items() if not math.isnan(value)}
+
+
 def _defined(samples: Sequence[Mapping[str, float]], name: str) -> list[float]:
     return [sample[name] for sample in samples if math.isfinite(sample[name])]
 

@@ -70,7 +70,7 @@ def test_words_that_know_their_finding_come_first_and_saliency_does_not():
 def test_what_is_a_word_s_own_is_left_when_sharp_words_and_salient_findings_are_taken_off():
     sharp, salient = np.array([0.0, 2.0, 1.0]), np.array([1.0, 0.0, 3.0])
     assert own_part(sharp[:, None] + salient) == pytest.approx(np.zeros(3))
-    assert (own_part(sharp[:, None] + salient + np.eye(3)) == pytest.approx(np.full(3, 1 - 1 / 3))) is True
+    assert own_part(sharp[:, None] + salient + np.eye(3)) == pytest.approx(np.full(3, 1 - 1 / 3))
     means = by_class(table(1.0, 0.25, 0.0), ("A", "B", "C"))
     assert means[:2, :2].tolist() == [[1.0, 0.25], [0.25, 1.0]]
     assert np.isnan(means[2]).all()
