@@ -5,7 +5,7 @@
 The U-Net has Stable Diffusion's layout (sixteen cross-attention layers) at a small width, with random weights; it sees
 phantoms through the autoencoder that ships. "published" is ``published_grounding.py``: what the published code does,
 written anew from facts. Its costs are taken away one after the other, each line on top of the one before, until nothing
-but ``attribution.grounding.ground`` is left:
+but ``meddiff.attribution.grounding_pass.ground`` is left:
 
 | line | what goes |
 |---|---|
@@ -39,19 +39,19 @@ from published_grounding import Localised, Parts, localise
 from torch import Tensor
 from tqdm import tqdm
 
-import attribution.grounding
-from attribution.grounding import GroundingItem, ground, paper_timesteps
-from attribution.recorder import CrossAttentionRecorder
-from attribution.words import QUERY_WORDS, query_tokens, special_tokens
-from datamodules.evaluation_sets import GroundingSample
-from metrics.functional import contrast_to_noise_ratio
-from models.backbones import build_unet, load_vae
-from models.objective import schedule_config
-from models.sampler import build_scheduler
-from models.text_encoder import build_text_encoder, tokenize
-from preparation.encode import encode_images
-from preparation.phantom import PhantomCohort, PhantomOptions
-from preparation.prepare_phantom import DEFAULT_VAE
+import meddiff.attribution.grounding_pass
+from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
+from meddiff.attribution.recorder import CrossAttentionRecorder
+from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
+from meddiff.evaluation.samples import GroundingSample
+from meddiff.metrics.functional import contrast_to_noise_ratio
+from meddiff.models.backbones import build_unet, load_vae
+from meddiff.models.noise_schedule import schedule_config
+from meddiff.models.sampling import build_scheduler
+from meddiff.models.text.encoder import build_text_encoder, tokenize
+from meddiff.phantoms import PhantomCohort, PhantomOptions
+from meddiff.preparation.encode import encode_images
+from meddiff.preparation.prepare_phantom import DEFAULT_VAE
 
 BATCH = 8  # of the published code
 OURS = 64  # the pass's own default
@@ -287,11 +287,11 @@ def timesteps_and_memory(bench: Bench, timed: dict[str, Timed]) -> dict[int, Ten
     """Number of timesteps -> absolute errors (8,) of the CNR; the recorder's bytes are counted on the way."""
     truth = bench.cnr(torch.stack([timed[name].result.maps for name in LADDER]).mean(0))
     found = {40: timed["batching (= ours)"].result}
-    attribution.grounding.CrossAttentionRecorder = CountingRecorder  # type: ignore[misc]
+    meddiff.attribution.grounding_pass.CrossAttentionRecorder = CountingRecorder  # type: ignore[misc]
     try:
         found |= {number: bench.ours(paper_timesteps(number)) for number in (20, 10, 5)}
     finally:
-        attribution.grounding.CrossAttentionRecorder = CrossAttentionRecorder  # type: ignore[misc]
+        meddiff.attribution.grounding_pass.CrossAttentionRecorder = CrossAttentionRecorder  # type: ignore[misc]
     return {number: (bench.cnr(maps) - truth).abs() for number, maps in found.items()}
 
 

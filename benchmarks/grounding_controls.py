@@ -22,23 +22,23 @@ from typing import Any
 import torch
 import yaml
 
-from attribution.grounding import GroundingItem, ground
-from attribution.words import query_tokens
-from callbacks.evaluation import undisturbed
 from callbacks.grounding import GroundingCallback, grounding_rows, grounding_summary, localisation
-from callbacks.grounding_controls import grounding_controls
-from callbacks.tables import update_controls
-from common.draws import generator
 from datamodules import LatentShardsDataModule
-from datamodules.evaluation_sets import evaluation_latents
-from datamodules.phantom import phantom_folder
-from evaluation.mirrored_twins import mirrored, mirrored_cohort
 from lightning_modules import LatentDiffusionModule
-from lightning_modules.checkpoint import load_module
-from metrics.functional import resize_maps
-from metrics.summary import summarise_defined
-from preparation.phantom import PhantomOptions
-from reports.tables import CONTROLS
+from meddiff.attribution.grounding_pass import GroundingItem, ground
+from meddiff.attribution.words import query_tokens
+from meddiff.common.draws import generator
+from meddiff.evaluation.mirrored_twins import mirrored, mirrored_cohort
+from meddiff.evaluation.priors import grounding_controls
+from meddiff.evaluation.samples import evaluation_latents
+from meddiff.evaluation.undisturbed import undisturbed
+from meddiff.metrics.functional import resize_maps
+from meddiff.metrics.summary import summarise_defined
+from meddiff.phantoms import PhantomOptions
+from meddiff.preparation.prepare_phantom import phantom_folder
+from meddiff.reports.page.tables import CONTROLS
+from meddiff.runs.checkpoints import load_module
+from meddiff.runs.tables import update_controls
 
 COLUMNS = ("cnr", "macro_cnr", "auroc", "macro_auroc", "top1", "macro_top1", "mask_cnr", "eos_cnr", "n")
 

@@ -13,7 +13,6 @@ Differences are paired over images; the interval is a bootstrap over images (95 
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -22,13 +21,14 @@ import torch
 import yaml
 
 from callbacks.progress import ImagesProgressBar
-from common.draws import generator
 from datamodules.phantom import PhantomLatentsDataModule
 from lightning_modules import LatentDiffusionModule
-from models.sampler import SamplingOptions
-from preparation.phantom import PhantomOptions
+from meddiff.common.draws import generator
+from meddiff.common.places import locate
+from meddiff.models.sampling import SamplingOptions
+from meddiff.phantoms import PhantomOptions
 
-CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
+CONFIG = locate("configs/quickstart.yaml")
 REPEATS = 8
 
 

@@ -21,9 +21,11 @@ import torch
 import webdataset as wds
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules import LatentShardsDataModule, LatentShardsDataset, Manifest
-from preparation.sample import CohortSample
-from preparation.shards import ShardWriter
+from datamodules import LatentShardsDataModule
+from meddiff.shards.dataset import LatentShardsDataset
+from meddiff.shards.manifest import Manifest
+from meddiff.shards.sample import CohortSample
+from meddiff.shards.writer import ShardWriter
 
 SHAPE = (4, 64, 64)
 #: Images per second one H200 trains (MLPerf v5.0: 150); a loader has to stay ahead of it.

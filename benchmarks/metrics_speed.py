@@ -28,9 +28,9 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.draws import generator
-from metrics import functional
-from metrics.functional import box_masks, score_grid_maps
+from meddiff.common.draws import generator
+from meddiff.metrics import functional
+from meddiff.metrics.functional import box_masks, score_grid_maps
 
 TARGET_MS = 10.0
 

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import torch
 
-from models.backbones import load_vae
-from preparation.encode import encode_images, usable_cores
-from preparation.phantom import PhantomCohort, PhantomOptions
-from preparation.prepare_phantom import DEFAULT_VAE, prepare_phantom
+from meddiff.models.backbones import load_vae
+from meddiff.phantoms import PhantomCohort, PhantomOptions
+from meddiff.preparation.encode import encode_images, usable_cores
+from meddiff.preparation.prepare_phantom import DEFAULT_VAE, prepare_phantom
 
 MANY = 10_000
 FLOOR = MANY / 600  # images per second

@@ -40,12 +40,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.draws import generator
-from preparation.geometry import Crop
-from preparation.phantom import PhantomCohort, PhantomOptions
-from preparation.prepare_phantom import DEFAULT_VAE
-from preparation.record_images import RecordImages
-from preparation.records import Record
+from meddiff.common.draws import generator
+from meddiff.phantoms import PhantomCohort, PhantomOptions
+from meddiff.preparation.geometry import Crop
+from meddiff.preparation.prepare_phantom import DEFAULT_VAE
+from meddiff.preparation.record_images import RecordImages
+from meddiff.preparation.records import Record
 
 RESOLUTION, SMALL = 512, 64
 #: Images of the run that shows what memory is taken before there are any to speak of.
@@ -199,8 +199,8 @@ def make_cohort(root: Path, counts: Sequence[int]) -> None:
 
 def prepare(root: Path, out: Path, vae: str, count: int, machine: str) -> int:
     """The whole pipeline for the first ``count`` images; returns how many were written."""
-    from preparation.cohorts.folder import FolderOptions
-    from preparation.prepare_cohort import Machine, prepare_reading, read_cohort
+    from meddiff.preparation.cohorts.folder import FolderOptions
+    from meddiff.preparation.prepare_cohort import Machine, prepare_reading, read_cohort
 
     cohort = read_cohort("folder", root, FolderOptions(table=f"{count}.csv"))
     manifest = prepare_reading(cohort, out, vae, SMALL, Machine(**MACHINES[machine]), show_progress=False)

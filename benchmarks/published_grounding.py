@@ -1,6 +1,6 @@
 """The published localisation procedure, re-implemented from facts (spec/tradeoff.md sections 0, 5, 10 and 11); own code.
 
-It is what ``attribution.grounding.ground`` is measured and tested against, so it shares nothing with it but the list of
+It is what `attribution.grounding_pass.ground` is measured and tested against, so it shares nothing with it but the list of
 query words: 50 DDIM steps one after the other whose results are thrown away, every attention layer with its whole matrix
 in sight, the maps of all tokens, layers and steps kept, two decodes nobody looks at, and words averaged on the host.
 The source of noise is an argument; the published code seeds it with the time.

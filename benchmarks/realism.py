@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metrics.functional import feature_statistics, frechet_distance, kernel_distance
-from models.domain_classifier import domain_features, load_classifier
-from preparation.phantom import PhantomCohort, PhantomOptions
+from meddiff.metrics.functional import feature_statistics, frechet_distance, kernel_distance
+from meddiff.models.domain_classifier import domain_features, load_classifier
+from meddiff.phantoms import PhantomCohort, PhantomOptions
 
 
 def tensor(images: np.ndarray) -> Tensor:

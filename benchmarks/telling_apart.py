@@ -9,7 +9,7 @@ findings each, about 1,200 pairs, and prints for the run's last checkpoint (or e
 | own first | share of pairs in which A's word has a higher CNR on A's mask than on B's (95 % bootstrap interval over images) |
 | own CNR, other CNR | means over the pairs; a map that only says where something is abnormal has the same in both |
 | end token | the same share for the end token, which names no finding: the control |
-| moves | share of mirrored pairs in which the map moves with the finding (`evaluation.mirrored_twins`); chance 50 % |
+| moves | share of mirrored pairs in which the map moves with the finding (`meddiff.evaluation.mirrored_twins`); chance 50 % |
 | own place, twin's place | CNR where the finding lies, and where it lies in the twin: what anatomy alone is worth |
 
 then the last checkpoint's mean CNR of each word (rows) on each finding (columns), and how much of the diagonal is the
@@ -28,21 +28,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from attribution.grounding import GroundingItem, ground, paper_timesteps
-from attribution.words import QUERY_WORDS, query_tokens, special_tokens
-from callbacks.evaluation import undisturbed
 from datamodules import LatentShardsDataModule
-from datamodules.evaluation_sets import evaluation_latents, grounding_samples
-from datamodules.phantom import phantom_folder
-from evaluation.mirrored_twins import mirrored, mirrored_cohort
-from evaluation.subject import images_seen, read_config
 from lightning_modules import LatentDiffusionModule
-from lightning_modules.checkpoint import find_checkpoint, load_module
-from metrics.functional import contrast_to_noise_ratio, resize_maps
-from metrics.statistics import bootstrap_interval, micro_mean
-from models.backbones import untrained_twin
-from preparation.phantom import PhantomOptions
-from preparation.prepare_phantom import prepare_phantom
+from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
+from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
+from meddiff.evaluation.mirrored_twins import mirrored, mirrored_cohort
+from meddiff.evaluation.samples import evaluation_latents, grounding_samples
+from meddiff.evaluation.undisturbed import undisturbed
+from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps
+from meddiff.metrics.statistics import bootstrap_interval, micro_mean
+from meddiff.models.backbones import untrained_twin
+from meddiff.phantoms import PhantomOptions
+from meddiff.preparation.prepare_phantom import phantom_folder, prepare_phantom
+from meddiff.runs.checkpoints import find_checkpoint, load_module
+from meddiff.runs.open_run import images_seen, read_config
 
 #: (image, label of the word, label of the finding it is scored on) -> CNR of (word, end token)
 Table = dict[tuple[str, str, str], tuple[float, float]]

@@ -9,13 +9,14 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from attribution.grounding import GroundingItem, ground, paper_timesteps
-from attribution.words import QUERY_WORDS, query_tokens
-from callbacks.evaluation import EvaluationCallback, gather_rows
+from callbacks.evaluation import EvaluationCallback
 from callbacks.media import log_images, overlay, write_png
-from common.files import write_json
-from datamodules.evaluation_sets import GroundingSample, evaluation_latents, grounding_samples
-from metrics.functional import contrast_to_noise_ratio, resize_maps
+from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
+from meddiff.attribution.words import QUERY_WORDS, query_tokens
+from meddiff.common.files import write_json
+from meddiff.evaluation.ranks import gather_rows
+from meddiff.evaluation.samples import GroundingSample, evaluation_latents, grounding_samples
+from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps
 
 
 class AttentionGalleryCallback(EvaluationCallback):

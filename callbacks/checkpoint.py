@@ -4,7 +4,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks.evaluation import interval_in_steps
-from common.errors import UserError
+from meddiff.common.errors import UserError
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -1,17 +1,13 @@
 """What all evaluations during training share: when they run, and that training does not notice. Source: own."""
 
-import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from common.errors import UserError
+from meddiff.common.errors import UserError
+from meddiff.evaluation.undisturbed import undisturbed
 
 
 def images_seen(trainer: Trainer) -> int:
@@ -34,32 +30,6 @@ def interval_in_steps(owner: Callback, every_n_images: int, trainer: Trainer) ->
             f"{batch_size}: take {max(1, every_n_images // batch_size) * batch_size}."
         )
     return every_n_images // batch_size
-
-
-@contextmanager
-def undisturbed(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards modes and all random generators are as before."""
-    modes = [(part, part.training) for part in module.modules()]
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (what must be restored)
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        module.eval()
-        try:
-            yield
-        finally:
-            for part, training in modes:
-                part.training = training
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
-
-
-def gather_rows(rows: list[Any]) -> list[Any]:
-    """The rows of all ranks on every rank, in the order of ranks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return rows
-    parts: list[list[Any] | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, rows)
-    return [row for part in parts for row in part or []]
 
 
 class EvaluationCallback(Callback):

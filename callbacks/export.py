@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from models.export import write_model
+from meddiff.models.weights.export import write_model
 
 
 class ModelExport(Callback):

@@ -10,16 +10,17 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.evaluation import EvaluationCallback, gather_rows
+from callbacks.evaluation import EvaluationCallback
 from callbacks.media import save_samples
-from callbacks.tables import update_controls
-from common.draws import generator
-from common.errors import UserError
-from datamodules.evaluation_sets import evaluation_latents, image_tensor, pixels_tensor
-from metrics.functional import feature_statistics, frechet_distance, kernel_distance
-from models.backbones import untrained_twin
-from models.feature_extractors import Extractor, build_extractor, missing_extractors
-from models.sampler import SamplingOptions, decode
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.evaluation.ranks import gather_rows
+from meddiff.evaluation.samples import evaluation_latents, image_tensor, pixels_tensor
+from meddiff.metrics.functional import feature_statistics, frechet_distance, kernel_distance
+from meddiff.models.backbones import untrained_twin
+from meddiff.models.feature_extractors import Extractor, build_extractor, missing_extractors
+from meddiff.models.sampling import SamplingOptions, decode
+from meddiff.runs.tables import update_controls
 
 #: The domain classifier that ships with the suite (configs/phantom_classifier.yaml).
 DEFAULT_CLASSIFIER = "assets/phantom_classifier"

@@ -9,17 +9,18 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from attribution.grounding import GroundingItem, ground, paper_timesteps
-from attribution.words import QUERY_WORDS, Preset, Query, query_tokens, special_tokens
-from callbacks.evaluation import EvaluationCallback, gather_rows
-from callbacks.grounding_controls import grounding_controls
-from callbacks.tables import update_controls, write_table
-from common.errors import UserError
-from datamodules.evaluation_sets import Exclusion, GroundingSample, evaluation_latents, grounding_samples
-from metrics.functional import mean_iou, mixture_threshold, resize_maps
-from metrics.grounding import locate_maps
-from metrics.summary import summarise
-from preparation.sample import FINDINGS
+from callbacks.evaluation import EvaluationCallback
+from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
+from meddiff.attribution.words import QUERY_WORDS, Preset, Query, query_tokens, special_tokens
+from meddiff.common.errors import UserError
+from meddiff.common.findings import FINDINGS
+from meddiff.evaluation.priors import grounding_controls
+from meddiff.evaluation.ranks import gather_rows
+from meddiff.evaluation.samples import Exclusion, GroundingSample, evaluation_latents, grounding_samples
+from meddiff.metrics.functional import mean_iou, mixture_threshold, resize_maps
+from meddiff.metrics.grounding import locate_maps
+from meddiff.metrics.summary import summarise
+from meddiff.runs.tables import update_controls, write_table
 
 #: Columns of ``RUN/grounding/<images>.csv`` that every row has.
 COLUMNS = ("key", "class", "phrase", "words", "cnr", "auroc", "top1", "miou")

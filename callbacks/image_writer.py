@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
-from common.files import atomic_open
+from meddiff.common.files import atomic_open
 
 
 class ImageWriter(BasePredictionWriter):

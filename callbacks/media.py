@@ -9,7 +9,7 @@ import numpy as np
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from common.files import atomic_open, write_json
+from meddiff.common.files import atomic_open, write_json
 
 #: Colours of the heat map from low to high (perceptually ordered, readable in greyscale and with colour blindness).
 _STOPS = np.array(

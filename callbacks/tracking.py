@@ -13,9 +13,8 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from common.files import atomic_open
-
-METRICS_FILE = "metrics.jsonl"
+from meddiff.common.files import atomic_open
+from meddiff.runs.metrics_file import METRICS_FILE, read_metrics
 
 
 class JsonlLogger(Logger):
@@ -65,18 +64,6 @@ class JsonlLogger(Logger):
         if len(kept) < len(rows):
             with atomic_open(self.path, "w") as stream:
                 stream.writelines(json.dumps(row) + "\n" for row in kept)
-
-
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Rows of a ``metrics.jsonl``; a last line cut off by a kill is left out, a missing file is no rows."""
-    file = Path(path)
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
 
 
 def logged_in_to_wandb() -> bool:

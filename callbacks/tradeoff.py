@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.evaluation import EvaluationCallback, evaluations, images_seen
-from callbacks.tables import read_table, write_table
-from common.errors import UserError
+from meddiff.common.errors import UserError
+from meddiff.runs.tables import read_table, write_table
 
 TABLE = "tradeoff.csv"
 
@@ -83,7 +83,7 @@ class TradeoffCallback(Callback):
         write_table(Path(trainer.default_root_dir) / TABLE, rows, ("step", "images"))
 
     def _report(self, trainer: Trainer) -> None:
-        from reports.report import write_report
+        from meddiff.reports.page.report import write_report
 
         write_report([Path(trainer.default_root_dir)])
 

@@ -1,45 +1,23 @@
-"""Everything between a folder of latent shards and a batch: manifest, index, stream, data modules."""
+"""Data modules: how batches come. Imported on demand, so that the command's quick check need not wait for torch."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .datasets import LatentShardsDataset, TrainStream
-    from .items import make_batch
-    from .latent_shards import LatentShardsDataModule
-    from .manifest import Manifest, ShardRecord
-    from .shard_index import ShardIndex, ShardReader
-    from .stream import epoch_permutation, micro_batch_positions
+    from datamodules.latent_shards import LatentShardsDataModule
+    from datamodules.phantom import PhantomLatentsDataModule
+    from datamodules.phantom_images import PhantomImagesDataModule
 
-__all__ = [
-    "LatentShardsDataModule",
-    "LatentShardsDataset",
-    "Manifest",
-    "ShardIndex",
-    "ShardReader",
-    "ShardRecord",
-    "TrainStream",
-    "epoch_permutation",
-    "make_batch",
-    "micro_batch_positions",
-]
+__all__ = ["LatentShardsDataModule", "PhantomImagesDataModule", "PhantomLatentsDataModule"]
 
 _HOMES = {
     "LatentShardsDataModule": "latent_shards",
-    "LatentShardsDataset": "datasets",
-    "Manifest": "manifest",
-    "ShardIndex": "shard_index",
-    "ShardReader": "shard_index",
-    "ShardRecord": "manifest",
-    "TrainStream": "datasets",
-    "epoch_permutation": "stream",
-    "make_batch": "items",
-    "micro_batch_positions": "stream",
+    "PhantomImagesDataModule": "phantom_images",
+    "PhantomLatentsDataModule": "phantom",
 }
 
 
-def __getattr__(name: str) -> Any:
-    # At first use, because the shard writer's processes need the manifest only, and importing Lightning takes seconds.
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,98 +1,17 @@
 """PyTorch datasets over local latent shards, and the loader that runs them (source: own; design decisions 5, 6)."""
 
-import io
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, get_worker_info
 
-from common.errors import UserError
-
-from .items import Batch, Entry, Rules, make_batch, parse_latent
-from .manifest import Manifest
-from .shard_index import LATENT, METADATA, ShardIndex, ShardReader
-from .stream import SampleOrder, check_batch_size, evaluation_positions, micro_batch_positions
-
-
-class LatentShardsDataset(Dataset):
-    """Samples of one split of a local shard folder in sorted key order, as they are stored.
-
-    Args:
-        shards: the folder; split: name of the split; cache: keep the offset index beside the shards.
-
-    Raises:
-        UserError: no manifest, no such split, or a broken shard.
-    """
-
-    def __init__(self, shards: str | Path, split: str, cache: bool = True) -> None:
-        self.folder, self.split = Path(shards), split
-        self.manifest = Manifest.read(shards)
-        self.index = ShardIndex(shards, self.manifest, split, cache)
-        self.reader = ShardReader(self.index)
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def keys(self) -> list[str]:
-        return self.index.keys
-
-    def __getitem__(self, sample: int) -> dict[str, Any]:
-        """{"key", "latent": float16 (2C, h, w) or (C, h, w) before scaling, **metadata of ``KEY.json``}."""
-        return {"key": self.keys[sample], "latent": self.latent(sample), **self.metadata(sample)}
-
-    def entry(self, sample: int, epoch: int | None, weight: float = 1.0) -> Entry:
-        """The raw bytes of one sample, with what its draws are addressed by."""
-        latent, metadata = self.reader.read(sample, LATENT), self.reader.read(sample, METADATA)
-        return Entry(self.keys[sample], epoch, latent, metadata, self._where(sample), weight)
-
-    def latent(self, sample: int) -> NDArray[np.float16]:
-        """Stored moments (2C, h, w) or mean (C, h, w), before scaling."""
-        try:
-            return parse_latent(self.reader.read(sample, LATENT), self.manifest.stored_shape)
-        except (ValueError, EOFError) as error:
-            raise self._damaged(sample, error) from None
-
-    def metadata(self, sample: int) -> dict[str, Any]:
-        """``KEY.json``: impression, captions, labels, phrases, boxes, ..."""
-        try:
-            return json.loads(self.reader.read(sample, METADATA))
-        except ValueError as error:
-            raise self._damaged(sample, error) from None
-
-    def image(self, sample: int) -> NDArray[np.uint8]:
-        """The stored crop: uint8 (H, W) or (H, W, 3); grounding and fidelity splits only."""
-        return np.asarray(self._open(sample, "png"))
-
-    def masks(self, sample: int) -> dict[str, NDArray[np.bool_]]:
-        """Exact masks: name -> bool (H, W); empty where none are known."""
-        names: dict[str, str] = self.metadata(sample)["mask_names"]
-        return {name: np.asarray(self._open(sample, f"mask.{slug}.png")) > 0 for slug, name in names.items()}
-
-    def _open(self, sample: int, suffix: str) -> Image.Image:
-        try:
-            image = Image.open(io.BytesIO(self.reader.read(sample, suffix)))
-            image.load()
-        except OSError as error:
-            raise self._damaged(sample, error) from None
-        return image
-
-    def _where(self, sample: int) -> str:
-        return str(self.index.paths[self.index.shard[sample]])
-
-    def _damaged(self, sample: int, error: Exception) -> UserError:
-        return UserError(
-            f"{self._where(sample)} holds a damaged sample {self.keys[sample]!r} ({error}): "
-            "run prepare again for that shard"
-        )
+from datamodules.items import Batch, Rules, make_batch
+from datamodules.stream import SampleOrder, check_batch_size, evaluation_positions, micro_batch_positions
+from meddiff.common.errors import UserError
+from meddiff.shards.dataset import LatentShardsDataset
 
 
 @dataclass(frozen=True)

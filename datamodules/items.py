@@ -4,36 +4,23 @@ Every random number of an item comes from ``generator(seed, purpose, epoch, key)
 workers and ranks, any batch size, and after any resume. Evaluation uses the word "val" in the place of the epoch.
 """
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from common.draws import generator
-from common.errors import UserError
-
-from .manifest import Manifest
-from .prompts import Prompt, Texts, choose_caption
+from datamodules.prompts import Prompt, Texts, choose_caption
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.shards.latents import Entry, parse_latent, scale_latent
+from meddiff.shards.manifest import Manifest
 
 Batch = dict[str, Any]
 #: What an item draws; each purpose has random numbers of its own.
 PURPOSES = ("caption", "posterior", "noise", "timestep", "dropout")
-
-
-class Entry(NamedTuple):
-    """One sample as it comes from a shard. ``epoch`` is None in evaluation; ``where`` names its shard in errors."""
-
-    key: str
-    epoch: int | None
-    latent: bytes
-    metadata: bytes
-    where: str
-    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,56 +49,6 @@ class Rules:
         return cls(seed, manifest.scaling_factor, stored, shape, posterior, prompt, texts)
 
 
-def parse_latent(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float16]:
-    """Read ``KEY.latent.npy``: float16 of ``shape``, a read-only view of ``data``.
-
-    Raises:
-        ValueError: not an .npy, or another type or shape.
-    """
-    header = _npy_header(shape)
-    count = int(np.prod(shape))
-    if data.startswith(header) and len(data) == len(header) + 2 * count:  # as the writer makes it: no parsing
-        return np.frombuffer(data, "<f2", count, len(header)).reshape(shape)
-    array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    if array.dtype != np.float16 or array.shape != tuple(shape):
-        raise ValueError(f"latent is {array.dtype} {array.shape}, not float16 {tuple(shape)}")
-    return array
-
-
-_HEADERS: dict[tuple[int, ...], bytes] = {}
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    if shape not in _HEADERS:
-        buffer = io.BytesIO()
-        np.lib.format.write_array_header_1_0(buffer, {"descr": "<f2", "fortran_order": False, "shape": tuple(shape)})
-        _HEADERS[shape] = buffer.getvalue()
-    return _HEADERS[shape]
-
-
-def scale_latent(
-    stored: NDArray[np.float16], rules: Rules, address: tuple[object, ...], out: NDArray[np.float32]
-) -> None:
-    """Write ``(mean + std * eps) * scaling_factor`` into ``out`` (C, h, w); eps = 0 without a posterior draw.
-
-    Args:
-        stored: (2C, h, w) mean and log-variance, or (C, h, w) mean.
-        address: (seed, "posterior", epoch, key).
-    """
-    channels = rules.latent_shape[0]
-    # torch widens half precision sixteen times faster than numpy; the copy is what it takes as writable.
-    values = torch.from_numpy(stored.copy()).float().numpy()  # (2C, h, w) or (C, h, w)
-    if rules.sample_posterior:
-        logvar = np.clip(values[channels:], -30.0, 20.0)  # (C, h, w)
-        generator(*address).standard_normal(out=out, dtype=np.float32)
-        logvar *= 0.5
-        out *= np.exp(logvar, out=logvar)
-        out += values[:channels]
-    else:
-        out[...] = values[:channels]
-    out *= np.float32(rules.scaling_factor)
-
-
 def make_batch(entries: Sequence[Entry], rules: Rules) -> Batch:
     """Parse, draw and collate.
 
@@ -136,7 +73,8 @@ def make_batch(entries: Sequence[Entry], rules: Rules) -> Batch:
             metadata = json.loads(entry.metadata)
             captions.append(choose_caption(metadata, rules.prompt, caption, rules.texts))
             labels.append(list(metadata["labels"]))
-            scale_latent(parse_latent(entry.latent, rules.stored_shape), rules, posterior, latents[place])
+            stored = parse_latent(entry.latent, rules.stored_shape)
+            scale_latent(stored, posterior, latents[place], rules.scaling_factor, rules.sample_posterior)
             if not np.isfinite(latents[place]).all():
                 raise ValueError("latent is not finite")
         except (ValueError, KeyError, TypeError, EOFError) as error:

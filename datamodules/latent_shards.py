@@ -7,16 +7,16 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-from common.errors import UserError
-
-from . import streaming as remote
-from .datasets import EvaluationBatches, LatentShardsDataset, PositionedDataset, ShardLoader, TrainStream
-from .items import Rules
-from .manifest import Manifest
-from .prompts import Prompt, Texts, load_texts, missing_texts, texts_digest
-from .shard_index import check_sizes
-from .split_folders import other_folder_problems
-from .stream import align_accumulation, check_batch_size
+from datamodules import streaming as remote
+from datamodules.datasets import EvaluationBatches, PositionedDataset, ShardLoader, TrainStream
+from datamodules.items import Rules
+from datamodules.prompts import Prompt, Texts, load_texts, missing_texts, texts_digest
+from datamodules.stream import align_accumulation, check_batch_size
+from meddiff.common.errors import UserError
+from meddiff.shards.dataset import LatentShardsDataset
+from meddiff.shards.index import check_sizes
+from meddiff.shards.manifest import Manifest
+from meddiff.shards.split_folders import other_folder_problems
 
 
 class LatentShardsDataModule(L.LightningDataModule):

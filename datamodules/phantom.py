@@ -4,24 +4,17 @@ This module and phantom_images are the only data modules that reach into ``prepa
 is where a data set is made, once per node, before processes read it.
 """
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
 from datamodules.latent_shards import LatentShardsDataModule
-from datamodules.manifest import MANIFEST_NAME, Manifest
 from datamodules.prompts import missing_texts
-from preparation.phantom import PhantomOptions
-from preparation.prepare_phantom import DEFAULT_VAE, prepare_phantom
-
-
-def phantom_folder(options: PhantomOptions, vae: str) -> str:
-    """A folder of its own for each cohort, so that changed options never meet old shards."""
-    text = json.dumps([asdict(options), vae], sort_keys=True)
-    return f"data/phantom-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+from meddiff.common.errors import UserError
+from meddiff.phantoms import PhantomOptions
+from meddiff.preparation.prepare_phantom import DEFAULT_VAE, phantom_folder, prepare_phantom
+from meddiff.shards.manifest import MANIFEST_NAME, Manifest
 
 
 class PhantomLatentsDataModule(LatentShardsDataModule):

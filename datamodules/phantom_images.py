@@ -6,8 +6,8 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from common.draws import generator
-from preparation.phantom import PhantomCohort, PhantomOptions
+from meddiff.common.draws import generator
+from meddiff.phantoms import PhantomCohort, PhantomOptions
 
 
 class PhantomImages(Dataset[dict[str, Any]]):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from common.draws import generator
-from common.errors import UserError
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
 
 if TYPE_CHECKING:
     from lightning import Trainer

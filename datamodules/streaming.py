@@ -17,14 +17,14 @@ import webdataset as wds
 from braceexpand import braceexpand
 from torch.utils.data import IterableDataset, get_worker_info
 
-from common.draws import generator, torch_seed
-from common.errors import UserError
-
-from .datasets import Failure, PositionedDataset
-from .items import Batch, Entry, Rules, make_batch
-from .manifest import Manifest
-from .shard_index import LATENT, METADATA
-from .stream import check_batch_size
+from datamodules.datasets import Failure, PositionedDataset
+from datamodules.items import Batch, Rules, make_batch
+from datamodules.stream import check_batch_size
+from meddiff.common.draws import generator, torch_seed
+from meddiff.common.errors import UserError
+from meddiff.shards.index import LATENT, METADATA
+from meddiff.shards.latents import Entry
+from meddiff.shards.manifest import Manifest
 
 REMOTE = ("pipe:", "http:", "https:", "s3:", "gs:", "ais:", "hf:", "sftp:", "scp:")
 #: Samples held back by the training shuffle.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 
-from models.sources import Source
+from meddiff.models.weights.sources import Source
 
 
 class AutoencoderModule(L.LightningModule):

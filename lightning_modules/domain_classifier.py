@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import MultilabelAUROC
 
-from models.domain_classifier import build_classifier, save_classifier, xrv_input
-from preparation.sample import FINDINGS
+from meddiff.common.findings import FINDINGS
+from meddiff.models.domain_classifier import build_classifier, save_classifier, xrv_input
 
 
 class DomainClassifierModule(L.LightningModule):

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from models.backbones import load_vae
-from models.sampler import SamplingOptions, build_scheduler, decode, initial_noise, sample_latents
+from meddiff.common.errors import UserError
+from meddiff.models.backbones import load_vae
+from meddiff.models.sampling import SamplingOptions, build_scheduler, decode, initial_noise, sample_latents
 
 
 class DrawsImages:

@@ -14,17 +14,17 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from common.draws import torch_seed
-from common.errors import UserError
 from lightning_modules.drawing import DrawsImages
 from lightning_modules.optimising import Optimises
 from lightning_modules.preflight import check_manifest, missing_weights, prediction_problem
-from models.backbones import build_unet
-from models.ema import ExponentialMovingAverage
-from models.objective import PredictionType, loss_weights, schedule_config, timesteps_from_uniform
-from models.sampler import SamplingOptions, build_scheduler
-from models.sources import Source
-from models.text_encoder import build_text_encoder, tokenize
+from meddiff.common.draws import torch_seed
+from meddiff.common.errors import UserError
+from meddiff.models.backbones import build_unet
+from meddiff.models.ema import ExponentialMovingAverage
+from meddiff.models.noise_schedule import PredictionType, loss_weights, schedule_config, timesteps_from_uniform
+from meddiff.models.sampling import SamplingOptions, build_scheduler
+from meddiff.models.text.encoder import build_text_encoder, tokenize
+from meddiff.models.weights.sources import Source
 
 EVERY_CAPTION = "all"
 

@@ -1,11 +1,11 @@
 """What can be known to be wrong before weights are read or processes start."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
-from models.sources import HUB_PREFIX, Part, missing_part, part_config
+from meddiff.common.errors import UserError
+from meddiff.common.places import locate
+from meddiff.models.weights.sources import HUB_PREFIX, Part, missing_part, part_config
 
 PARTS: tuple[Part, ...] = ("unet", "text_encoder", "vae")
 
@@ -28,7 +28,7 @@ def prediction_problem(init_args: dict[str, Any]) -> list[str]:
     source, told = init_args.get("unet"), init_args.get("prediction_type", "epsilon")
     if not isinstance(source, str) or source.startswith(HUB_PREFIX):
         return []
-    file = Path(source).expanduser() / "scheduler" / "scheduler_config.json"
+    file = locate(source) / "scheduler" / "scheduler_config.json"
     if not file.is_file():
         return []
     there = json.loads(file.read_text(encoding="utf-8")).get("prediction_type", "epsilon")
@@ -46,7 +46,7 @@ def check_manifest(manifest: Any, init_args: dict[str, Any]) -> list[str]:
         manifest: of the shards, ``datamodules.Manifest``.
         init_args: the model's ``unet`` and ``vae`` sources are read; the VAE's weights are hashed.
     """
-    from models.backbones import vae_identity
+    from meddiff.models.backbones import vae_identity
 
     unet = part_config(init_args["unet"], "unet")
     size, channels = unet.get("sample_size"), unet.get("in_channels", 4)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.draws import generator
-from datamodules.shard_index import CACHE_NAME
+from meddiff.common.draws import generator
+from meddiff.shards.index import CACHE_NAME
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -68,7 +68,7 @@ def listing(folder: Path) -> dict[str, str]:
 
 
 def mimic_cxr_tree(root: Path) -> list[str]:
-    from preparation.cohorts.mimic_files import image_path, is_identifier
+    from meddiff.preparation.cohorts.mimic_files import image_path, is_identifier
     from tests.preparation.test_mimic_reader import dicom, ugly
 
     tree = ugly()

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datamodules.datasets import LatentShardsDataset
-from models.domain_classifier import build_classifier, save_classifier
-from models.sampler import SamplingOptions
-from preparation.sample import FINDINGS
+from meddiff.common.findings import FINDINGS
+from meddiff.models.domain_classifier import build_classifier, save_classifier
+from meddiff.models.sampling import SamplingOptions
+from meddiff.shards.dataset import LatentShardsDataset
 from tests.tiny import make_shards, model_config
 
 QUICK = SamplingOptions("dpm++", 2, 2.0)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from preparation.records import Reading
+from meddiff.preparation.records import Reading
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

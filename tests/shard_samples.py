@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.draws import generator
-from datamodules.manifest import Manifest
-from preparation.sample import NO_FINDING, Box, CohortSample, Phrase
-from preparation.shards import ShardWriter
+from meddiff.common.draws import generator
+from meddiff.common.findings import NO_FINDING
+from meddiff.shards.manifest import Manifest
+from meddiff.shards.sample import Box, CohortSample, Phrase
+from meddiff.shards.writer import ShardWriter
 
 CHANNELS, SIDE, PIXELS = 4, 4, 32
 SHAPE = (CHANNELS, SIDE, SIDE)

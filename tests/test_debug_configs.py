@@ -1,22 +1,18 @@
 """The debug configurations do what their first line says (minutes: they render phantoms with the shipped autoencoder)."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from cli.main import dispatch
+from meddiff.cli.main import dispatch
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """A folder with the clone's configs and assets, so that nothing is written into the checkout."""
-    for room in ("configs", "assets"):
-        shutil.copytree(ROOT / room, tmp_path / room)
+    """An empty folder: the suite's configs and assets are found from anywhere."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli.main import dispatch
+from meddiff.cli.main import dispatch
 from tests.cohort_trees import TREES
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +34,7 @@ SMALL = {
                 "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
                 "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
             },
-            "text_encoder": str(ROOT / "assets" / "phantom_base"),
+            "text_encoder": str(ROOT / "meddiff" / "assets" / "phantom_base"),
         }
     },
 }

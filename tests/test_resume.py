@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from cli.main import dispatch
+from meddiff.cli.main import dispatch
 from tests.tiny import model_config
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +62,7 @@ def start(arguments: list[str], record: Path) -> subprocess.Popen[str]:
     inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     # The console script where it is installed: DDP starts its children with the name it was called by.
     script = Path(sys.executable).with_name("lightning")
-    command = [str(script)] if script.is_file() else [sys.executable, "-m", "cli"]
+    command = [str(script)] if script.is_file() else [sys.executable, "-m", "meddiff"]
     return subprocess.Popen(
         [*command, "fit", *arguments],
         cwd=ROOT,

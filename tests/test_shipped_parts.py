@@ -6,11 +6,11 @@ import pytest
 import torch
 from torchmetrics.classification import MultilabelAUROC
 
-from models.domain_classifier import build_classifier, load_classifier, xrv_input
-from preparation.phantom import PhantomCohort, PhantomOptions
-from preparation.sample import FINDINGS
+from meddiff.common.findings import FINDINGS
+from meddiff.models.domain_classifier import build_classifier, load_classifier, xrv_input
+from meddiff.phantoms import PhantomCohort, PhantomOptions
 
-ASSETS = Path(__file__).parent.parent / "assets"
+ASSETS = Path(__file__).parent.parent / "meddiff" / "assets"
 
 
 @pytest.mark.parametrize("folder", sorted(path.name for path in ASSETS.iterdir()))

@@ -43,10 +43,10 @@ def make_shards(folder: Path, vae: Path, n: int = 60, resolution: int = 64, **sp
     """Shards of phantoms, written in this process (the command's pool costs a spawn)."""
     from dataclasses import asdict
 
-    from models.backbones import load_vae
-    from preparation.encode import encoded_samples, shard_header
-    from preparation.phantom import PhantomCohort, PhantomOptions
-    from preparation.shards import ShardWriter
+    from meddiff.models.backbones import load_vae
+    from meddiff.phantoms import PhantomCohort, PhantomOptions
+    from meddiff.preparation.encode import encoded_samples, shard_header
+    from meddiff.shards.writer import ShardWriter
 
     options = PhantomOptions(n=n, resolution=resolution, **splits)
     cohort = PhantomCohort(options)

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from attribution.coco_words import COCO_CLASSES, class_tokens, class_words, classes_in
-from attribution.words import align_words
-from common.errors import UserError
-from models.text_encoder import CONTEXT_LENGTH, token_ids
+from meddiff.attribution.coco_words import COCO_CLASSES, class_tokens, class_words, classes_in
+from meddiff.attribution.words import align_words
+from meddiff.common.errors import UserError
+from meddiff.models.text.encoder import CONTEXT_LENGTH, token_ids
 from tests.readings import SHARED
 
 REAL = SHARED / "coco_mini" / "annotations"

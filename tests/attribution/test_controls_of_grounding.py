@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from benchmarks.telling_apart import by_class, compare, own_part
-from datamodules.evaluation_sets import GroundingSample
-from evaluation.mirrored_twins import score_twins
+from meddiff.evaluation.mirrored_twins import score_twins
+from meddiff.evaluation.samples import GroundingSample
 
 SIZE = 48
 

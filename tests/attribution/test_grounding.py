@@ -5,14 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attribution.grounding import GroundingItem, ground, item_noise, paper_timesteps
-from attribution.recorder import CrossAttentionRecorder
-from attribution.words import QUERY_WORDS, query_tokens, special_tokens
-from common.errors import UserError
-from models.backbones import build_unet
-from models.objective import schedule_config
-from models.sampler import build_scheduler
-from models.text_encoder import build_text_encoder, tokenize
+from meddiff.attribution.grounding_pass import GroundingItem, ground, item_noise, paper_timesteps
+from meddiff.attribution.recorder import CrossAttentionRecorder
+from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
+from meddiff.common.errors import UserError
+from meddiff.models.backbones import build_unet
+from meddiff.models.noise_schedule import schedule_config
+from meddiff.models.sampling import build_scheduler
+from meddiff.models.text.encoder import build_text_encoder, tokenize
 from tests.tiny import TEXT, UNET
 
 TEXTS = {

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from attribution.grounding import GroundingItem, ground, item_noise, paper_timesteps
-from attribution.words import QUERY_WORDS, query_tokens
 from benchmarks.published_grounding import Parts, localise, stack_maps
-from models.backbones import build_unet, load_vae
-from models.objective import schedule_config
-from models.sampler import build_scheduler
-from models.text_encoder import build_text_encoder, tokenize
+from meddiff.attribution.grounding_pass import GroundingItem, ground, item_noise, paper_timesteps
+from meddiff.attribution.words import QUERY_WORDS, query_tokens
+from meddiff.models.backbones import build_unet, load_vae
+from meddiff.models.noise_schedule import schedule_config
+from meddiff.models.sampling import build_scheduler
+from meddiff.models.text.encoder import build_text_encoder, tokenize
 from tests.tiny import TEXT, UNET
 
 SEED = 5

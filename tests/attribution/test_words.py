@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from attribution.words import QUERY_WORDS, align_words, query_tokens, special_tokens
-from models.text_encoder import CONTEXT_LENGTH, token_ids, tokenize
+from meddiff.attribution.words import QUERY_WORDS, align_words, query_tokens, special_tokens
+from meddiff.models.text.encoder import CONTEXT_LENGTH, token_ids, tokenize
 
 PHRASE = "Moderate left pneumothorax, with bibasilar atelectasis and small effusions."
 

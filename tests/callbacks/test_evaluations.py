@@ -21,18 +21,19 @@ from callbacks import (
     ThroughputCallback,
     TradeoffCallback,
 )
-from callbacks.evaluation import undisturbed
 from callbacks.grounding import grounding_rows, grounding_summary
-from callbacks.tables import read_table
 from callbacks.throughput import device_peak, unet_flops
-from callbacks.tracking import JsonlLogger, read_metrics
+from callbacks.tracking import JsonlLogger
 from callbacks.tradeoff import evaluation_share
-from common.errors import UserError
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
-from models.domain_classifier import build_classifier, save_classifier
-from models.sampler import SamplingOptions
-from preparation.sample import FINDINGS
+from meddiff.common.errors import UserError
+from meddiff.common.findings import FINDINGS
+from meddiff.evaluation.undisturbed import undisturbed
+from meddiff.models.domain_classifier import build_classifier, save_classifier
+from meddiff.models.sampling import SamplingOptions
+from meddiff.runs.metrics_file import read_metrics
+from meddiff.runs.tables import read_table
 from tests.tiny import UNET, make_shards, model_config, quiet_trainer
 
 BATCH, STEPS = 8, 6

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from callbacks.tables import read_table
-from models.domain_classifier import build_classifier, save_classifier
-from preparation.sample import FINDINGS
+from meddiff.common.findings import FINDINGS
+from meddiff.models.domain_classifier import build_classifier, save_classifier
+from meddiff.runs.tables import read_table
 from tests.test_resume import finish, write_config
 from tests.tiny import make_shards
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from callbacks.grounding_controls import centre_prior, random_maps
-from datamodules.evaluation_sets import GroundingSample
+from meddiff.evaluation.priors import centre_prior, random_maps
+from meddiff.evaluation.samples import GroundingSample
 
 
 def boxed(number: int, *box: float) -> GroundingSample:

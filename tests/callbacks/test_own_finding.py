@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from attribution.words import QUERY_WORDS, query_tokens
 from callbacks.grounding import grounding_summary, score_sample
-from datamodules.evaluation_sets import GroundingSample
+from meddiff.attribution.words import QUERY_WORDS, query_tokens
+from meddiff.evaluation.samples import GroundingSample
 
 SIZE = 32
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cli.arguments import expand, split_configs, with_bases
-from common.errors import UserError
+from meddiff.cli.arguments import expand, split_configs, with_bases
+from meddiff.common.errors import UserError
 
 
 @pytest.fixture

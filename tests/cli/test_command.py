@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from cli.main import main
+from meddiff.cli.main import main
 from tests.tiny import make_shards, make_vae, model_config
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,7 +75,7 @@ def flat(content: Any, prefix: str = "") -> dict[str, Any]:
 def printed_config(path: Path) -> dict[str, Any]:
     """What jsonargparse makes of a config file, bases and defaults included."""
     done = subprocess.run(
-        [sys.executable, "-m", "cli", "fit", "-c", str(path), "--print_config"],
+        [sys.executable, "-m", "meddiff", "fit", "-c", str(path), "--print_config"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -222,7 +222,7 @@ def test_missing_weights_and_shards_stop_in_time(tmp_path):
     """As a user runs it, imports included; from an empty folder, so that nothing is there by accident."""
     begin = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "cli", "fit", "-c", str(CONFIGS / "frozen.yaml")],
+        [sys.executable, "-m", "meddiff", "fit", "-c", str(CONFIGS / "frozen.yaml")],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -305,7 +305,7 @@ def test_doctor(capsys, monkeypatch, tmp_path):
     code, out, _ = call(capsys, "doctor")
     assert code == 1
     assert "another package's" in out
-    imposter.write_text("#!/usr/bin/python\nfrom cli.main import main\nmain()\n")
+    imposter.write_text("#!/usr/bin/python\nfrom meddiff.cli.main import main\nmain()\n")
     _, out, _ = call(capsys, "doctor")
     assert "is ours" in out
     assert "torch" in out

@@ -2,10 +2,10 @@
 
 import pytest
 
-from cli.main import main
-from datamodules.manifest import Manifest
-from preparation import prepare_phantom as verb
-from preparation.phantom import PhantomOptions
+from meddiff.cli.main import main
+from meddiff.phantoms import PhantomOptions
+from meddiff.preparation import prepare_phantom as verb
+from meddiff.shards.manifest import Manifest
 
 
 @pytest.fixture

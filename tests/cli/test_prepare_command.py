@@ -16,11 +16,11 @@ from typing import Any, get_type_hints
 import pytest
 from PIL import Image
 
-from datamodules.datasets import LatentShardsDataset
-from datamodules.manifest import Manifest
-from preparation.cohorts import COHORTS, reader
-from preparation.members import IMAGE_SPLITS
-from preparation.prepare_cohort import Machine
+from meddiff.preparation.cohorts import COHORTS, reader
+from meddiff.preparation.prepare_cohort import Machine
+from meddiff.shards.dataset import LatentShardsDataset
+from meddiff.shards.manifest import Manifest
+from meddiff.shards.members import IMAGE_SPLITS
 from tests.cli.test_command import call
 from tests.cohort_trees import TREES, listing
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.datasets import LatentShardsDataset
-from preparation.cohorts import COHORTS
+from meddiff.preparation.cohorts import COHORTS
+from meddiff.shards.dataset import LatentShardsDataset
 from tests.cli.test_command import call
 from tests.cohort_trees import TREES, cut, listing, make_folder, open_i_tree, rsna_tree, write_image, write_table
 from tests.tiny import make_vae
@@ -51,7 +51,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(tree: Path, vae_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of the tree, from the command."""
-    from cli.main import main
+    from meddiff.cli.main import main
 
     out = tmp_path_factory.mktemp("errors") / "out"
     with pytest.raises(SystemExit) as exit_:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import main
-from preparation.record_images import RecordImages
+from meddiff.cli.main import main
+from meddiff.preparation.record_images import RecordImages
 from tests.cli.test_command import call
 from tests.cohort_trees import listing, make_folder
 
@@ -57,7 +57,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def begin(*given: str) -> subprocess.Popen[str]:
         child = subprocess.Popen(
-            [sys.executable, "-m", "cli", *given], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            [sys.executable, "-m", "meddiff", *given], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             preexec_fn=heed_interrupts,
         )  # fmt: skip

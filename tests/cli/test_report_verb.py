@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.main import main
+from meddiff.cli.main import main
 from tests.reports.run_folders import make_run
 
 

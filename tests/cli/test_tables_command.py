@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from cli.tables import main
-from common.errors import UserError
+from meddiff.cli.tables import main
+from meddiff.common.errors import UserError
 from tests.reports.evaluation_folders import make_evaluation
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.errors import UserError
-from datamodules.items import Entry, Rules, choose_caption, make_batch, parse_latent
+from datamodules.items import Rules, choose_caption, make_batch
+from meddiff.common.errors import UserError
+from meddiff.shards.latents import Entry, parse_latent
 from tests.shard_samples import SHAPE
 
 MOMENTS = (8, 4, 4)

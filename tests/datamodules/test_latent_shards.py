@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.errors import UserError
-from datamodules import LatentShardsDataModule, LatentShardsDataset
+from datamodules import LatentShardsDataModule
+from meddiff.common.errors import UserError
+from meddiff.shards.dataset import LatentShardsDataset
 from tests.shard_samples import make_pair, write_folder
 
 N, B = 13, 8

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from common.errors import UserError
-from datamodules.manifest import Manifest
+from meddiff.common.errors import UserError
+from meddiff.shards.manifest import Manifest
 from tests.shard_samples import make_header, write_folder
 
 

@@ -12,17 +12,18 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from attribution.words import QUERY_WORDS
-from common.draws import generator
-from common.errors import UserError
 from datamodules import LatentShardsDataModule
 from datamodules.phantom import PhantomLatentsDataModule
-from datamodules.prompts import SYNTHETIC, choose_caption, names_class, read_texts
-from models.text_encoder import tokenize
-from preparation.check_impressions import main as check
-from preparation.sample import FINDINGS, NO_FINDING
+from datamodules.prompts import SYNTHETIC, choose_caption, read_texts
+from meddiff.attribution.naming import names_class
+from meddiff.attribution.words import QUERY_WORDS
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.common.findings import FINDINGS, NO_FINDING
+from meddiff.models.text.encoder import tokenize
 from tests.preparation.caption_reader import read
 from tests.shard_samples import write_folder
+from tools.check_impressions import main as check
 
 N, B = 26, 8
 CLASSES = (*FINDINGS, NO_FINDING)

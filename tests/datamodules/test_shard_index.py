@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import webdataset as wds
 
-import datamodules.shard_index as shard_index
-from common.errors import UserError
-from datamodules.manifest import Manifest
-from datamodules.shard_index import CACHE_NAME, ShardIndex, ShardReader, load_tables, scan_tar
+import meddiff.shards.index as shard_index
+from meddiff.common.errors import UserError
+from meddiff.shards.index import CACHE_NAME, ShardIndex, ShardReader, load_tables, scan_tar
+from meddiff.shards.manifest import Manifest
 from tests.shard_samples import write_folder
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from common.errors import UserError
 from datamodules import LatentShardsDataModule
+from meddiff.common.errors import UserError
 from tests.shard_samples import make_header, write_folder
 
 

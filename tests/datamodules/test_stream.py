@@ -5,7 +5,6 @@ import pickle
 import numpy as np
 import pytest
 
-from common.errors import UserError
 from datamodules.stream import (
     SampleOrder,
     check_batch_size,
@@ -13,6 +12,7 @@ from datamodules.stream import (
     evaluation_positions,
     micro_batch_positions,
 )
+from meddiff.common.errors import UserError
 
 
 def test_permutation_is_a_function_of_seed_and_epoch():

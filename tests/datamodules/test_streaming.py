@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common.errors import UserError
 from datamodules import LatentShardsDataModule
 from datamodules.streaming import expand_urls, is_remote, split_urls
+from meddiff.common.errors import UserError
 from tests.shard_samples import write_folder
 
 N = 13

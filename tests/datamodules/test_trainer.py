@@ -8,8 +8,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from common.errors import UserError
 from datamodules import LatentShardsDataModule
+from meddiff.common.errors import UserError
 from tests.shard_samples import write_folder
 
 N, B = 13, 4

@@ -9,14 +9,14 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from callbacks.tables import read_table
-from common.errors import UserError
-from datamodules.datasets import LatentShardsDataset
-from evaluation.classifier import ClassifierOptions, class_prompts, evaluate_classifier, load_judge
-from evaluation.drawing import draw_prompts
-from models.domain_classifier import build_classifier, save_classifier
-from models.xrv import DENSENET_121, default_pathologies
-from preparation.sample import FINDINGS, NO_FINDING
+from meddiff.common.errors import UserError
+from meddiff.common.findings import FINDINGS, NO_FINDING
+from meddiff.evaluation.classifier import ClassifierOptions, class_prompts, evaluate_classifier, load_judge
+from meddiff.evaluation.drawing import draw_prompts
+from meddiff.models.domain_classifier import build_classifier, save_classifier
+from meddiff.models.xrv import DENSENET_121, default_pathologies
+from meddiff.runs.tables import read_table
+from meddiff.shards.dataset import LatentShardsDataset
 from tests.drawn_parts import QUICK, make_classifier, make_module, make_split, stamps
 from tests.tiny import make_shards
 

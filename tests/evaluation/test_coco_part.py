@@ -8,17 +8,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attribution.coco_words import class_tokens
-from attribution.grounding import GroundingItem, ground, paper_timesteps
-from common.draws import generator
-from common.errors import UserError
-from datamodules.evaluation_sets import evaluation_latents
 from datamodules.latent_shards import LatentShardsDataModule
-from evaluation.coco import CocoOptions, coco_samples, coco_summary, evaluate_coco
-from evaluation.subject import Subject
 from lightning_modules import LatentDiffusionModule
-from preparation.sample import CohortSample
-from preparation.shards import ShardWriter
+from meddiff.attribution.coco_words import class_tokens
+from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.evaluation.coco import CocoOptions, coco_samples, coco_summary, evaluate_coco
+from meddiff.evaluation.samples import evaluation_latents
+from meddiff.runs.open_run import Subject
+from meddiff.shards.sample import CohortSample
+from meddiff.shards.writer import ShardWriter
 from tests.shard_samples import CHANNELS, PIXELS, SIDE, make_header
 from tests.tiny import model_config
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from callbacks.tables import read_table
-from common.errors import UserError
-from datamodules.datasets import LatentShardsDataset
-from evaluation.diversity import DiversityOptions, choose_prompts, evaluate_diversity
-from evaluation.drawing import draw_prompts
+from meddiff.common.errors import UserError
+from meddiff.evaluation.diversity import DiversityOptions, choose_prompts, evaluate_diversity
+from meddiff.evaluation.drawing import draw_prompts
+from meddiff.runs.tables import read_table
+from meddiff.shards.dataset import LatentShardsDataset
 from tests.drawn_parts import QUICK, make_module, make_split, stamps
 
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 import yaml
 
-from attribution.grounding import GroundingItem, ground, paper_timesteps
-from attribution.words import QUERY_WORDS, query_tokens
-from cli.main import main
-from datamodules.evaluation_sets import evaluation_latents, grounding_samples
-from evaluation.ledger import Ledger
-from evaluation.subject import load_subject
-from lightning_modules.checkpoint import load_module
-from metrics.functional import contrast_to_noise_ratio
-from models.domain_classifier import build_classifier, save_classifier
-from preparation.sample import FINDINGS
+from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
+from meddiff.attribution.words import QUERY_WORDS, query_tokens
+from meddiff.cli.main import main
+from meddiff.common.findings import FINDINGS
+from meddiff.evaluation.ledger import Ledger
+from meddiff.evaluation.samples import evaluation_latents, grounding_samples
+from meddiff.metrics.functional import contrast_to_noise_ratio
+from meddiff.models.domain_classifier import build_classifier, save_classifier
+from meddiff.runs.checkpoints import load_module
+from meddiff.runs.open_run import load_subject
 from tests.tiny import make_shards, model_config
 
 #: Sizes at which every part takes seconds.
@@ -195,7 +195,7 @@ def test_the_ledger_drops_a_cut_line_and_keeps_the_rest(tmp_path: Path) -> None:
 
 
 def test_the_paper_s_protocol_parses() -> None:
-    from cli.evaluate import _parse
+    from meddiff.cli.evaluate import _parse
 
     options = _parse("all", ["-c", str(Path(__file__).parents[2] / "configs" / "evaluation" / "paper.yaml")])
     assert (options.fidelity.samples, options.fidelity.sampling.steps) == (5000, 75)

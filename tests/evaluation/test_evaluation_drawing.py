@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from common.errors import UserError
-from evaluation.drawing import (
+from meddiff.common.errors import UserError
+from meddiff.evaluation.drawing import (
     draw_images,
     draw_prompts,
     drawing_settings,
@@ -19,9 +19,9 @@ from evaluation.drawing import (
     signed,
     weights_digest,
 )
-from evaluation.fidelity import FidelityOptions
-from models.backbones import untrained_twin
-from models.sampler import SamplingOptions
+from meddiff.evaluation.fidelity import FidelityOptions
+from meddiff.models.backbones import untrained_twin
+from meddiff.models.sampling import SamplingOptions
 from tests.drawn_parts import QUICK, make_module, stamps
 
 SETTINGS = {"seed": 0, "steps": 2}

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules.datasets import LatentShardsDataset
-from evaluation.feature_cache import (
+from meddiff.evaluation.feature_cache import (
     address_file,
     cache_folder,
     features_address,
@@ -17,7 +16,8 @@ from evaluation.feature_cache import (
     real_features,
     write_features,
 )
-from models.feature_extractors import build_extractor, extractor_identity
+from meddiff.models.feature_extractors import build_extractor, extractor_identity
+from meddiff.shards.dataset import LatentShardsDataset
 from tests.drawn_parts import make_classifier, make_split, one_pixel_darker, rewrite_split
 
 CPU = torch.device("cpu")

@@ -9,11 +9,11 @@ import scipy.linalg
 import torch
 from PIL import Image
 
-from callbacks.tables import read_table
-from common.errors import UserError
-from datamodules.datasets import LatentShardsDataset
-from evaluation.fidelity import CONTROLS, FidelityOptions, evaluate_fidelity
-from models.domain_classifier import load_classifier
+from meddiff.common.errors import UserError
+from meddiff.evaluation.fidelity import CONTROLS, FidelityOptions, evaluate_fidelity
+from meddiff.models.domain_classifier import load_classifier
+from meddiff.runs.tables import read_table
+from meddiff.shards.dataset import LatentShardsDataset
 from tests.drawn_parts import QUICK, make_classifier, make_module, make_split, stamps
 
 N = 12

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from common.files import write_json
-from datamodules.datasets import LatentShardsDataset
-from datamodules.evaluation_sets import grounding_samples
-from evaluation.grounding import GroundingOptions, phrase_item, query_words, score_item, write_results
-from reports.paper_tables import build_tables
+from meddiff.common.files import write_json
+from meddiff.evaluation.grounding import GroundingOptions, phrase_item, query_words, score_item, write_results
+from meddiff.evaluation.samples import grounding_samples
+from meddiff.reports.paper.tables import build_tables
+from meddiff.shards.dataset import LatentShardsDataset
 from tests.tiny import make_shards
 
 

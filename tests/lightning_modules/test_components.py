@@ -8,13 +8,13 @@ import torch
 
 from datamodules.phantom_images import PhantomImagesDataModule
 from lightning_modules import AutoencoderModule, DomainClassifierModule
-from models.backbones import load_vae, vae_identity
-from models.domain_classifier import domain_features, load_classifier
-from preparation.phantom import PhantomCohort, PhantomOptions
-from preparation.sample import FINDINGS
+from meddiff.common.findings import FINDINGS
+from meddiff.models.backbones import load_vae, vae_identity
+from meddiff.models.domain_classifier import domain_features, load_classifier
+from meddiff.phantoms import PhantomCohort, PhantomOptions
 from tests.tiny import quiet_trainer
 
-ASSETS = Path(__file__).parent.parent.parent / "assets"
+ASSETS = Path(__file__).parents[2] / "meddiff" / "assets"
 VAE = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,

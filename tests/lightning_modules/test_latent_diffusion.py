@@ -9,12 +9,12 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from common.draws import generator
-from common.errors import UserError
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
-from lightning_modules.checkpoint import load_module
-from models.sampler import SamplingOptions
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.models.sampling import SamplingOptions
+from meddiff.runs.checkpoints import load_module
 from tests.tiny import model_config, quiet_trainer
 
 

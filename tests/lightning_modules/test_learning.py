@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from common.draws import generator
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
+from meddiff.common.draws import generator
 from tests.tiny import UNET, make_shards, model_config, quiet_trainer
 
-VAE = Path(__file__).parent.parent.parent / "assets" / "phantom_vae"
+VAE = Path(__file__).parents[2] / "meddiff" / "assets" / "phantom_vae"
 UNET_HERE = {**UNET, "block_out_channels": [16, 32], "norm_num_groups": 8, "cross_attention_dim": 32}
 STEPS, REPEATS = 250, 16
 

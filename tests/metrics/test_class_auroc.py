@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from common.errors import UserError
-from metrics import ClassifierAUROC
-from metrics.functional.class_auroc import class_auroc, exact_label_sets
+from meddiff.common.errors import UserError
+from meddiff.metrics import ClassifierAUROC
+from meddiff.metrics.functional.class_auroc import class_auroc, exact_label_sets
 
 CLASSES = ["edema", "pneumonia", "nodule"]
 

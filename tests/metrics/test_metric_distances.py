@@ -8,9 +8,9 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from metrics import FrechetFeatureDistance
-from metrics.functional import feature_statistics, frechet_distance, kernel_distance, kid, merge
+from meddiff.common.errors import UserError
+from meddiff.metrics import FrechetFeatureDistance
+from meddiff.metrics.functional import feature_statistics, frechet_distance, kernel_distance, kid, merge
 
 
 def features(seed: int, n: int, width: int = 12, rank: int | None = None, shift: float = 0.0) -> Tensor:

@@ -6,7 +6,7 @@ import pkgutil
 
 import pytest
 
-import metrics
+from meddiff import metrics
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(metrics.__path__, "metrics."))
 

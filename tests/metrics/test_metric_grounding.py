@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from metrics import GroundingScores, grounding, score_maps, summarise
-from metrics.functional import contrast_to_noise_ratio, mean_iou, pixel_auroc, pointing_game
+from meddiff.common.errors import UserError
+from meddiff.metrics import GroundingScores, grounding, score_maps, summarise
+from meddiff.metrics.functional import contrast_to_noise_ratio, mean_iou, pixel_auroc, pointing_game
 
 CLASSES = ["edema", "lung opacity", "pneumonia"]
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from metrics.functional import binary_iou, mean_iou, mixture_threshold
+from meddiff.common.errors import UserError
+from meddiff.metrics.functional import binary_iou, mean_iou, mixture_threshold
 
 
 def formula_maps() -> np.ndarray:

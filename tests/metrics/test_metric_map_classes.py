@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import metrics
-from common.draws import generator
-from common.errors import UserError
-from metrics import (
+from meddiff import metrics
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.metrics import (
     BoxContrastToNoiseRatio,
     CentreDistance,
     ContrastToNoiseRatio,
@@ -20,7 +20,7 @@ from metrics import (
     PixelAUROC,
     PointingGame,
 )
-from metrics.functional import (
+from meddiff.metrics.functional import (
     box_contrast_to_noise_ratio,
     box_masks,
     centre_distance,
@@ -31,7 +31,7 @@ from metrics.functional import (
     pixel_auroc,
     pointing_game,
 )
-from metrics.maps import MapMetric
+from meddiff.metrics.maps import MapMetric
 
 Case = tuple[Callable[[], MapMetric], str, Callable[[Any, Any], Tensor | tuple[Tensor, ...]]]
 

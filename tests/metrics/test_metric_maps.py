@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from metrics.functional import contrast_to_noise_ratio, mean_iou, pixel_auroc, pointing_game
+from meddiff.common.errors import UserError
+from meddiff.metrics.functional import contrast_to_noise_ratio, mean_iou, pixel_auroc, pointing_game
 
 METRICS: list[Callable[..., Tensor]] = [contrast_to_noise_ratio, pixel_auroc, pointing_game, mean_iou]
 

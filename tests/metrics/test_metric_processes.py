@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from metrics import (
+from meddiff.metrics import (
     BoxContrastToNoiseRatio,
     CentreDistance,
     ContrastToNoiseRatio,
@@ -65,7 +65,9 @@ def test_processes_agree_with_one(world: int, tmp_path: Path) -> None:
     assert everything == 7
     assert (alone["PixelAUROC/auroc"], alone["PixelAUROC/excluded"]) == (alone["auroc"], 1)
     # Clean processes as with spawn, but torch and torchmetrics are imported once and not six times.
-    multiprocessing.set_forkserver_preload(["metrics.fidelity", "metrics.grounding", "metrics.maps"])
+    multiprocessing.set_forkserver_preload(
+        ["meddiff.metrics.fidelity", "meddiff.metrics.grounding", "meddiff.metrics.maps"]
+    )
     mp.start_processes(work, args=(world, str(tmp_path)), nprocs=world, start_method="forkserver")
     for rank in range(world):
         scores, held = json.loads((tmp_path / f"{rank}.json").read_text())

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from metrics import ClassifierAUROC, PairwiseSimilarity
+from meddiff.metrics import ClassifierAUROC, PairwiseSimilarity
 
 #: The process that sees each group of images, before the remainder: of four, the second sees none.
 OWNERS = [0, 2, 2, 0, 3]
@@ -44,7 +44,7 @@ def test_processes_agree_with_one_on_drawn_images(world: int, tmp_path: Path) ->
         2,
         30,
     )
-    multiprocessing.set_forkserver_preload(["metrics.diversity", "metrics.classifier"])
+    multiprocessing.set_forkserver_preload(["meddiff.metrics.diversity", "meddiff.metrics.classifier"])
     mp.start_processes(work, args=(world, str(tmp_path)), nprocs=world, start_method="forkserver")
     for rank in range(world):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == pytest.approx(alone, rel=1e-9)

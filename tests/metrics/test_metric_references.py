@@ -12,8 +12,8 @@ from sklearn.metrics import jaccard_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from common.errors import UserError
-from metrics.functional import (
+from meddiff.common.errors import UserError
+from meddiff.metrics.functional import (
     box_contrast_to_noise_ratio,
     box_masks,
     centre_distance,

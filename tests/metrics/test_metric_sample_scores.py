@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.draws import generator
-from common.errors import UserError
-from metrics import score_grid_maps
-from metrics.functional import (
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.metrics import score_grid_maps
+from meddiff.metrics.functional import (
     SAMPLE_COLUMNS,
     box_contrast_to_noise_ratio,
     box_masks,

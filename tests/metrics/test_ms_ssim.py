@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.errors import UserError
-from metrics import PairwiseSimilarity
-from metrics.functional.ms_ssim import (
+from meddiff.common.errors import UserError
+from meddiff.metrics import PairwiseSimilarity
+from meddiff.metrics.functional.ms_ssim import (
     BETAS,
     multiscale_similarity,
     pairwise_similarity,

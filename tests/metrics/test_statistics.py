@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from common.draws import generator
-from metrics import statistics
-from metrics.statistics import (
+from meddiff.common.draws import generator
+from meddiff.metrics import statistics
+from meddiff.metrics.statistics import (
     Floats,
     auroc,
     benjamini_hochberg,
@@ -24,7 +24,7 @@ from metrics.statistics import (
     sign_flip_test,
     wilcoxon_test,
 )
-from metrics.summary import summarise
+from meddiff.metrics.summary import summarise
 
 
 def test_spread_over_seeds_is_numpys_with_n_minus_1():

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from common.errors import UserError
-from models.sources import fingerprint, read_config
+from meddiff.common.errors import UserError
+from meddiff.models.weights.sources import fingerprint, read_config
 
 
 def test_damaged_weights_and_configs_are_named(vae_folder, tmp_path):

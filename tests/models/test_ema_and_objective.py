@@ -5,9 +5,9 @@ import torch
 from diffusers import DDPMScheduler
 from torch import nn
 
-from common.errors import UserError
-from models.ema import ExponentialMovingAverage
-from models.objective import loss_weights, schedule_config, timesteps_from_uniform
+from meddiff.common.errors import UserError
+from meddiff.models.ema import ExponentialMovingAverage
+from meddiff.models.noise_schedule import loss_weights, schedule_config, timesteps_from_uniform
 
 
 def test_ema_follows_the_warm_up_recursion():

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.errors import UserError
 from lightning_modules import LatentDiffusionModule
-from models.backbones import build_unet
-from models.export import untrained_rows, write_model
-from models.objective import schedule_config
-from models.text_encoder import build_text_encoder, tokenize
+from meddiff.common.errors import UserError
+from meddiff.models.backbones import build_unet
+from meddiff.models.noise_schedule import schedule_config
+from meddiff.models.text.encoder import build_text_encoder, tokenize
+from meddiff.models.weights.export import untrained_rows, write_model
 from tests.tiny import TEXT, UNET, model_config
 
 TEXTS = ["Small left pneumothorax.", ""]

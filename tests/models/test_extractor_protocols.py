@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
-from models.domain_classifier import build_classifier, save_classifier
-from models.feature_extractors import EXTRACTORS, build_extractor, extractor_identity, missing_extractors
-from models.inception import inception_features, load_inception, paper_input, trunk
-from models.xrv import DENSENET_121, default_pathologies, load_xrv, xrv_scores
+from meddiff.common.errors import UserError
+from meddiff.models.domain_classifier import build_classifier, save_classifier
+from meddiff.models.feature_extractors import EXTRACTORS, build_extractor, extractor_identity, missing_extractors
+from meddiff.models.inception import inception_features, load_inception, paper_input, trunk
+from meddiff.models.xrv import DENSENET_121, default_pathologies, load_xrv, xrv_scores
 
 CPU = torch.device("cpu")
 

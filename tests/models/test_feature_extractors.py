@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from common.errors import UserError
-from models.domain_classifier import build_classifier
-from models.feature_extractors import build_extractor, default_pathologies, missing_extractors
+from meddiff.common.errors import UserError
+from meddiff.models.domain_classifier import build_classifier
+from meddiff.models.feature_extractors import build_extractor, default_pathologies, missing_extractors
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 64 * 64).reshape(2, 3, 64, 64)
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from common.errors import UserError
-from models.text_encoder import TextEncoder, build_text_encoder, token_ids, tokenize
+from meddiff.common.errors import UserError
+from meddiff.models.text.encoder import TextEncoder, build_text_encoder, token_ids, tokenize
 
 CAPTIONS = ["Large right pleural effusion.", "", "No acute cardiopulmonary process. Heart size is normal."]
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from preparation.phantom import PhantomCohort, PhantomOptions, openi
-from preparation.sample import NO_FINDING, CohortSample
+from meddiff.common.findings import NO_FINDING
+from meddiff.phantoms import PhantomCohort, PhantomOptions, openi
+from meddiff.shards.sample import CohortSample
 from tests.preparation.caption_reader import NAMES, SHAPES, is_consistent, read
 
 ZONED = ("Atelectasis", "Consolidation", "Lung Opacity", "Pneumonia")

@@ -5,9 +5,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from common.draws import generator
-from preparation.geometry import Crop, resize_image, resize_mask, transform_boxes, transform_phrases
-from preparation.sample import Box, Phrase
+from meddiff.common.draws import generator
+from meddiff.preparation.geometry import Crop, resize_image, resize_mask, transform_boxes, transform_phrases
+from meddiff.shards.sample import Box, Phrase
 
 
 def draw_case(number: int) -> tuple[int, int, int, tuple[int, int, int, int]]:

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import UserError
-from preparation.cohorts.folder import read
-from preparation.cohorts.folder_table import FolderOptions
-from preparation.images import UnreadableImage
-from preparation.prepare_cohort import read_cohort
-from preparation.record_images import RecordImages
-from preparation.sample import NO_FINDING, Box, Phrase
+from meddiff.common.errors import UserError
+from meddiff.common.findings import NO_FINDING
+from meddiff.preparation.cohorts.folder import read
+from meddiff.preparation.cohorts.folder_table import FolderOptions
+from meddiff.preparation.images import UnreadableImage
+from meddiff.preparation.prepare_cohort import read_cohort
+from meddiff.preparation.record_images import RecordImages
+from meddiff.shards.sample import Box, Phrase
 from tests.readings import SHARED, rules
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from common.draws import generator
-from common.errors import UserError
-from preparation.cohorts.mimic_cxr import MimicCxrOptions, read
-from preparation.cohorts.mimic_labels import labels_of
-from preparation.records import Reading, Record
-from preparation.reports_text import PAPER, TextRules
-from preparation.sample import FINDINGS, NO_FINDING
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.common.findings import FINDINGS, NO_FINDING
+from meddiff.preparation.cohorts.mimic_cxr import MimicCxrOptions, read
+from meddiff.preparation.cohorts.mimic_labels import labels_of
+from meddiff.preparation.records import Reading, Record
+from meddiff.preparation.reports_text import PAPER, TextRules
 
 METADATA = (
     "dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows", "Columns",

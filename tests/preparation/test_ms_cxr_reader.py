@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preparation.records import Reading
 
-from common.draws import generator
-from common.errors import UserError
-from preparation.cohorts.ms_cxr import MsCxrOptions, read
-from preparation.sample import FINDINGS, Box, Phrase
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.common.findings import FINDINGS
+from meddiff.preparation.cohorts.ms_cxr import MsCxrOptions, read
+from meddiff.preparation.records import Reading
+from meddiff.shards.sample import Box, Phrase
 
 COLUMNS = ("category_name", "label_text", "path", "dicom_id", "x", "y", "w", "h", "image_width", "image_height")
 CSV = "MS_CXR_Local_Alignment_v1.0.0.csv"

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.draws import generator
-from common.errors import UserError
-from preparation.coco_masks import decode_counts, polygon_mask, rle_mask, segmentation_mask
-from preparation.cohorts.mscoco import MscocoOptions, published_val, read
-from preparation.sample import Box, Phrase
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.preparation.coco_masks import decode_counts, polygon_mask, rle_mask, segmentation_mask
+from meddiff.preparation.cohorts.mscoco import MscocoOptions, published_val, read
+from meddiff.shards.sample import Box, Phrase
 from tests.readings import SHARED, rules
 
 MINI = SHARED / "coco_mini"

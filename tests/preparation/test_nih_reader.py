@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from preparation.cohorts.nih import CLASSES, NihOptions, read
-from preparation.prepare_cohort import read_cohort
-from preparation.safe_files import inside
-from preparation.sample import FINDINGS, NO_FINDING, Box, Phrase
+from meddiff.common.errors import UserError
+from meddiff.common.findings import FINDINGS, NO_FINDING
+from meddiff.preparation.cohorts.nih import CLASSES, NihOptions, read
+from meddiff.preparation.prepare_cohort import read_cohort
+from meddiff.preparation.safe_files import inside
+from meddiff.shards.sample import Box, Phrase
 from tests.readings import rules
 
 #: The first release ends its header, and each row, with a comma; ages are "058Y" there.

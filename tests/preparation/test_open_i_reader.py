@@ -13,11 +13,11 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from common.errors import UserError
-from preparation.cohorts.open_i import OpenIOptions, clean_impression, labels_of, read, split_of
-from preparation.cohorts.open_i_files import image_id, read_reports
-from preparation.records import Reading
-from preparation.sample import FINDINGS, NO_FINDING
+from meddiff.common.errors import UserError
+from meddiff.common.findings import FINDINGS, NO_FINDING
+from meddiff.preparation.cohorts.open_i import OpenIOptions, clean_impression, labels_of, read, split_of
+from meddiff.preparation.cohorts.open_i_files import image_id, read_reports
+from meddiff.preparation.records import Reading
 
 
 def xml(

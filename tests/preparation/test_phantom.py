@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.errors import UserError
-from preparation.phantom import PhantomCohort, PhantomOptions
-from preparation.phantom.chest import Chest
-from preparation.phantom.confounders import overlay
-from preparation.phantom.measure import location_prior
-from preparation.phantom.options import CONFOUNDERS
-from preparation.phantom.render import diseased, render
-from preparation.phantom.sampling import sample_scene
-from preparation.sample import FINDINGS
+from meddiff.common.errors import UserError
+from meddiff.common.findings import FINDINGS
+from meddiff.phantoms import PhantomCohort, PhantomOptions
+from meddiff.phantoms.chest import Chest
+from meddiff.phantoms.confounders import overlay
+from meddiff.phantoms.options import CONFOUNDERS
+from meddiff.phantoms.render import diseased, render
+from meddiff.phantoms.sampling import sample_scene
 from tests.preparation.test_agreement import mask_sides
+from tools.measure_phantoms import location_prior
 
 
 def fingerprint(cohort: PhantomCohort, index: int) -> str:

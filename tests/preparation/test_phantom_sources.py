@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from common.errors import UserError
-from preparation.phantom import PhantomCohort, PhantomOptions, openi, statistics
-from preparation.phantom.anatomy import HEIGHTS, LATERAL, OWN_NORMS, sample_anatomy
-from preparation.phantom.openi import clean, read_sentences, swap_sides
-from preparation.phantom.render import render
-from preparation.sample import NO_FINDING
+from meddiff.common.errors import UserError
+from meddiff.common.findings import NO_FINDING
+from meddiff.phantoms import PhantomCohort, PhantomOptions, openi, statistics
+from meddiff.phantoms.anatomy import HEIGHTS, LATERAL, OWN_NORMS, sample_anatomy
+from meddiff.phantoms.openi import clean, read_sentences, swap_sides
+from meddiff.phantoms.render import render
 
 reports_missing = openi.data_file("NLMCXR_reports.tgz") is None
 needs_reports = pytest.mark.skipif(reports_missing, reason="torchxrayvision's reports are not installed")

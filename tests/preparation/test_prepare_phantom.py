@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import webdataset
 
-from cli.main import dispatch
-from datamodules import Manifest
-from models.backbones import load_vae
-from preparation.encode import encode_images
-from preparation.phantom import PhantomCohort, PhantomOptions
+from meddiff.cli.main import dispatch
+from meddiff.models.backbones import load_vae
+from meddiff.phantoms import PhantomCohort, PhantomOptions
+from meddiff.preparation.encode import encode_images
+from meddiff.shards.manifest import Manifest
 
 
 def prepare(out: Path, vae: Path, *more: str) -> dict[str, bytes]:
@@ -60,7 +60,7 @@ def test_contents(prepared, vae_folder):
 
 
 def test_continuing_with_other_options_is_refused(prepared, vae_folder):
-    from common.errors import UserError
+    from meddiff.common.errors import UserError
 
     out, _ = prepared
     with pytest.raises(UserError, match="another options"):

@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import UserError
-from datamodules.datasets import LatentShardsDataset
-from datamodules.manifest import Manifest
-from datamodules.shard_index import CACHE_NAME
-from models.backbones import load_vae
-from preparation import shards as shards_module
-from preparation.encode import encode_images
-from preparation.prepare_cohort import Machine, dry_run, prepare_reading, read_cohort, shard_size
-from preparation.record_images import RecordImages
-from preparation.records import Funnel, Reading
+from meddiff.common.errors import UserError
+from meddiff.models.backbones import load_vae
+from meddiff.preparation.encode import encode_images
+from meddiff.preparation.prepare_cohort import Machine, dry_run, prepare_reading, read_cohort, shard_size
+from meddiff.preparation.record_images import RecordImages
+from meddiff.preparation.records import Funnel, Reading
+from meddiff.shards import writer as shards_module
+from meddiff.shards.dataset import LatentShardsDataset
+from meddiff.shards.index import CACHE_NAME
+from meddiff.shards.manifest import Manifest
 from tests.cohort_trees import make_folder, write_image, write_table
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ def test_killed_at_any_point_and_started_again_gives_the_same_bytes(tree, whole,
     program = (
         "import sys, time\n"
         "from tests.preparation import test_prepare_records as t\n"
-        "from preparation.record_images import RecordImages\n"
+        "from meddiff.preparation.record_images import RecordImages\n"
         "plain = RecordImages.__call__\n"
         "def slow(self, record):\n    time.sleep(0.05); return plain(self, record)\n"
         "RecordImages.__call__ = slow\n"
@@ -289,7 +289,9 @@ def test_a_key_twice_and_a_patient_in_two_splits_are_refused(tree, monkeypatch):
     pairs = ((first, "occurs twice"), (replace(first, key="other", split="val"), "in two splits, train .* and val"))
     for other, words in pairs:
         broken = Reading("folder", tree, [first, other], Funnel(), [], {})
-        monkeypatch.setattr("preparation.prepare_cohort.reader", lambda _, broken=broken: (lambda *_: broken, dict))
+        monkeypatch.setattr(
+            "meddiff.preparation.prepare_cohort.reader", lambda _, broken=broken: (lambda *_: broken, dict)
+        )
         with pytest.raises(UserError, match=words):
             read_cohort("folder", tree)
 

@@ -5,8 +5,15 @@ import textwrap
 import numpy as np
 import pytest
 
-from common.draws import generator
-from preparation.reports_text import PAPER, Impression, TextRules, cut_notification, drop_masked, find_impression
+from meddiff.common.draws import generator
+from meddiff.preparation.reports_text import (
+    PAPER,
+    Impression,
+    TextRules,
+    cut_notification,
+    drop_masked,
+    find_impression,
+)
 
 BANNER = "                                 FINAL REPORT\n"
 RULE = " " + "_" * 78 + "\n"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from preparation.cohorts.rsna import RsnaOptions, read
-from preparation.sample import NO_FINDING, Box, Phrase
+from meddiff.common.errors import UserError
+from meddiff.common.findings import NO_FINDING
+from meddiff.preparation.cohorts.rsna import RsnaOptions, read
+from meddiff.shards.sample import Box, Phrase
 from tests.readings import rules
 
 OTHER = "No Lung Opacity / Not Normal"

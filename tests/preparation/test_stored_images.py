@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.draws import generator
-from common.errors import UserError
-from preparation.images import UnreadableImage, probe, read_image, read_mask, to_uint8
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.preparation.images import UnreadableImage, probe, read_image, read_mask, to_uint8
 
 RAMP: NDArray[np.uint8] = np.tile(np.arange(0, 200, 5, dtype=np.uint8), (30, 1))  # (30, 40)
 NOISE: NDArray[np.uint8] = generator("test images").integers(0, 256, (30, 40, 3)).astype(np.uint8)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from preparation.cohorts.vindr_cxr import CLASSES, VindrCxrOptions, read
-from preparation.sample import FINDINGS, NO_FINDING, Box, Phrase
+from meddiff.common.errors import UserError
+from meddiff.common.findings import FINDINGS, NO_FINDING
+from meddiff.preparation.cohorts.vindr_cxr import CLASSES, VindrCxrOptions, read
+from meddiff.shards.sample import Box, Phrase
 from tests.readings import rules
 
 KAGGLE = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reports.paper_tables import build_tables
-from reports.paper_tables_model import Table
+from meddiff.reports.paper.model import Table
+from meddiff.reports.paper.tables import build_tables
 from tests.reports.evaluation_folders import make_evaluation
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from callbacks.tables import read_table, write_table
-from common.draws import generator
-from common.files import write_json
-from preparation.sample import FINDINGS, NO_FINDING
-from reports.paper_tables_model import Table
+from meddiff.common.draws import generator
+from meddiff.common.files import write_json
+from meddiff.common.findings import FINDINGS, NO_FINDING
+from meddiff.reports.paper.model import Table
+from meddiff.runs.tables import read_table, write_table
 
 #: phrases of each class
 SIZES = dict(zip(FINDINGS, (6, 24, 10, 5, 8, 9, 14, 18), strict=True))

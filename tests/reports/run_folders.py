@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from preparation.sample import FINDINGS
+from meddiff.common.findings import FINDINGS
 
 CLASSES = FINDINGS
 WORDS = ("atelectasis", "cardiomegaly", "consolidation", "edema", "opacity", "effusion", "pneumonia", "pneumothorax")

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports import charts
-from reports.gallery import marked
-from reports.names import compact, direction, fidelity_keys, label, meaning, value_text
-from reports.run_folder import Evaluation, Run, number, read_run
-from reports.statistics import class_rows, exclusions, mean_interval, median
-from reports.svg import BOLD, Plot, Scale, limits, text_width, tick_text
+from meddiff.reports.page import charts
+from meddiff.reports.page.gallery import marked
+from meddiff.reports.page.names import compact, direction, fidelity_keys, label, meaning, value_text
+from meddiff.reports.page.statistics import class_rows, exclusions, mean_interval, median
+from meddiff.reports.page.svg import BOLD, Plot, Scale, limits, text_width, tick_text
+from meddiff.runs.folder import Evaluation, Run, number, read_run
 
 
 def run_of(points: list[tuple[int, float, float]], name: str = "a") -> Run:

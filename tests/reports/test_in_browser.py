@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.report import write_report
+from meddiff.reports.page.report import write_report
 from tests.reports.browser import BROWSERS, Browser, browser, find_browser
 from tests.reports.run_folders import make_run
 

@@ -7,12 +7,12 @@ from statistics import mean, stdev
 import pytest
 from scipy import stats
 
-from callbacks.tables import read_table, write_table
-from preparation.sample import FINDINGS
-from reports import paper_tables_published as paper
-from reports.paper_tables import build_tables
-from reports.paper_tables_model import MACRO, MICRO, PRINTED, Table
-from reports.paper_tables_render import plain
+from meddiff.common.findings import FINDINGS
+from meddiff.reports.paper import published as paper
+from meddiff.reports.paper.model import MACRO, MICRO, PRINTED, Table
+from meddiff.reports.paper.render import plain
+from meddiff.reports.paper.tables import build_tables
+from meddiff.runs.tables import read_table, write_table
 from tests.reports.evaluation_folders import by_class, column, effect, make_evaluation, phrases
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from preparation.sample import FINDINGS
-from reports.paper_tables import build_tables, render, write_tables
-from reports.paper_tables_model import MACRO, MICRO, PRINTED, Cell, Table
-from reports.paper_tables_read import group_models, read_evaluation
-from reports.paper_tables_render import RENDERERS, plain
+from meddiff.common.errors import UserError
+from meddiff.common.findings import FINDINGS
+from meddiff.reports.paper.model import MACRO, MICRO, PRINTED, Cell, Table
+from meddiff.reports.paper.read import group_models, read_evaluation
+from meddiff.reports.paper.render import RENDERERS, plain
+from meddiff.reports.paper.tables import build_tables, render, write_tables
 from tests.reports.evaluation_folders import column, make_evaluation
 
 ROOT = Path(__file__).parent.parent.parent
@@ -187,7 +187,7 @@ def test_the_same_input_gives_the_same_text(paper_tables, six_runs):
 
 def test_torch_is_not_imported():
     code = (
-        "import sys, cli.tables, reports.paper_tables; "
+        "import sys, meddiff.cli.tables, meddiff.reports.paper.tables; "
         "print([m for m in ('torch', 'lightning', 'matplotlib', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -6,11 +6,11 @@ from statistics import mean, stdev
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from callbacks.tables import read_table
-from preparation.sample import FINDINGS
-from reports.paper_tables import build_tables
-from reports.paper_tables_model import MACRO, PRINTED
-from reports.paper_tables_render import plain
+from meddiff.common.findings import FINDINGS
+from meddiff.reports.paper.model import MACRO, PRINTED
+from meddiff.reports.paper.render import plain
+from meddiff.reports.paper.tables import build_tables
+from meddiff.runs.tables import read_table
 from tests.reports.evaluation_folders import by_class, column, effect, make_evaluation, phrases
 
 ROOT = Path(__file__).parent.parent.parent

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from reports import media
-from reports.report import write_report
+from meddiff.common.errors import UserError
+from meddiff.reports.page import media
+from meddiff.reports.page.report import write_report
 from tests.reports.run_folders import CLASSES, make_run
 
 ROOT = Path(__file__).parent.parent.parent
@@ -338,7 +338,7 @@ def test_bad_input_is_one_sentence(run, tmp_path):
 
 
 def test_pictures_keep_to_a_budget(run, monkeypatch):
-    monkeypatch.setattr("reports.gallery.PAGE_BYTES", 1)
+    monkeypatch.setattr("meddiff.reports.page.gallery.PAGE_BYTES", 1)
     text = write_report([run]).read_text()
     page = Page(text)
     assert "4 more evaluations are in attention of its media folder" in page.text
@@ -348,7 +348,7 @@ def test_pictures_keep_to_a_budget(run, monkeypatch):
 
 def test_neither_torch_nor_lightning_is_imported():
     code = (
-        "import sys, cli.report, reports.report; "
+        "import sys, meddiff.cli.report, meddiff.reports.page.report; "
         "print([m for m in ('torch', 'lightning', 'numpy', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,0 +1,111 @@
+"""The command line before jsonargparse sees it: config files first, their bases before them, --resume spelled out.
+
+Why: jsonargparse reads left to right, so `fit --model.lr 1e-4 -c f.yaml` would silently let the file win, and a config has
+no way to say "as that one, but". Both are settled here by rewriting the argument list. Source: own (spec/anchors.md, 5).
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from meddiff.common.errors import UserError
+from meddiff.common.places import locate
+
+CONFIG_FLAGS = ("-c", "--config")
+RUN_DIR_VARIABLE = "MEDDIFF_RUN_DIR"
+
+
+def split_configs(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Config files named in ``arguments`` (in order) and everything else (in order)."""
+    files, rest = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        flag, equals, value = argument.partition("=")
+        if argument in CONFIG_FLAGS:
+            file = next(remaining, None)
+            if file is None:
+                raise UserError(f"{argument} needs a file, e.g. {argument} configs/quickstart.yaml.")
+            files.append(file)
+        elif flag in CONFIG_FLAGS and equals:
+            files.append(value)
+        elif argument.startswith("-c") and not argument.startswith("--") and len(argument) > 2:
+            files.append(argument[2:])
+        else:
+            rest.append(argument)
+    return files, rest
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """A config file as a dict.
+
+    Raises:
+        UserError: missing, not YAML, or not a mapping.
+    """
+    path = locate(file)
+    if not path.is_file():
+        raise UserError(f"No config file at {file}: the suite's own are in configs/, e.g. -c configs/quickstart.yaml.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} must hold a mapping such as `trainer:`, `model:`, `data:`.")
+    return content
+
+
+def with_bases(file: str | Path, above: tuple[Path, ...] = ()) -> list[str]:
+    """``file`` preceded by the files its ``base:`` names (paths relative to the file that names them).
+
+    Raises:
+        UserError: a base is missing or refers back to itself.
+    """
+    path = locate(file)
+    if path.resolve() in above:
+        raise UserError(f"{file} is its own base: remove it from the `base:` chain.")
+    base = read_yaml(path).get("base")
+    names = [base] if isinstance(base, str) else (base or [])
+    files: list[str] = []
+    for name in names:
+        files += with_bases(path.parent / name, (*above, path.resolve()))
+    return [*files, str(path)]
+
+
+def expand(arguments: list[str]) -> list[str]:
+    """Arguments of a Lightning verb, rewritten so that flags win over files and files over their bases.
+
+    Example:
+        ``["--model.learning_rate", "1e-4", "-c", "configs/learnable.yaml"]`` becomes
+        ``["-c", "configs/frozen.yaml", "-c", "configs/learnable.yaml", "--model.learning_rate", "1e-4"]``.
+    """
+    files, rest = split_configs(arguments)
+    expanded = [flat for file in files for flat in with_bases(file)]
+    run, rest = _take_resume(rest)
+    if run is not None:
+        if any(part.split("=")[0] == "--ckpt_path" for part in rest):
+            raise UserError("--resume RUN already names the checkpoint: leave --ckpt_path out.")
+        from meddiff.runs.checkpoints import find_checkpoint
+
+        rest = ["--ckpt_path", str(find_checkpoint(Path(run) / "checkpoints")), *rest]
+        expanded = [str(Path(run) / "config.yaml"), *expanded]
+        read_yaml(expanded[0])
+        os.environ[RUN_DIR_VARIABLE] = str(Path(run))
+    # Lightning counts `-c FILE` pairs and wants them after the verb, which the caller has taken off.
+    return [part for file in expanded for part in ("-c", file)] + rest
+
+
+def _take_resume(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The value of ``--resume RUN`` and the other arguments."""
+    run, rest = None, []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--resume":
+            run = next(remaining, None)
+            if run is None:
+                raise UserError("--resume needs a run folder, e.g. --resume runs/quickstart/20250101-120000.")
+        elif argument.startswith("--resume="):
+            run = argument.partition("=")[2]
+        else:
+            rest.append(argument)
+    return run, rest

@@ -1,0 +1,127 @@
+"""``lightning doctor``: is this installation whole, and what can this machine do?"""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGES = {
+    "torch": "2.11",
+    "torchvision": "0",
+    "lightning": "2.6",
+    "diffusers": "0.35",
+    "open_clip_torch": "3.0",
+    "webdataset": "1.0",
+    "torchmetrics": "1.8",
+    "torchxrayvision": "1.3",
+    "omegaconf": "2.3",
+    "jsonargparse": "4.40",
+    "wandb": "0.22",
+}
+LOW_DISK_GB = 5.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report: ``ok`` is True, False (must be mended) or None (worth knowing)."""
+
+    name: str
+    ok: bool | None
+    text: str
+
+
+def check_command() -> Check:
+    """Is the ``lightning`` on PATH this suite's? Another package's script of that name may stand in front."""
+    found = shutil.which("lightning")
+    alternative = (
+        "use `meddiff` or `python -m meddiff` instead, or reinstall with `pip install --force-reinstall --no-deps -e .`"
+    )
+    if found is None:
+        return Check("command", False, f"no `lightning` on PATH: activate the environment, or {alternative}")
+    try:
+        text = Path(found).read_text(encoding="utf-8", errors="replace")[:4000]
+    except OSError as error:
+        return Check("command", False, f"{found} cannot be read ({error.strerror}): {alternative}")
+    if "meddiff.cli.main" in text:
+        return Check("command", True, f"`lightning` is ours: {found}")
+    return Check("command", False, f"`lightning` on PATH is another package's ({found}): {alternative}")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in text.split("+")[0].split(".")[:2])
+
+
+def check_packages() -> list[Check]:
+    """Versions of what the suite stands on."""
+    checks = [Check("python", sys.version_info >= (3, 11), sys.version.split()[0])]
+    for package, least in PACKAGES.items():
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            checks.append(Check(package, False, f"not installed: `pip install -e .` brings it (>= {least})"))
+            continue
+        fits = _version(version) >= _version(least)
+        checks.append(Check(package, fits, version if fits else f"{version} is too old, >= {least} is needed"))
+    return checks
+
+
+def check_devices() -> list[Check]:
+    """GPUs and cores."""
+    import torch
+
+    checks = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = f"{properties.total_memory / 2**30:.0f} GiB"
+        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+        checks.append(Check(f"cuda:{index}", None, f"{properties.name}, {memory}, {bf16}"))
+    if not checks:
+        checks.append(Check("gpu", None, "none: the quickstart runs on the CPU, full-size training needs a GPU"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    checks.append(Check("cpu", None, f"{cores} cores, {torch.get_num_threads()} threads"))
+    return checks
+
+
+def check_files() -> list[Check]:
+    """Weights, W&B login and free disk, seen from the current folder."""
+    from callbacks.tracking import logged_in_to_wandb
+    from meddiff.models.weights.sources import missing_part
+    from meddiff.preparation.prepare_phantom import DEFAULT_VAE
+
+    problem = missing_part(DEFAULT_VAE, "vae")
+    shipped = Check(
+        "phantom VAE", problem is None, DEFAULT_VAE if problem is None else "run from the clone's root: " + problem
+    )
+    weights = Path("weights")
+    folders = sorted(p.name for p in weights.iterdir() if p.is_dir()) if weights.is_dir() else []
+    free = shutil.disk_usage(".").free / 1e9
+    login = "logged in: runs are sent" if logged_in_to_wandb() else "not logged in: runs stay offline in the run folder"
+    return [
+        shipped,
+        Check(
+            "weights", None, ", ".join(folders) or "none in weights/ (needed for configs/frozen.yaml, not for phantoms)"
+        ),
+        Check("wandb", None, os.environ.get("WANDB_MODE", login)),
+        Check("free disk", free > LOW_DISK_GB, f"{free:.0f} GB here"),
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Print the report; exit code 1 when something must be mended."""
+    if arguments:
+        print(
+            "usage: lightning doctor\n\nChecks this installation and this machine; exits with 1 if something must be mended."
+        )
+        return 0 if arguments[0] in ("-h", "--help") else 2
+    checks = [check_command(), *check_packages()]
+    if all(check.ok is not False for check in checks[1:]):
+        checks += [*check_devices(), *check_files()]
+    for check in checks:
+        mark = {True: "ok  ", False: "BAD ", None: "    "}[check.ok]
+        print(f"{mark} {check.name:<18}{check.text}")
+    bad = sum(check.ok is False for check in checks)
+    print(f"\n{'all well' if not bad else f'{bad} to mend'}")
+    return 1 if bad else 0

@@ -1,0 +1,135 @@
+"""``lightning prepare COHORT``: from a cohort to latent shards."""
+
+import shlex
+import sys
+from dataclasses import fields
+from typing import Any
+
+from meddiff.common.errors import UserError
+
+PHANTOM = "phantom"
+#: Stable Diffusion 2.0's, where configs/frozen.yaml expects it; README, "Weights".
+DEFAULT_VAE = "weights/stable-diffusion-2-base"
+
+
+def main(arguments: list[str]) -> int:
+    """Parse and run; returns the exit code (130 after Ctrl-C).
+
+    Raises:
+        UserError: unknown cohort, bad option, missing VAE.
+    """
+    try:
+        return _prepare(arguments)
+    except UserError as error:
+        raise UserError(" ".join(str(error).split())) from error  # libraries give reasons in several lines
+    except KeyboardInterrupt:
+        print("stopped: finished shards are whole, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _prepare(arguments: list[str]) -> int:
+    from meddiff.preparation.cohorts import COHORTS
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: lightning prepare COHORT [options]\n\n  phantom     chest phantoms, rendered: no download")
+        print("\n".join(f"  {name:<12}{entry.help}" for name, entry in COHORTS.items()))
+        print("\noptions of a cohort: lightning prepare COHORT --help")
+        return 0
+    name = arguments[0].replace("_", "-")
+    if name == PHANTOM:
+        return prepare_phantom_verb(arguments[1:])
+    if name in COHORTS:
+        return prepare_cohort_verb(name, arguments[1:])
+    raise UserError(f"No cohort {arguments[0]!r}: `lightning prepare` reads {', '.join((PHANTOM, *COHORTS))}.")
+
+
+def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
+    """``lightning prepare`` of a real cohort."""
+    import jsonargparse
+
+    from meddiff.cli.parsing import SentenceParser
+    from meddiff.preparation.cohorts import COHORTS, reader
+    from meddiff.preparation.prepare_cohort import (
+        PREVIEW,
+        REJECTED,
+        Machine,
+        check_output,
+        dry_run,
+        prepare_reading,
+        print_funnel,
+        read_cohort,
+    )
+
+    # the text under each field of an options class is its help
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    _, options_class = reader(name)
+    parser = SentenceParser(
+        prog=f"lightning prepare {name}", description=f"{COHORTS[name].help}; writes latent shards."
+    )
+    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options below.")
+    parser.add_argument("--root", type=str, required=True, help="Folder of the downloaded cohort; only read.")
+    parser.add_argument("--out", type=str | None, default=None, help="Folder of the shards; not needed for a dry run.")
+    parser.add_argument("--vae", type=str, default=DEFAULT_VAE, help="Autoencoder: diffusers folder or hub:ORG/NAME.")
+    parser.add_argument("--resolution", type=int, default=512, help="Side of the stored images in pixels.")
+    parser.add_argument("--limit", type=int | None, default=None, help="At most so many images of each split.")
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="Print the funnel and write nothing.")
+    parser.add_class_arguments(Machine)
+    parser.add_class_arguments(options_class)
+    parsed = parser.parse_args(arguments)
+    if parsed.out is None and not parsed.dry_run:
+        raise UserError(f"prepare {name} needs --out, the folder of the shards (or --dry_run).")
+    ready = parser.instantiate_classes(parsed)
+    options = options_class(**{one.name: ready[one.name] for one in fields(options_class)})
+    machine = Machine(**{one.name: parsed[one.name] for one in fields(Machine)})
+    if not parsed.dry_run:
+        check_output(parsed.out, name, parsed.vae, parsed.resolution)
+    reading = read_cohort(name, parsed.root, options, parsed.limit)
+    if parsed.dry_run:
+        dry_run(reading)
+        return 0
+    command = shlex.join(["lightning", "prepare", name, *arguments])
+    manifest = prepare_reading(reading, parsed.out, parsed.vae, parsed.resolution, machine, command)
+    if manifest is not None:
+        print_funnel(manifest.funnel)
+        print(f"what was left out, and why: {parsed.out}/{REJECTED}; look at {parsed.out}/{PREVIEW}")
+        _show(manifest, parsed.out)
+    return 0
+
+
+def _show(manifest: Any, out: str) -> None:
+    for split, counts in manifest.counts.items():
+        labels = ", ".join(f"{label} {number}" for label, number in counts["labels"].items())
+        boxes = ", ".join(f"{number} boxes {what}" for what, number in counts.get("boxes", {}).items())
+        print(f"{split:<12}{counts['samples']:>8} images   " + "; ".join(part for part in (labels, boxes) if part))
+    print(f"wrote {out} ({len(manifest.shards)} shards, {list(manifest.latent_shape)} latents)")
+
+
+def prepare_phantom_verb(arguments: list[str]) -> int:
+    """``lightning prepare phantom``."""
+    from meddiff.cli.parsing import SentenceParser
+    from meddiff.phantoms import PhantomOptions
+    from meddiff.preparation.prepare_phantom import DEFAULT_VAE as PHANTOM_VAE
+    from meddiff.preparation.prepare_phantom import prepare_phantom
+
+    parser = SentenceParser(
+        prog="lightning prepare phantom", description="Render chest phantoms and write latent shards."
+    )
+    parser.add_argument("--out", type=str, required=True, help="Folder of the shards.")
+    parser.add_argument("--vae", type=str, default=PHANTOM_VAE, help="Autoencoder: diffusers folder or hub:ORG/NAME.")
+    parser.add_argument("--processes", type=int | None, default=None, help="Worker processes; null means one a core.")
+    parser.add_argument(
+        "--confounder",
+        action="append",
+        type=str,
+        metavar="NAME:FINDING[:R]",
+        help="One confounder and its correlation (default 0.7) with a finding; repeatable, added to --confounders.",
+    )
+    parser.add_class_arguments(PhantomOptions)
+    parsed = parser.parse_args(arguments)
+    values = {field.name: parsed[field.name] for field in fields(PhantomOptions)}
+    values["confounders"] = (*values["confounders"], *(parsed.confounder or ()))
+    options = PhantomOptions(**values)
+    command = shlex.join(["lightning", "prepare", "phantom", *arguments])
+    manifest = prepare_phantom(options, parsed.out, parsed.vae, command=command, processes=parsed.processes)
+    _show(manifest, parsed.out)
+    return 0

@@ -1,0 +1,95 @@
+"""The commonest reason a run cannot start, found before torch is imported: weights or shards are not there.
+
+Importing torch and Lightning takes ten seconds and more on a cold machine; a missing folder is known in a tenth of one.
+This reads the same files and flags as the parser but understands less, so it only ever speaks when it is sure: whatever
+it cannot read, it leaves to the full check (``cli/preflight.py``).
+"""
+
+import glob
+from typing import Any
+
+import yaml
+
+from lightning_modules.preflight import missing_weights
+from meddiff.cli.arguments import read_yaml, split_configs
+from meddiff.common.errors import UserError
+from meddiff.shards.manifest import Manifest
+
+MODEL, DATA = "lightning_modules.LatentDiffusionModule", "datamodules.LatentShardsDataModule"
+
+
+def merged(arguments: list[str]) -> dict[str, Any] | None:
+    """Files and flags of an expanded command line as one nested dict without ``init_args``; None where unsure."""
+    files, flags = split_configs(arguments)
+    config: dict[str, Any] = {}
+    for file in files:
+        _merge(config, read_yaml(file))
+    remaining = iter(flags)
+    for flag in remaining:
+        name, equals, value = flag.partition("=")
+        path = name.removeprefix("--").split(".")
+        if not name.startswith("--") or name.endswith("+") or path in (["model"], ["data"], ["help"]):
+            return None
+        if not equals:
+            value = next(remaining, "")
+        if len(path) == 1:
+            continue  # --name, --seed_everything, --ckpt_path, --print_config, ...
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            return None
+        for part in reversed([part for part in path if part != "init_args"]):
+            parsed = {part: parsed}
+        _merge(config, parsed)
+    return config
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
+    for key, value in new.items():
+        if key == "init_args" and isinstance(value, dict):
+            _merge(into, value)
+        elif isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        elif isinstance(value, dict):
+            into[key] = {}
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def certain_problems(arguments: list[str]) -> list[str]:
+    """Sentences about files that are certainly missing; empty when all is there or this check is not sure.
+
+    Args:
+        arguments: of a Lightning verb, expanded by :func:`meddiff.cli.arguments.expand`.
+    """
+    if any(flag.startswith(("--print_config", "--help")) or flag == "-h" for flag in arguments):
+        return []
+    config = merged(arguments)
+    if config is None:
+        return []
+    model, data, trainer = (config.get(name) or {} for name in ("model", "data", "trainer"))
+    interpolated = "${" in str(config)
+    if interpolated or model.get("class_path") != MODEL or data.get("class_path") != DATA:
+        return []
+    problems = missing_weights(model)
+    folders = [("", data.get("shards"))] if not data.get("streaming") else []
+    folders += [(f"splits_from.{split}: ", other) for split, other in (data.get("splits_from") or {}).items()]
+    for where, shards in folders:
+        if isinstance(shards, str) and ":" not in shards:
+            try:
+                Manifest.read(shards)
+            except UserError as error:
+                problems.append(f"{where}{error}")
+    if problems and trainer.get("accelerator") == "gpu" and not glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/kfd"):
+        problems.insert(0, no_gpu_sentence(trainer.get("devices"), 0))
+    return problems
+
+
+def no_gpu_sentence(wanted: Any, there: int) -> str:
+    """What to do on a machine with too few GPUs."""
+    return (
+        f"trainer: the configuration asks for {wanted} GPUs on this machine, which has {there}: run it there, or add "
+        f"--trainer.accelerator auto --trainer.devices 1 --trainer.num_nodes 1 --trainer.strategy auto "
+        f"--trainer.precision 32-true."
+    )

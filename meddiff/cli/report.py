@@ -1,0 +1,25 @@
+"""``lightning report``: one HTML page about one or several runs."""
+
+from pathlib import Path
+
+from meddiff.cli.parsing import SentenceParser
+from meddiff.reports.page.report import write_report
+
+
+def main(arguments: list[str]) -> int:
+    """Parse and write; returns the exit code.
+
+    Raises:
+        UserError: not a run folder, or the file cannot be written.
+    """
+    parser = SentenceParser(
+        prog="lightning report",
+        description="Write report.html: the trade-off over training, grounding, samples, controls. No network needed.",
+    )
+    parser.add_argument("runs", type=str, nargs="+", metavar="RUN", help="Run folder(s), RUNS/NAME/TIME.")
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="File to write; by default report.html in the first run's folder."
+    )
+    options = parser.parse_args(arguments)
+    print(write_report([Path(run) for run in options.runs], Path(options.out) if options.out else None))
+    return 0

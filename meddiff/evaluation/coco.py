@@ -1,0 +1,238 @@
+"""Table 2: grounding of MS-COCO captions, on instance masks.
+
+Every class that a caption names is one sample; the maps of all classes of a caption come out of the same forward
+passes. Ground truth is the union of the class's instance masks, ``KEY.mask.<class>.png`` of the shards.
+Averages: over the captions of an image, then over the images of a class, then over classes (macro).
+
+The published code makes one list of token maps per caption and never empties it, so that the map of a caption's second
+class is averaged with that of its first, and so on; no preset does that here.
+Source: Dombrowski et al. 2024, Table 2; spec/tradeoff.md section 1.7; one pass per caption own.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from meddiff.attribution.coco_words import class_tokens, classes_in
+from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
+from meddiff.attribution.words import Preset, Query
+from meddiff.common.errors import UserError
+from meddiff.evaluation.ledger import Ledger
+from meddiff.evaluation.samples import Exclusion, evaluation_latents
+from meddiff.evaluation.undisturbed import undisturbed
+from meddiff.metrics.functional import mean_iou, mixture_threshold, resize_maps
+from meddiff.metrics.grounding import locate_maps
+from meddiff.metrics.summary import SCORES, summarise
+from meddiff.runs.open_run import Subject
+from meddiff.runs.tables import write_table
+from meddiff.shards.dataset import LatentShardsDataset
+
+FIRST = ("key", "class", "phrase", "model", "images", "seed", "words", "cut", *SCORES)
+
+
+@dataclass(frozen=True)
+class CocoOptions:
+    """Options of the MS-COCO part of ``lightning evaluate``."""
+
+    split: str = "grounding"
+    """Split of the shards; its samples carry captions and class masks."""
+    captioned: int | None = None
+    """Look at so many images only, the first in the order of their keys; null takes all."""
+    preset: Preset = "standard"
+    """Words of a class: "standard" (whole words, plurals) or "paper" (substrings)."""
+    timesteps: int = 40
+    """How many of the paper's 40 timesteps."""
+    batch_size: int = 64
+    """(caption, timestep) pairs per forward pass; changes no result."""
+    ema: bool = False
+    """Evaluate the averaged weights instead of the raw ones."""
+    seed: int = 0
+    """Of noise and posterior draws."""
+
+
+@dataclass(frozen=True)
+class CocoSample:
+    """One class that a caption names and its image shows.
+
+    Attributes:
+        index: of the image in its split.
+        number: of the caption among its image's.
+        query: the tokens that answer for the class.
+    """
+
+    index: int
+    key: str
+    number: int
+    caption: str
+    label: str
+    query: Query
+
+
+def coco_samples(
+    dataset: LatentShardsDataset, preset: Preset = "standard", images: int | None = None
+) -> tuple[list[CocoSample], list[Exclusion]]:
+    """One sample per (image, caption, class), in that order; whatever cannot be scored, with its reason.
+
+    Args:
+        preset: of :func:`meddiff.attribution.coco_words.classes_in` and ``class_tokens``.
+        images: look at so many images only.
+
+    Raises:
+        UserError: nothing can be scored.
+    """
+    found: list[CocoSample] = []
+    excluded: list[Exclusion] = []
+    for index, key in enumerate(dataset.keys[:images]):
+        metadata = dataset.metadata(index)
+        shown = {name for name, mask in dataset.masks(index).items() if mask.any()}
+        for number, caption in enumerate(metadata["captions"] or [metadata["impression"]]):
+            labels = classes_in(caption, preset)
+            if not labels:
+                excluded.append(Exclusion(key, "", caption, "the caption names no class"))
+            for label in labels:
+                if label not in shown:
+                    excluded.append(Exclusion(key, label, caption, "no instance of the class in the image"))
+                    continue
+                try:
+                    query = class_tokens(caption, label, preset)
+                except ValueError:
+                    excluded.append(Exclusion(key, label, caption, "words and text fall into different tokens"))
+                    continue
+                found.append(CocoSample(index, key, number, caption, label, query))
+    if not found:
+        known = ", ".join(sorted({one.reason for one in excluded})) or "it holds no images"
+        raise UserError(
+            f"The split {dataset.split!r} of {dataset.folder} has no MS-COCO caption to ground ({known}): prepare one "
+            f"with captions and a mask for every class."
+        )
+    return found, excluded
+
+
+def evaluate_coco(subject: Subject, out: Path, options: CocoOptions) -> dict[str, float]:
+    """Run the pass, or what is left of it, and write ``coco.csv`` and ``coco_excluded.csv``.
+
+    Args:
+        out: folder of the evaluation; ``coco.jsonl`` there remembers what is done.
+
+    Returns:
+        :func:`coco_summary`; the paper's Table 2 are its ``macro_`` entries.
+
+    Raises:
+        UserError: nothing to ground, or results of other settings are in the way.
+    """
+    dataset = subject.data.dataset(options.split)
+    samples, excluded = coco_samples(dataset, options.preset, options.captioned)
+    captions: dict[tuple[int, int], list[CocoSample]] = {}
+    for sample in samples:
+        captions.setdefault((sample.index, sample.number), []).append(sample)
+    settings = {
+        "checkpoint": str(subject.checkpoint.resolve()),
+        "shards": str(dataset.folder),
+        **{k: v for k, v in asdict(options).items() if k != "batch_size"},
+    }
+    with Ledger(out / "coco.jsonl", settings) as ledger:
+        done = {tuple(entry["caption"]) for entry in ledger.entries}
+        _run(subject, dataset, [group for place, group in captions.items() if place not in done], options, ledger)
+        rows = [row for entry in sorted(ledger.entries, key=lambda entry: entry["caption"]) for row in entry["rows"]]
+    who = {"model": subject.name, "images": subject.images, "seed": subject.seed}
+    write_table(out / "coco.csv", [{**row, **who} for row in rows], FIRST)
+    lost = [{**asdict(one), "class": one.label} for one in excluded]
+    lost += [{**row, "reason": "map is constant or not a number"} for row in rows if row["cnr"] is None]
+    lost += [{**row, "reason": f"cut off by the context: {row['cut']}"} for row in rows if row["cut"]]
+    write_table(out / "coco_excluded.csv", lost, ("key", "class", "phrase", "reason"), only=True)
+    return coco_summary(rows)
+
+
+def _run(
+    subject: Subject,
+    dataset: LatentShardsDataset,
+    captions: Sequence[Sequence[CocoSample]],
+    options: CocoOptions,
+    ledger: Ledger,
+) -> None:
+    """Ground captions, each the samples of its classes, and enter each into the ledger when its maps are whole."""
+    module, steps = subject.module, paper_timesteps(options.timesteps)
+    latents = {group[0].index: evaluation_latents(dataset, group[0].index, options.seed) for group in captions}
+    items = [
+        GroundingItem(
+            group[0].key,
+            latents[group[0].index],
+            group[0].caption,
+            torch.stack([sample.query.weights for sample in group]),  # (classes, 77)
+        )
+        for group in captions
+    ]
+    bar = tqdm(total=len(items) * len(steps), unit="pass", desc="coco", disable=not items)
+    with bar, undisturbed(module), module.evaluated_weights(options.ema):
+        maps = ground(
+            module.unet,
+            module.encode_texts,
+            items,
+            module.alphas_cumprod,
+            steps,
+            options.seed,
+            options.batch_size,
+            on_progress=lambda pairs: bar.update(pairs),
+        )
+        for i, heat in maps:  # heat (classes, h, w)
+            group = captions[i]
+            rows = score_caption(group, heat, dataset.masks(group[0].index))
+            ledger.add({"caption": [group[0].index, group[0].number], "rows": rows})
+
+
+def score_caption(samples: Sequence[CocoSample], heat: Tensor, masks: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Scores of a caption's classes, one row each; None where undefined.
+
+    Args:
+        samples: K of one caption.
+        heat: (K, h, w), brought to the size of the masks here; the threshold of mIoU is fitted before that.
+        masks: class -> (H, W) bool.
+    """
+    truth = torch.from_numpy(np.stack([masks[sample.label] for sample in samples]))  # (K, H, W)
+    gone = torch.tensor([not sample.query.weights.any() for sample in samples])
+    heat = heat.masked_fill(gone[:, None, None], torch.nan)  # every word was cut off
+    full = resize_maps(heat, (truth.shape[1], truth.shape[2]))  # (K, H, W)
+    scores = {**locate_maps(full, truth), "miou": mean_iou(full, truth, mixture_threshold(heat))}
+    return [
+        {
+            "key": sample.key,
+            "class": sample.label,
+            "phrase": sample.caption,
+            "words": " ".join(sample.query.words),
+            "cut": " ".join(sample.query.truncated),
+            **{name: value if math.isfinite(value := float(scores[name][place])) else None for name in SCORES},
+        }
+        for place, sample in enumerate(samples)
+    ]
+
+
+def coco_summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over the captions of each (class, image), then as :func:`meddiff.metrics.summary.summarise`.
+
+    Args:
+        rows: with key, class and the scores; None is undefined and left out of an image's mean.
+
+    Returns:
+        ``macro_cnr``, ... (the paper's: every class weighs the same), ``cnr``, ... (every (class, image) does),
+        ``CLASS/cnr``, ``n`` and ``excluded`` (numbers of (class, image)), ``captions`` (number of rows); defined ones.
+    """
+    rows = list(rows)
+    images: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        images.setdefault((str(row["class"]), str(row["key"])), []).append(row)
+    means: list[dict[str, Any]] = []
+    for (label, _), some in images.items():
+        row_means: dict[str, Any] = {"class": label}
+        for name in SCORES:
+            values = [float(row[name]) for row in some if row[name] is not None]
+            row_means[name] = math.fsum(values) / len(values) if values else None
+        means.append(row_means)
+    summary = {**summarise(means), "captions": float(len(rows))}
+    return {name: value for name, value in summary.items() if not math.isnan(value)}

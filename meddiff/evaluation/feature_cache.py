@@ -1,0 +1,157 @@
+"""Features of real images, computed once for all evaluations of a cohort.
+
+Features and not their moments are kept: the kernel distance needs them, and mean and covariance are seconds away.
+Source: own.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from meddiff.common.files import atomic_open
+from meddiff.evaluation.samples import image_tensor
+from meddiff.models.feature_extractors import Extractor, extractor_identity
+from meddiff.shards.dataset import LatentShardsDataset
+
+FOLDER = ".statistics"
+VERSION = 1
+#: Indices of images -> (B, 3, H, W) in [-1, 1].
+Images = Callable[[Sequence[int]], Tensor]
+
+
+def cache_folder(shards: Path, out: Path) -> Path:
+    """``SHARDS/.statistics`` where it can be written, so that all runs share it, else ``OUT/.statistics``."""
+    folder = shards / FOLDER
+    try:
+        with atomic_open(folder / ".probe"):
+            pass
+        (folder / ".probe").unlink()
+    except OSError:
+        return out / FOLDER
+    return folder
+
+
+def features_address(
+    dataset: LatentShardsDataset, indices: Sequence[int], identity: Mapping[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """Everything that changes the features of these images.
+
+    Args:
+        identity: of the extractor, from `meddiff.models.feature_extractors.extractor_identity`.
+        device: CPU and GPU round differently.
+    """
+    return {
+        "cache": VERSION,
+        "shards": [[shard.name, shard.sha256] for shard in dataset.manifest.split(dataset.split)],
+        "split": dataset.split,
+        "indices": hashlib.sha256(json.dumps(list(indices)).encode()).hexdigest(),
+        "images": len(indices),
+        "resolution": dataset.manifest.resolution,
+        "device": device.type,
+        "torch": ".".join(torch.__version__.split(".")[:2]),
+        **identity,
+    }
+
+
+def address_file(folder: Path, address: Mapping[str, Any]) -> Path:
+    """The file of an address."""
+    digest = hashlib.sha256(json.dumps(address, sort_keys=True).encode()).hexdigest()
+    return folder / f"{address['extractor']}-{digest[:24]}.safetensors"
+
+
+def read_features(folder: Path, address: Mapping[str, Any]) -> Tensor | None:
+    """Stored features (N, D) float32, or None; a file that is not whole is warned of and counts as none."""
+    path = address_file(folder, address)
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata, features = stored.metadata() or {}, stored.get_tensor("features")
+    except (SafetensorError, OSError) as error:
+        warnings.warn(f"{path} is damaged ({error}); its features are computed again.", stacklevel=2)
+        return None
+    if metadata.get("sha256") != _digest(features):
+        warnings.warn(f"{path} is damaged (its checksum differs); its features are computed again.", stacklevel=2)
+        return None
+    return features
+
+
+def write_features(folder: Path, address: Mapping[str, Any], features: Tensor) -> None:
+    """Store features whole or not at all; a folder that cannot be written to is warned of."""
+    features = features.contiguous()
+    metadata = {"address": json.dumps(address, sort_keys=True), "sha256": _digest(features)}
+    try:
+        with atomic_open(address_file(folder, address)) as stream:
+            stream.write(save({"features": features}, metadata))
+    except OSError as error:
+        warnings.warn(f"Features are not kept: {folder} cannot be written to ({error.strerror}).", stacklevel=2)
+
+
+def _digest(features: Tensor) -> str:
+    return hashlib.sha256(features.contiguous().numpy().tobytes()).hexdigest()
+
+
+def measure(
+    extractors: Mapping[str, Extractor],
+    images: Images,
+    indices: Sequence[int],
+    device: torch.device,
+    batch_size: int,
+    title: str,
+) -> dict[str, Tensor]:
+    """Features of all ``indices`` in one pass over the images: extractor -> (N, D) float32 on the CPU."""
+    found: dict[str, list[Tensor]] = {name: [] for name in extractors}
+    with tqdm(total=len(indices), unit="image", desc=f"features of {title}") as bar:
+        for start in range(0, len(indices), batch_size):
+            batch = images(indices[start : start + batch_size]).to(device)  # (B, 3, H, W)
+            for name, extract in extractors.items():
+                found[name].append(extract(batch).float().cpu())
+            bar.update(len(batch))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def stored_images(dataset: LatentShardsDataset) -> Images:
+    """The cohort's own images."""
+    return lambda indices: torch.stack([image_tensor(dataset, i) for i in indices])
+
+
+def real_features(
+    dataset: LatentShardsDataset,
+    indices: Sequence[int],
+    weights: Mapping[str, str],
+    extractors: Mapping[str, Extractor],
+    device: torch.device,
+    batch_size: int,
+    folder: Path,
+) -> dict[str, Tensor]:
+    """Features of real images, from ``folder`` where they are known: extractor -> (N, D) float32 on the CPU.
+
+    Args:
+        weights: extractor -> its weights; decides under which address features are kept.
+        extractors: the same, built.
+    """
+    addresses = {
+        name: features_address(dataset, indices, extractor_identity(name, path), device)
+        for name, path in weights.items()
+    }
+    found: dict[str, Tensor] = {}
+    for name, address in addresses.items():
+        stored = read_features(folder, address)
+        if stored is not None:
+            found[name] = stored
+    missing = {name: extractors[name] for name in weights if name not in found}
+    if missing:
+        made = measure(missing, stored_images(dataset), indices, device, batch_size, "real images")
+        for name, features in made.items():
+            write_features(folder, addresses[name], features)
+        found |= made
+    return {name: found[name] for name in weights}

@@ -1,0 +1,77 @@
+"""Results as they come, one JSON line each, so that a stopped evaluation goes on where it was. Source: own."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from meddiff.common.errors import UserError
+
+
+class Ledger:
+    """Append-only file of results under fixed settings.
+
+    The first line holds the settings; each further line is one result. A line that a kill cut short is dropped.
+
+    Args:
+        path: the file; its folder is made.
+        settings: what the results depend on (JSON types).
+
+    Raises:
+        UserError: the file holds results of other settings.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path, self.settings = path, json.loads(json.dumps(settings))
+        self.entries: list[dict[str, Any]] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = 0
+        if path.is_file():
+            for place, (line, end) in enumerate(_lines(path)):
+                if place == 0:
+                    self._compare(line)
+                else:
+                    self.entries.append(line)
+                whole = end
+        self._stream = path.open("r+b" if whole else "wb")
+        self._stream.truncate(whole)
+        self._stream.seek(whole)
+        if not whole:
+            self._write(self.settings)
+
+    def _compare(self, before: dict[str, Any]) -> None:
+        if before == self.settings:
+            return
+        other = sorted(k for k in before.keys() | self.settings.keys() if before.get(k) != self.settings.get(k))
+        raise UserError(
+            f"{self.path} holds results of other settings ({', '.join(other)}): give another --out, or delete it."
+        )
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Keep one result; it is on disk when this returns."""
+        self.entries.append(entry)
+        self._write(entry)
+
+    def _write(self, value: dict[str, Any]) -> None:
+        self._stream.write(json.dumps(value).encode() + b"\n")
+        self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+
+def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """(parsed line, offset behind it) of every whole line."""
+    end = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            end += len(line)
+            if not line.endswith(b"\n"):
+                return
+            yield json.loads(line), end

@@ -1,0 +1,52 @@
+"""Metrics as pure functions of tensors: no state, no files, no Trainer."""
+
+from meddiff.metrics.functional.auroc import pixel_auroc
+from meddiff.metrics.functional.boxes import Boxes, box_masks, box_windows
+from meddiff.metrics.functional.cnr import Regions, box_contrast_to_noise_ratio, contrast_to_noise_ratio, region_moments
+from meddiff.metrics.functional.distance import centre_distance
+from meddiff.metrics.functional.frechet import FeatureStatistics, feature_statistics, frechet_distance, merge
+from meddiff.metrics.functional.iou import (
+    binary_iou,
+    both_ious,
+    foreground,
+    mean_iou,
+    mixture_iou,
+    mixture_threshold,
+    multi_threshold_iou,
+    paper_iou,
+)
+from meddiff.metrics.functional.kid import kernel_distance
+from meddiff.metrics.functional.resize import min_max, resize_maps, resize_masks
+from meddiff.metrics.functional.sample_scores import SAMPLE_COLUMNS, score_grid_maps
+from meddiff.metrics.functional.top1 import pointing_game
+
+__all__ = [
+    "SAMPLE_COLUMNS",
+    "Boxes",
+    "FeatureStatistics",
+    "Regions",
+    "binary_iou",
+    "both_ious",
+    "box_contrast_to_noise_ratio",
+    "box_masks",
+    "box_windows",
+    "centre_distance",
+    "contrast_to_noise_ratio",
+    "feature_statistics",
+    "foreground",
+    "frechet_distance",
+    "kernel_distance",
+    "mean_iou",
+    "merge",
+    "min_max",
+    "mixture_iou",
+    "mixture_threshold",
+    "multi_threshold_iou",
+    "paper_iou",
+    "pixel_auroc",
+    "pointing_game",
+    "region_moments",
+    "resize_maps",
+    "resize_masks",
+    "score_grid_maps",
+]

@@ -1,0 +1,68 @@
+"""Inception-v3 with the weights of the original FID, and two ways to feed it. Source: torch-fidelity; spec/tradeoff.md
+section 7 and section 0 fact 8 for the paper's way."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from meddiff.common.errors import UserError
+
+SIDE = 299
+
+
+def load_inception(weights: str) -> Any:
+    """torch-fidelity's network from its own weight file, frozen, in eval mode.
+
+    Raises:
+        UserError: the file is no plain state dict, or of another network.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    try:  # torch-fidelity itself would run whatever code a pickle holds
+        torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"inception: {weights} is no plain state dict ({type(error).__name__}).") from error
+    try:
+        network: Any = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=weights, verbose=False
+        )
+    except RuntimeError as error:
+        raise UserError(f"inception: {weights} holds another network: {str(error).splitlines()[1].strip()}") from error
+    return network.eval()
+
+
+@torch.no_grad()
+def inception_features(network: Any, images: Tensor) -> Tensor:
+    """The standard protocol: bytes of images (B, 3, H, W) in [-1, 1] -> (B, 2048).
+
+    The network resizes to 299 px itself (bilinear as TensorFlow 1 does it, no antialiasing) and normalises to [-1, 1).
+    """
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)  # (B, 3, H, W)
+    found: Tensor = network(pixels)[0]  # (B, 2048)
+    return found.float()
+
+
+def paper_input(images: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] -> (B, 3, 299, 299) in [-3, 1].
+
+    The published code scales images to [-1, 1] and hands them to pytorch-fid's network, which takes them for [0, 1]: it
+    resizes (bilinear, no antialiasing) and computes 2x - 1 once more.
+    """
+    small = F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=False)
+    return 2.0 * small - 1.0
+
+
+@torch.no_grad()
+def paper_inception_features(network: Any, images: Tensor) -> Tensor:
+    """The same layers on the paper's doubly normalised input: (B, 3, H, W) in [-1, 1] -> (B, 2048)."""
+    values = paper_input(images)
+    for layer in trunk(network):
+        values = layer(values)
+    return values.flatten(1).float()
+
+
+def trunk(network: Any) -> list[nn.Module]:
+    """The layers behind the network's own resizing and scaling, up to the pool; they are a chain in this order."""
+    return [layer for name, layer in network.named_children() if name != "fc"]

@@ -1,0 +1,111 @@
+"""Drawing latents from a text-conditioned U-Net with diffusers' schedulers and classifier-free guidance.
+
+Source: spec/tradeoff.md section 4 (PLMS, 75 steps, scale 4, empty negative prompt); schedulers are diffusers' own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+
+Sampler = Literal["pndm", "ddim", "dpm++"]
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How images are drawn; the defaults are the paper's.
+
+    Attributes:
+        sampler: pndm (PLMS, the paper), ddim, or dpm++ (DPM-Solver++ 2M: 20 to 25 steps suffice).
+        steps: denoising steps.
+        guidance_scale: classifier-free guidance; 1 turns it off (and halves the work).
+    """
+
+    sampler: Sampler = "pndm"
+    steps: int = 75
+    guidance_scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.sampler not in ("pndm", "ddim", "dpm++"):
+            raise UserError(f"sampler is {self.sampler!r}; it must be pndm, ddim or dpm++.")
+        if not 1 <= self.steps <= 1000:
+            raise UserError(f"steps is {self.steps}; it must lie between 1 and 1000.")
+        if self.guidance_scale < 0:
+            raise UserError(f"guidance_scale is {self.guidance_scale}; it must not be negative.")
+
+
+def build_scheduler(sampler: Sampler, training_config: dict[str, Any]) -> Any:
+    """A fresh diffusers scheduler with the betas and prediction type of training.
+
+    Args:
+        training_config: ``num_train_timesteps, beta_start, beta_end, beta_schedule, prediction_type``.
+    """
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
+
+    if sampler == "pndm":
+        # skip_prk: PLMS as Stable Diffusion uses it, without the Runge-Kutta start.
+        return PNDMScheduler(**training_config, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+    if sampler == "ddim":
+        return DDIMScheduler(**training_config, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    return DPMSolverMultistepScheduler(**training_config, algorithm_type="dpmsolver++", steps_offset=1)
+
+
+def initial_noise(seed: int, keys: Sequence[str], shape: tuple[int, int, int]) -> Tensor:
+    """x_T of each image, drawn from (seed, key) alone: (len(keys), C, h, w) float32 on the CPU."""
+    draws = [generator(seed, "sample", key).standard_normal(shape, dtype=np.float32) for key in keys]
+    return torch.from_numpy(np.stack(draws))  # (B, C, h, w)
+
+
+@torch.no_grad()
+def sample_latents(
+    unet: Callable[..., Any],
+    scheduler: Any,
+    noise: Tensor,
+    text: Tensor,
+    empty_text: Tensor,
+    options: SamplingOptions,
+    on_step: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Denoise ``noise`` under ``text``.
+
+    Args:
+        unet: a ``UNet2DConditionModel``.
+        scheduler: from :func:`build_scheduler`; its state is overwritten.
+        noise: (B, C, h, w), standard normal.
+        text: (B, 77, D) hidden states of the prompts.
+        empty_text: (1, 77, D) hidden states of the empty prompt.
+        on_step: called after each step with the number of steps done.
+
+    Returns:
+        (B, C, h, w) latents in the U-Net's scale (divide by the scaling factor before decoding).
+    """
+    guided = options.guidance_scale != 1.0
+    context = torch.cat([empty_text.expand_as(text), text]) if guided else text  # (2B or B, 77, D)
+    scheduler.set_timesteps(options.steps, device=noise.device)
+    latents = noise * scheduler.init_noise_sigma
+    for step, timestep in enumerate(scheduler.timesteps):
+        model_input = scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)
+        prediction = unet(model_input, timestep, encoder_hidden_states=context).sample
+        if guided:
+            unconditional, conditional = prediction.chunk(2)
+            prediction = unconditional + options.guidance_scale * (conditional - unconditional)
+        latents = scheduler.step(prediction.to(latents.dtype), timestep, latents).prev_sample
+        if on_step is not None:
+            on_step(step + 1)
+    return latents
+
+
+@torch.no_grad()
+def decode(vae: Any, latents: Tensor, scaling_factor: float) -> np.ndarray:
+    """Latents (B, C, h, w) -> uint8 RGB (B, H, W, 3)."""
+    images = vae.decode((latents / scaling_factor).to(vae.dtype)).sample  # (B, 3, H, W) in [-1, 1]
+    images = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    if images.shape[1] == 1:
+        images = images.expand(-1, 3, -1, -1)
+    return images.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)

@@ -1,0 +1,134 @@
+"""A trained U-Net and text tower as a diffusers folder: the form every source of this suite is read from.
+
+``unet/`` and ``scheduler/`` are what diffusers writes. ``text_encoder/`` is a ``CLIPTextModel``, with one liberty that a
+small base model needs: of 49,408 token embeddings a training on a small language touches a few hundred, so the others
+may be left out and drawn again from a seed (``token_rows`` in ``config.json``). Source: own.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.common.files import atomic_open, write_json
+
+ROWS = "text_model.embeddings.token_embedding.rows"
+ROW_IDS = "text_model.embeddings.token_embedding.row_ids"
+
+
+def untrained_rows(seed: int, std: float, vocab_size: int, width: int) -> Tensor:
+    """Token embeddings as they are before any training: (vocab_size, width) float32, a function of its arguments."""
+    draw = generator(seed, "token rows").standard_normal((vocab_size, width), dtype=np.float32)
+    return torch.from_numpy(draw).mul_(std)
+
+
+def expand_rows(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+    """Put the embedding table together again when only its trained rows are stored; other states pass unchanged."""
+    if ROWS not in state:
+        return state
+    if "token_rows" not in config:
+        raise UserError("text_encoder: its config.json has no token_rows, but its weights hold trained rows only.")
+    drawn = config["token_rows"]
+    table = untrained_rows(drawn["seed"], drawn["std"], config["vocab_size"], config["hidden_size"])
+    table[state[ROW_IDS].long()] = state[ROWS].float()
+    rest = {name: value for name, value in state.items() if name not in (ROWS, ROW_IDS)}
+    return {**rest, "text_model.embeddings.token_embedding.weight": table}
+
+
+def to_transformers_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of this suite's tower -> names of a transformers ``CLIPTextModel`` (``in_proj`` split into q, k, v)."""
+    names = {
+        "ln_1": "layer_norm1",
+        "ln_2": "layer_norm2",
+        "attn.out_proj": "self_attn.out_proj",
+        "mlp.c_fc": "mlp.fc1",
+        "mlp.c_proj": "mlp.fc2",
+    }
+    converted = {
+        "text_model.embeddings.token_embedding.weight": state["token_embedding.weight"],
+        "text_model.embeddings.position_embedding.weight": state["positional_embedding"],
+        "text_model.final_layer_norm.weight": state["ln_final.weight"],
+        "text_model.final_layer_norm.bias": state["ln_final.bias"],
+    }
+    for name, value in state.items():
+        if not name.startswith("transformer.resblocks."):
+            continue
+        _, _, layer, part = name.split(".", 3)
+        target = f"text_model.encoder.layers.{layer}"
+        if part.startswith("attn.in_proj_"):
+            kind = part.removeprefix("attn.in_proj_")
+            for letter, piece in zip("qkv", value.chunk(3), strict=True):
+                converted[f"{target}.self_attn.{letter}_proj.{kind}"] = piece
+            continue
+        part, kind = part.rsplit(".", 1)
+        converted[f"{target}.{names[part]}.{kind}"] = value
+    return converted
+
+
+def write_text_encoder(encoder: Any, folder: Path, rows: Tensor | None, rows_seed: int, half: bool) -> None:
+    """Write ``config.json`` and ``model.safetensors``.
+
+    Args:
+        encoder: a :class:`meddiff.models.text.encoder.TextEncoder`.
+        rows: (R,) ids of the token embeddings to keep; None keeps all, and transformers can then read the folder.
+        rows_seed: seed of the others.
+        half: store float16.
+    """
+    from safetensors.torch import save
+
+    own = encoder.config
+    config: dict[str, Any] = {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "hidden_size": own["width"],
+        "intermediate_size": 4 * own["width"],
+        "projection_dim": own["width"],
+        "num_attention_heads": own["heads"],
+        "num_hidden_layers": own["layers"],
+        "hidden_act": own["act"],
+        "vocab_size": own["vocab_size"],
+        "max_position_embeddings": encoder.positional_embedding.shape[0],
+        # the ids of open_clip's tokenizer
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": 0,
+    }
+    state = to_transformers_state({name: value.detach().cpu() for name, value in encoder.state_dict().items()})
+    if rows is not None:
+        table = state.pop("text_model.embeddings.token_embedding.weight")
+        state |= {ROWS: table[rows], ROW_IDS: rows.int()}
+        config["token_rows"] = {"seed": rows_seed, "std": own["embedding_std"]}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    write_json(folder / "config.json", config)
+    with atomic_open(folder / "model.safetensors") as stream:
+        stream.write(save({name: value.contiguous() for name, value in state.items()}))
+
+
+def write_model(
+    folder: Path,
+    unet: Any,
+    text_encoder: Any,
+    schedule: dict[str, Any],
+    rows: Tensor | None = None,
+    rows_seed: int = 0,
+    half: bool = True,
+) -> None:
+    """Write ``unet/``, ``text_encoder/`` and ``scheduler/``; ``half`` rounds to float16 (memory keeps float32).
+
+    Args:
+        schedule: :func:`meddiff.models.noise_schedule.schedule_config`, with the prediction type the U-Net was trained for.
+        rows: see :func:`write_text_encoder`.
+    """
+    from diffusers import DDIMScheduler
+
+    stored = copy.deepcopy(unet).to("cpu", torch.float16 if half else torch.float32)
+    stored.save_pretrained(folder / "unet", safe_serialization=True)
+    write_text_encoder(text_encoder, folder / "text_encoder", rows, rows_seed, half)
+    scheduler: Any = DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    scheduler.save_pretrained(folder / "scheduler")

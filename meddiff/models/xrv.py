@@ -1,0 +1,87 @@
+"""torchxrayvision's DenseNet-121 from a plain weight file: as a classifier, and the features the literature takes from it.
+
+Resizing is done here, never inside the network, so that the filter does not depend on torchxrayvision's version. Source:
+spec/tradeoff.md section 7, spec/anchors.md 0.1.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from meddiff.common.errors import UserError
+from meddiff.models.domain_classifier import build_classifier, xrv_input
+
+#: The side its published weights were trained at.
+XRV_SIDE = 224
+#: torchxrayvision publishes whole pickled models, which run code when they are read: convert once, where you trust it.
+CONVERT_XRV = (
+    'python -c "import torchxrayvision as x, safetensors.torch as s; '
+    "s.save_file(x.models.DenseNet(weights='densenet121-res224-all').state_dict(), 'xrv224.safetensors')\""
+)
+DENSENET_121 = {"growth_rate": 32, "block_config": (6, 12, 24, 16), "num_init_features": 64}
+
+
+def default_pathologies() -> list[str]:
+    """The 18 outputs of torchxrayvision's models."""
+    import torchxrayvision
+
+    names: list[str] = torchxrayvision.datasets.default_pathologies
+    return names
+
+
+def load_xrv(weights: str) -> Any:
+    """The frozen network in eval mode; gives 18 logits (``model.pathologies``) and never resizes.
+
+    The published operating points are left out: they move every output by a rising function, which no ranking sees.
+
+    Raises:
+        UserError: no .safetensors file, or the weights of another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not weights.endswith(".safetensors"):
+        raise UserError(f"xrv: {weights} is no .safetensors file; make one with: {CONVERT_XRV}")
+    model = build_classifier(DENSENET_121, list(default_pathologies()))
+    try:
+        model.load_state_dict({key: value for key, value in load_file(weights).items() if key != "op_threshs"})
+    except SafetensorError as error:
+        raise UserError(f"xrv: {weights} is damaged ({error}); make it again with: {CONVERT_XRV}") from error
+    except RuntimeError as error:
+        raise UserError(f"xrv: {weights} holds another network: {str(error).splitlines()[1].strip()}") from error
+    return model.eval().requires_grad_(False)
+
+
+def resize_square(images: Tensor, side: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, side, side): bilinear, antialiased; untouched where it has that size already."""
+    if tuple(images.shape[-2:]) == (side, side):
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
+@torch.no_grad()
+def xrv_features(model: Any, images: Tensor, side: int) -> Tensor:
+    """``features2`` (ReLU, then global average pool) of images (B, 3, H, W) in [-1, 1] at ``side`` px: (B, 1024)."""
+    found: Tensor = model.features2(resize_square(xrv_input(images), side))
+    return found
+
+
+@torch.no_grad()
+def xrv_gap_features(model: Any, images: Tensor) -> Tensor:
+    """The last feature map without ReLU, averaged, of images (B, 3, H, W) in [-1, 1]: (B, 1024).
+
+    The network gets values in [0, 1] at the images' own size, as Warvito/generative_chestxray gives it real images
+    (512 px there), instead of the [-1024, 1024] it was trained on.
+    """
+    grey = (images.mean(dim=1, keepdim=True) + 1.0) / 2.0  # (B, 1, H, W)
+    found: Tensor = model.features(grey).mean(dim=(2, 3))
+    return found
+
+
+@torch.no_grad()
+def xrv_scores(model: Any, images: Tensor) -> Tensor:
+    """Logits (B, 18) of images (B, 3, H, W) in [-1, 1] at the network's own 224 px."""
+    found: Tensor = model(resize_square(xrv_input(images), XRV_SIDE))
+    return found

@@ -1,0 +1,44 @@
+"""Readers of cohorts by name; a reader's module is imported when it is asked for."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from meddiff.common.errors import UserError
+
+
+class Entry(NamedTuple):
+    """Where a reader is: its module in this package, its options class there, and a line of help."""
+
+    module: str
+    options: str
+    help: str
+
+
+COHORTS = {
+    "mimic-cxr": Entry(
+        "mimic_cxr", "MimicCxrOptions", "MIMIC-CXR-JPG with reports: training, validation, p19 (credentialed)"
+    ),
+    "ms-cxr": Entry("ms_cxr", "MsCxrOptions", "MS-CXR: phrases with boxes on MIMIC-CXR images (credentialed)"),
+    "mscoco": Entry("mscoco", "MscocoOptions", "MS-COCO 2017: captions and instance masks"),
+    "open-i": Entry("open_i", "OpenIOptions", "Open-I: chest X-rays with reports (public)"),
+    "nih": Entry("nih", "NihOptions", "NIH ChestX-ray14: labels, boxes of BBox_List_2017 (public)"),
+    "vindr-cxr": Entry("vindr_cxr", "VindrCxrOptions", "VinDr-CXR: boxes of radiologists (PhysioNet or Kaggle)"),
+    "rsna": Entry("rsna", "RsnaOptions", "RSNA Pneumonia Detection Challenge: boxes of opacities (Kaggle)"),
+    "folder": Entry(
+        "folder", "FolderOptions", "any folder of images with a CSV or JSONL of texts, labels, boxes, masks"
+    ),
+}
+
+
+def reader(name: str) -> tuple[Callable[..., Any], type]:
+    """``read`` and the options class of a cohort.
+
+    Raises:
+        UserError: no such cohort.
+    """
+    if name not in COHORTS:
+        raise UserError(f"No cohort {name!r}: there are {', '.join(COHORTS)}.")
+    entry = COHORTS[name]
+    module = import_module(f"preparation.cohorts.{entry.module}")
+    return module.read, getattr(module, entry.options)

@@ -1,0 +1,257 @@
+"""A real cohort as latent shards: read the tables, check, read and encode the images, say what happened. Source: own."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from meddiff.common.errors import UserError
+from meddiff.common.files import atomic_open
+from meddiff.preparation.cohorts import reader
+from meddiff.preparation.encode import plan_jobs, shard_header, write_jobs
+from meddiff.preparation.geometry import resize_rule
+from meddiff.preparation.images import probe
+from meddiff.preparation.preview import choose, write_preview
+from meddiff.preparation.record_images import RecordImages
+from meddiff.preparation.records import Reading, Record, Rejected
+from meddiff.preparation.safe_files import inside
+from meddiff.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
+from meddiff.shards.writer import ShardWriter
+
+REJECTED, PREVIEW = "rejected.csv", "preview.png"
+#: Samples a shard has; fewer in a small cohort, so that several processes share it (:func:`shard_size`).
+SAMPLES_PER_SHARD, SMALL_SHARD, SHARDS = 256, 16, 16
+UNREADABLE = "unreadable image"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What encodes: a pool of processes where there is no GPU, else Lightning on all GPUs."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto takes GPUs where there are any."""
+    processes: int | None = None
+    """Worker processes without a GPU; null means one a core."""
+    devices: int | None = None
+    """GPUs on a node, null means all; with --accelerator cpu, Lightning processes instead of the pool."""
+    num_nodes: int = 1
+    """Nodes, with a launcher that starts this command on each (SLURM, torchrun) and a folder they share."""
+
+    def __post_init__(self) -> None:
+        for name in ("processes", "devices", "num_nodes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}: give 1 or more.")
+
+    @property
+    def lightning(self) -> bool:
+        """Whether Lightning runs the work."""
+        import torch
+
+        gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
+        return gpu or self.devices is not None or self.num_nodes > 1
+
+
+def read_cohort(name: str, root: str | Path, options: Any = None, limit: int | None = None) -> Reading:
+    """Read a cohort's tables and check what its reader promises.
+
+    Args:
+        options: of the reader; None = its defaults.
+        limit: at most so many images of each split, the first by key.
+
+    Raises:
+        UserError: no such folder, a missing or damaged table, no image left, a key twice, a patient in two splits.
+    """
+    read, options_class = reader(name)
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"There is no folder {root}: give --root the folder of the downloaded cohort.")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}: give 1 or more images a split.")
+    reading: Reading = read(root, options if options is not None else options_class())
+    reading.records.sort(key=lambda record: record.key)
+    _check(reading)
+    if limit is not None:
+        _limit(reading, limit)
+    return reading
+
+
+def check_output(out: str | Path, cohort: str, vae: str, resolution: int) -> None:
+    """Refuse what can be refused before the tables are read, which takes minutes for a large cohort.
+
+    Raises:
+        UserError: no VAE, a resolution that does not fit it, or ``out`` holds another cohort.
+    """
+    shard_header(cohort, "", {}, vae, resolution, resize_rule(resolution))
+    if (Path(out) / MANIFEST_NAME).is_file() and (found := Manifest.read(out).cohort) != cohort:
+        raise UserError(f"{out} already holds the cohort {found}: choose another --out or remove it.")
+
+
+def _check(reading: Reading) -> None:
+    split_of: dict[str, Record] = {}
+    before = ""
+    for record in reading.records:
+        if record.key == before:
+            raise UserError(
+                f"{reading.cohort}: image {record.key!r} occurs twice; every image needs a name of its own."
+            )
+        before = record.key
+        other = split_of.setdefault(record.patient_id, record)
+        if other.split != record.split:
+            raise UserError(
+                f"{reading.cohort}: patient {record.patient_id!r} is in two splits, {other.split} ({other.key}) and "
+                f"{record.split} ({record.key}); a patient must be in one."
+            )
+    if not reading.records:
+        print_funnel(reading.funnel.rows())
+        raise UserError(
+            f"{reading.cohort}: no image of {reading.root} is left; the funnel above says which rule took them."
+        )
+
+
+def _limit(reading: Reading, limit: int) -> None:
+    taken: dict[str, int] = {}
+    kept = []
+    for record in reading.records:
+        taken[record.split] = taken.get(record.split, 0) + 1
+        if taken[record.split] <= limit:
+            kept.append(record)
+        else:
+            reading.rejected.append(Rejected(record.key, f"beyond --limit {limit}", record.split))
+    reading.records = kept
+    reading.options["limit"] = limit
+    reading.funnel.keep(f"beyond --limit {limit}", len(kept))
+
+
+def _refuse_links_out(reading: Reading) -> None:
+    """One look at each file, so that a link out of the root is no surprise after hours.
+
+    Raises:
+        UserError: an image, a mask, or a folder of them, is a link that leads out of the root.
+    """
+    files = [record.path for record in reading.records]
+    files += [mask for record in reading.records for mask in record.attributes.get("mask_files", {}).values()]
+    for folder in sorted({PurePosixPath(path).parent.as_posix() for path in files}):
+        inside(reading.root, folder)
+    for path in files:
+        if (reading.root / path).is_symlink():
+            inside(reading.root, path)
+
+
+def dry_run(reading: Reading) -> None:
+    """Print the funnel; of images only the first bytes are looked at, and nothing is written.
+
+    Raises:
+        UserError: an image is a link that leads out of the root.
+    """
+    from tqdm import tqdm
+
+    _refuse_links_out(reading)
+    reasons: dict[str, str] = {}
+    for record in tqdm(reading.records, unit="img", desc="dry run", disable=None, leave=False):
+        if reason := probe(inside(reading.root, record.path)):
+            reasons[record.path] = reason
+    left = len(reading.records) - len(reasons)
+    reading.funnel.keep(f"{UNREADABLE} (missing, or no image by its first bytes)", left)
+    print_funnel([*reading.funnel.rows(), ("written (with a dry run: nothing)", left, 0)])
+    for path, reason in list(reasons.items())[:3]:
+        print(f"unreadable: {path}: {reason}")
+    splits: dict[str, int] = {}
+    for record in reading.records:
+        splits[record.split] = splits.get(record.split, 0) + (record.path not in reasons)
+    print("  ".join(f"{split} {number}" for split, number in sorted(splits.items())))
+
+
+def prepare_reading(
+    reading: Reading,
+    out: str | Path,
+    vae: str,
+    resolution: int = 512,
+    machine: Machine | None = None,
+    command: str = "",
+    samples_per_shard: int | None = None,
+    show_progress: bool = True,
+) -> Manifest | None:
+    """Write shards, ``rejected.csv``, ``preview.png`` and ``manifest.json``; goes on where a killed call stopped.
+
+    Args:
+        samples_per_shard: None = :func:`shard_size`.
+
+    Returns:
+        the manifest; None in all processes but one, where Lightning runs several.
+
+    Raises:
+        UserError: no VAE, ``out`` holds other shards, a full disk, no readable image at all, an image that is a link out
+            of the root.
+    """
+    out, machine = Path(out), machine or Machine()
+    _refuse_links_out(reading)
+    header = shard_header(reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution))
+    try:
+        writer = ShardWriter(out, header, samples_per_shard or shard_size(len(reading.records)))
+    except OSError as error:
+        raise UserError(f"cannot write to {out} ({error.strerror or error}): choose another --out.") from error
+    items: dict[str, dict[str, Record]] = {}
+    for record in reading.records:
+        items.setdefault(record.split, {})[record.key] = record
+    plans, jobs = plan_jobs(writer, items)
+    source = RecordImages(reading.root, resolution, reading.native_masks)
+    make_source = partial(_same, source)
+    if machine.lightning and jobs:
+        from meddiff.preparation.predict import predict_jobs
+
+        devices = machine.devices or "auto"
+        if not predict_jobs(make_source, jobs, writer, machine.accelerator, devices, machine.num_nodes, show_progress):
+            return None
+    else:
+        write_jobs(make_source, jobs, writer, machine.processes, show_progress, len(reading.records))
+    shards = writer.collect(plans)
+    lost = _unreadable(reading.records, shards)
+    written = len(reading.records) - len(lost)
+    if not written:
+        raise UserError(
+            f"{reading.cohort}: none of the {len(lost)} images below {reading.root} can be read "
+            f"({lost[0].item}: {lost[0].detail}); check --root."
+        )
+    funnel = [*reading.funnel.rows(), (UNREADABLE, written, len(lost)), ("written", written, 0)]
+    gone = {one.item for one in lost}
+    try:
+        write_rejected(out / REJECTED, [*reading.rejected, *lost])
+        write_preview(out / PREVIEW, choose([one for one in reading.records if one.path not in gone]), source)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {out} ({error.strerror or error}): make room and run the same command again."
+        ) from error
+    return writer.finish(plans, funnel)
+
+
+def shard_size(images: int) -> int:
+    """Samples of a shard: of the cohort's size alone, never of the machine."""
+    return min(SAMPLES_PER_SHARD, max(SMALL_SHARD, images // SHARDS))
+
+
+def _same(source: RecordImages) -> Callable[[Record], Any]:
+    return source
+
+
+def _unreadable(records: Sequence[Record], shards: Sequence[ShardRecord]) -> list[Rejected]:
+    reasons = {key: reason for shard in shards for key, reason in shard.unreadable.items()}
+    return [Rejected(one.path, UNREADABLE, reasons[one.key]) for one in records if one.key in reasons]
+
+
+def write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
+    """``rejected.csv``: item, rule, detail; in the order of the rules."""
+    with atomic_open(path, "w") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("item", "rule", "detail"))
+        writer.writerows((one.item, one.rule, " ".join(one.detail.split())) for one in rejected)
+
+
+def print_funnel(rows: Sequence[tuple[str, int, int]]) -> None:
+    """A line a rule: how many it removed and how many are left."""
+    width = max(len(rule) for rule, _, _ in rows)
+    print(f"{'rule':<{width}}{'removed':>12}{'left':>12}")
+    for rule, left, removed in rows:
+        print(f"{rule:<{width}}{f'{removed:,}' if removed else '':>12}{left:>12,}")

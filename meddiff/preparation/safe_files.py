@@ -1,0 +1,56 @@
+"""Files below a root and nowhere else: no "..", no absolute path, no link that leads out. Source: own."""
+
+import gzip
+import io
+import zipfile
+from pathlib import Path
+from typing import IO
+
+from meddiff.common.errors import UserError
+from meddiff.preparation.records import check_relative
+
+
+def inside(root: str | Path, path: str) -> Path:
+    """``root / path``, which need not exist.
+
+    Raises:
+        UserError: the path, or a link on its way, leads out of the root.
+    """
+    check_relative(path)
+    joined = Path(root) / path
+    if not joined.resolve().is_relative_to(Path(root).resolve()):
+        raise UserError(
+            f"{joined} is a link that leads out of the root to {joined.resolve()}: nothing outside the root is read, "
+            "so put the files there or choose a root above both."
+        )
+    return joined
+
+
+def open_text(root: str | Path, name: str) -> IO[str]:
+    """Open a text file below the root: UTF-8 with or without mark, newlines as they are, as ``csv`` wants them.
+
+    ``NAME.gz`` is unpacked, and so is ``NAME.zip`` when it holds one file.
+
+    Raises:
+        UserError: outside the root, not there, or a zip of none or several files.
+    """
+    path = inside(root, name)
+    try:
+        if name.endswith(".gz"):
+            return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+        if name.endswith(".zip"):
+            return _only_member(path)
+        return path.open(encoding="utf-8-sig", newline="")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UserError(f"{root} holds no file {name}: check --root, or download it again.") from None
+    except (zipfile.BadZipFile, PermissionError) as error:
+        raise UserError(f"{path} cannot be opened ({error}): download it again or check its permissions.") from None
+
+
+def _only_member(path: Path) -> IO[str]:
+    archive = zipfile.ZipFile(path)
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    if len(members) != 1:
+        raise UserError(f"{path} holds {len(members)} files where one is expected: unpack it beside the others.")
+    check_relative(members[0].filename)
+    return io.TextIOWrapper(archive.open(members[0]), encoding="utf-8-sig", newline="")

@@ -1,0 +1,46 @@
+"""Small tables and controls of a run folder, written whole or not at all. Source: own."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from meddiff.common.files import atomic_open, write_json
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], first: Sequence[str] = (), only: bool = False) -> None:
+    """Write ``rows``; an absent or undefined value is an empty cell.
+
+    Args:
+        first: columns that come first, also when no row has them.
+        only: leave all other columns out.
+    """
+    others = [] if only else sorted({name for row in rows for name in row} - set(first))
+    columns = [*first, *others]
+    with atomic_open(path, "w") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a table as text; a missing file is no rows."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def update_controls(run: Path, side: str, values: dict[str, Any]) -> None:
+    """Write ``values`` under ``side`` of ``RUN/controls.json``; the other side stays."""
+    path = run / "controls.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_json(path, {**before, side: {**before.get(side, {}), **values}})

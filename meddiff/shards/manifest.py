@@ -1,0 +1,176 @@
+"""What a folder of latent shards says about itself: ``manifest.json`` (source: own; design, "Shard schema")."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from meddiff.common.errors import UserError
+from meddiff.common.files import write_json
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+VAE_FIELDS = ("class", "sha256", "source", "scaling_factor", "latent_channels", "downsample")
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One tar file: what is in it and how to tell that it is whole.
+
+    Attributes:
+        name: file name inside the folder, ``<split>-00000.tar``.
+        bytes: size of the file; sha256: of the whole file.
+        keys_sha256: of the planned keys joined by newlines, so that a continued run knows its slice is unchanged.
+        labels: label -> number of samples that carry it.
+        unreadable: planned key -> why its image could not be read; these are not in the file.
+        boxes: {"kept": n, "cut": n, "lost": n}, boxes in the crop, of which cut by it, and outside it; {} without boxes.
+    """
+
+    name: str
+    split: str
+    samples: int
+    bytes: int
+    sha256: str
+    keys_sha256: str = ""
+    labels: dict[str, int] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    boxes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The identity card of a shard folder; without ``shards`` it is the header a writer starts from.
+
+    Attributes:
+        cohort: name of the reader that made the samples; command: the command line that did.
+        options: the options that made the cohort (seed, sizes, ...), JSON values only.
+        vae: :data:`VAE_FIELDS`; ``scaling_factor`` multiplies a latent before it meets the U-Net.
+        latent: "moments" = (2C, h, w) posterior mean and log-variance, "mean" = (C, h, w); both before scaling.
+        latent_shape: (C, h, w) of one latent.
+        resolution: side of the square image in pixels.
+        resize: the resize and antialias rule, in words.
+        counts: {split: {"samples": n, "labels": {label: n}}}, with "unreadable" and "boxes" of the shards where there are any.
+        funnel: (rule, images left, images removed) in order, from the first row read to the samples written.
+    """
+
+    cohort: str
+    command: str
+    options: dict[str, Any]
+    vae: dict[str, Any]
+    latent: Literal["moments", "mean"]
+    latent_shape: tuple[int, int, int]
+    resolution: int
+    resize: str
+    shards: tuple[ShardRecord, ...] = ()
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    funnel: tuple[tuple[str, int, int], ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def scaling_factor(self) -> float:
+        return float(self.vae["scaling_factor"])
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """Shape of ``KEY.latent.npy``: (2C, h, w) for moments, (C, h, w) for means."""
+        channels, height, width = self.latent_shape
+        return (2 * channels if self.latent == "moments" else channels, height, width)
+
+    def split(self, name: str) -> tuple[ShardRecord, ...]:
+        """The shards of one split, in the order of their names; empty when there is no such split."""
+        return tuple(sorted((shard for shard in self.shards if shard.split == name), key=lambda shard: shard.name))
+
+    def samples(self, name: str) -> int:
+        """Number of samples in one split."""
+        return sum(shard.samples for shard in self.split(name))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"latent_shape": list(self.latent_shape)}
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``manifest.json`` into ``folder``, whole or not at all."""
+        write_json(Path(folder) / MANIFEST_NAME, self.to_json())
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Manifest":
+        """Read ``folder/manifest.json`` (or the JSON file itself).
+
+        Raises:
+            UserError: there is none, it is not a manifest, or its schema is another one.
+        """
+        path = Path(folder)
+        path = path if path.suffix == ".json" else path / MANIFEST_NAME
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(
+                f"no latent shards at {folder} ({MANIFEST_NAME} is missing): "
+                f"write them with `lightning prepare COHORT --out {folder}`"
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot read {path} ({error.strerror}): check the path and its permissions") from None
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> "Manifest":
+        """Build a manifest from the text of a ``manifest.json``; ``where`` names it in errors (:class:`UserError`)."""
+        again = "write the shards again with `lightning prepare`"
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{where} is not JSON ({error}): {again}") from None
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{where} has schema version {version}, this program reads {SCHEMA_VERSION}: {again}")
+        try:
+            values["latent_shape"] = _shape(values["latent_shape"])
+            values["shards"] = tuple(ShardRecord(**shard) for shard in values["shards"])
+            values["funnel"] = tuple((str(rule), int(left), int(out)) for rule, left, out in values.get("funnel", ()))
+            manifest = cls(**values)
+            missing = [name for name in VAE_FIELDS if name not in manifest.vae]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{where} is damaged ({error}): {again}") from None
+        if missing or manifest.latent not in ("moments", "mean"):
+            what = f"vae lacks {', '.join(missing)}" if missing else f"latent is {manifest.latent!r}"
+            raise UserError(f"{where} is damaged ({what}): {again}")
+        return manifest
+
+    def check(
+        self,
+        *,
+        vae_sha256: str | None = None,
+        latent_shape: tuple[int, int, int] | None = None,
+        resolution: int | None = None,
+        where: str = "the latent shards",
+    ) -> None:
+        """Refuse shards that were made for another model (None = not asked).
+
+        Args:
+            vae_sha256: digest of the VAE the model decodes with.
+            latent_shape: (C, h, w) the model takes.
+            resolution: side of the image in pixels.
+
+        Raises:
+            UserError: one sentence with the two values that disagree and what to do.
+        """
+        questions = (
+            ("VAE (sha256)", self.vae["sha256"], vae_sha256),
+            ("latent shape", tuple(self.latent_shape), None if latent_shape is None else tuple(latent_shape)),
+            ("resolution", self.resolution, resolution),
+        )
+        for name, ours, theirs in questions:
+            if theirs is not None and ours != theirs:
+                raise UserError(
+                    f"{where} ({self.cohort}) were made with {name} {_brief(ours)} but the model has {_brief(theirs)}: "
+                    f"prepare shards with the model's VAE and resolution (`lightning prepare`), or change the model"
+                )
+
+
+def _shape(value: Any) -> tuple[int, int, int]:
+    channels, height, width = (int(side) for side in value)
+    return channels, height, width
+
+
+def _brief(value: Any) -> str:
+    """Digests are cut to 12 digits: enough to tell two apart in a sentence."""
+    return value[:12] if isinstance(value, str) and len(value) > 16 else str(value)

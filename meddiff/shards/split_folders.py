@@ -1,0 +1,38 @@
+"""Splits of one experiment in several folders: reports in one cohort, boxes in another (MIMIC-CXR, MS-CXR). Source: own."""
+
+from collections.abc import Callable
+from typing import Any
+
+from meddiff.common.errors import UserError
+from meddiff.shards.index import check_sizes
+from meddiff.shards.manifest import Manifest
+
+#: What two folders must share for one model to read both.
+FACTS: dict[str, Callable[[Manifest], Any]] = {
+    "VAE": lambda one: (one.vae["class"], one.vae["sha256"]),
+    "kind of latents": lambda one: one.latent,
+    "latent shape": lambda one: one.latent_shape,
+    "resolution": lambda one: one.resolution,
+}
+
+
+def other_folder_problems(split: str, other: str, manifest: Manifest | None) -> list[str]:
+    """Sentences that say why ``split`` cannot be read from the folder ``other``.
+
+    Args:
+        manifest: of the shards that are trained on, which must go with it; None while these are missing too.
+    """
+    try:
+        theirs = Manifest.read(other)
+    except UserError as error:
+        return [f"splits_from.{split}: {error}"]
+    if manifest is not None and (unequal := [name for name, fact in FACTS.items() if fact(theirs) != fact(manifest)]):
+        return [
+            f"splits_from.{split}: {other} was prepared with another {', '.join(unequal)} than the cohort "
+            f"{manifest.cohort} that is trained on; prepare it again with the same --vae and --resolution"
+        ]
+    shards = theirs.split(split)
+    if not shards:
+        have = ", ".join(sorted({shard.split for shard in theirs.shards})) or "none"
+        return [f"splits_from.{split}: no samples of split {split!r} at {other} (it has: {have})"]
+    return check_sizes(other, shards)
