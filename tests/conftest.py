@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import make_shards, make_vae
+from tests.builders.tiny import make_shards, make_vae
 
 torch.set_num_threads(1)
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from meddiff.cli.main import dispatch
-from tests.cohort_trees import TREES
+from tests.builders.cohort_trees import TREES
 
 ROOT = Path(__file__).parent.parent
 

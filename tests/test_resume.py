@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from meddiff.cli.main import dispatch
-from tests.tiny import model_config
+from tests.builders.tiny import model_config
 
 ROOT = Path(__file__).parent.parent
 STEPS, KILL_AFTER = 14, 7  # an epoch is 5.6 steps, checkpoints come every 3: the kill falls between two, mid-epoch
@@ -36,7 +36,7 @@ def write_config(folder: Path, shards: Path, vae: Path, ranks: int, workers: int
             "enable_model_summary": False,
             "callbacks": [
                 {"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_images": 24}},
-                {"class_path": "tests.recorder.KeyRecorder"},
+                {"class_path": "tests.builders.recorder.KeyRecorder"},
             ],
             **trainer,
         },

@@ -8,7 +8,7 @@ from meddiff.attribution.coco_words import COCO_CLASSES, class_tokens, class_wor
 from meddiff.attribution.words import align_words
 from meddiff.common.errors import UserError
 from meddiff.models.text.encoder import CONTEXT_LENGTH, token_ids
-from tests.readings import SHARED
+from tests.builders.readings import SHARED
 
 REAL = SHARED / "coco_mini" / "annotations"
 

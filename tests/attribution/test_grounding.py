@@ -13,7 +13,7 @@ from meddiff.models.backbones import build_unet
 from meddiff.models.noise_schedule import schedule_config
 from meddiff.models.sampling import build_scheduler
 from meddiff.models.text.encoder import build_text_encoder, tokenize
-from tests.tiny import TEXT, UNET
+from tests.builders.tiny import TEXT, UNET
 
 TEXTS = {
     "Pneumothorax": "Small left pneumothorax.",

@@ -34,7 +34,7 @@ from meddiff.models.domain_classifier import build_classifier, save_classifier
 from meddiff.models.sampling import SamplingOptions
 from meddiff.runs.metrics_file import read_metrics
 from meddiff.runs.tables import read_table
-from tests.tiny import UNET, make_shards, model_config, quiet_trainer
+from tests.builders.tiny import UNET, make_shards, model_config, quiet_trainer
 
 BATCH, STEPS = 8, 6
 

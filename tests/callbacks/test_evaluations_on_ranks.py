@@ -11,8 +11,8 @@ import yaml
 from meddiff.common.findings import FINDINGS
 from meddiff.models.domain_classifier import build_classifier, save_classifier
 from meddiff.runs.tables import read_table
+from tests.builders.tiny import make_shards
 from tests.test_resume import finish, write_config
-from tests.tiny import make_shards
 
 
 def callbacks(classifier: Path) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def callbacks(classifier: Path) -> list[dict[str, Any]]:
         },
         {"class_path": "callbacks.AttentionGalleryCallback", "init_args": {**every, "shown": 3, "timesteps": 1}},
         {"class_path": "callbacks.TradeoffCallback"},
-        {"class_path": "tests.recorder.KeyRecorder"},
+        {"class_path": "tests.builders.recorder.KeyRecorder"},
     ]
 
 

@@ -11,7 +11,7 @@ from callbacks.checkpoint import RunCheckpoint
 from callbacks.progress import ImagesProgressBar
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
-from tests.tiny import model_config
+from tests.builders.tiny import model_config
 
 BATCH = 8
 

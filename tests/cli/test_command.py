@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from meddiff.cli.main import main
-from tests.tiny import make_shards, make_vae, model_config
+from tests.builders.tiny import make_shards, make_vae, model_config
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "configs"

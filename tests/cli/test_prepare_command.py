@@ -21,8 +21,8 @@ from meddiff.preparation.prepare_cohort import Machine
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.members import IMAGE_SPLITS
+from tests.builders.cohort_trees import TREES, listing
 from tests.cli.test_command import call
-from tests.cohort_trees import TREES, listing
 
 #: One Lightning process: this one.
 HERE = ("--resolution", "64", "--accelerator", "cpu", "--devices", "1")

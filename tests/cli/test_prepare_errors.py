@@ -15,9 +15,18 @@ import torch
 
 from meddiff.preparation.cohorts import COHORTS
 from meddiff.shards.dataset import LatentShardsDataset
+from tests.builders.cohort_trees import (
+    TREES,
+    cut,
+    listing,
+    make_folder,
+    open_i_tree,
+    rsna_tree,
+    write_image,
+    write_table,
+)
+from tests.builders.tiny import make_vae
 from tests.cli.test_command import call
-from tests.cohort_trees import TREES, cut, listing, make_folder, open_i_tree, rsna_tree, write_image, write_table
-from tests.tiny import make_vae
 
 #: One Lightning process: this one.
 HERE = ("--resolution", "64", "--accelerator", "cpu", "--devices", "1")

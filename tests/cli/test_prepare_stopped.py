@@ -14,8 +14,8 @@ import pytest
 
 from meddiff.cli.main import main
 from meddiff.preparation.record_images import RecordImages
+from tests.builders.cohort_trees import listing, make_folder
 from tests.cli.test_command import call
-from tests.cohort_trees import listing, make_folder
 
 ROOT = Path(__file__).parents[2]
 #: One Lightning process: this one; and a pool.

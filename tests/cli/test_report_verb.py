@@ -3,7 +3,7 @@
 import pytest
 
 from meddiff.cli.main import main
-from tests.reports.run_folders import make_run
+from tests.builders.run_folders import make_run
 
 
 def call(*arguments: str) -> int:

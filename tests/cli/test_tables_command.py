@@ -6,7 +6,7 @@ import pytest
 
 from meddiff.cli.tables import main
 from meddiff.common.errors import UserError
-from tests.reports.evaluation_folders import make_evaluation
+from tests.builders.evaluation_folders import make_evaluation
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from datamodules.items import Rules, choose_caption, make_batch
 from meddiff.common.errors import UserError
 from meddiff.shards.latents import Entry, parse_latent
-from tests.shard_samples import SHAPE
+from tests.builders.shard_samples import SHAPE
 
 MOMENTS = (8, 4, 4)
 

@@ -11,7 +11,7 @@ import torch
 from datamodules import LatentShardsDataModule
 from meddiff.common.errors import UserError
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.shard_samples import make_pair, write_folder
+from tests.builders.shard_samples import make_pair, write_folder
 
 N, B = 13, 8
 

@@ -21,8 +21,8 @@ from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.models.text.encoder import tokenize
-from tests.preparation.caption_reader import read
-from tests.shard_samples import write_folder
+from tests.builders.caption_reader import read
+from tests.builders.shard_samples import write_folder
 from tools.check_impressions import main as check
 
 N, B = 26, 8

@@ -10,7 +10,7 @@ import torch
 from datamodules import LatentShardsDataModule
 from datamodules.streaming import expand_urls, is_remote, split_urls
 from meddiff.common.errors import UserError
-from tests.shard_samples import write_folder
+from tests.builders.shard_samples import write_folder
 
 N = 13
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import LatentShardsDataModule
 from meddiff.common.errors import UserError
-from tests.shard_samples import write_folder
+from tests.builders.shard_samples import write_folder
 
 N, B = 13, 4
 

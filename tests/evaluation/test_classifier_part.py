@@ -17,8 +17,8 @@ from meddiff.models.domain_classifier import build_classifier, save_classifier
 from meddiff.models.xrv import DENSENET_121, default_pathologies
 from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.drawn_parts import QUICK, make_classifier, make_module, make_split, stamps
-from tests.tiny import make_shards
+from tests.builders.drawn_parts import QUICK, make_classifier, make_module, make_split, stamps
+from tests.builders.tiny import make_shards
 
 CPU = torch.device("cpu")
 

@@ -19,8 +19,8 @@ from meddiff.evaluation.samples import evaluation_latents
 from meddiff.runs.open_run import Subject
 from meddiff.shards.sample import CohortSample
 from meddiff.shards.writer import ShardWriter
-from tests.shard_samples import CHANNELS, PIXELS, SIDE, make_header
-from tests.tiny import model_config
+from tests.builders.shard_samples import CHANNELS, PIXELS, SIDE, make_header
+from tests.builders.tiny import model_config
 
 PAIR = "Cars pass two dogs at the traffic light"
 CAPTIONS = {

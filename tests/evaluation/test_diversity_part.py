@@ -13,7 +13,7 @@ from meddiff.evaluation.diversity import DiversityOptions, choose_prompts, evalu
 from meddiff.evaluation.drawing import draw_prompts
 from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.drawn_parts import QUICK, make_module, make_split, stamps
+from tests.builders.drawn_parts import QUICK, make_module, make_split, stamps
 
 
 @pytest.fixture(scope="module")

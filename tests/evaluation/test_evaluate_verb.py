@@ -21,7 +21,7 @@ from meddiff.metrics.functional import contrast_to_noise_ratio
 from meddiff.models.domain_classifier import build_classifier, save_classifier
 from meddiff.runs.checkpoints import load_module
 from meddiff.runs.open_run import load_subject
-from tests.tiny import make_shards, model_config
+from tests.builders.tiny import make_shards, model_config
 
 #: Sizes at which every part takes seconds.
 SMALL = [

@@ -22,7 +22,7 @@ from meddiff.evaluation.drawing import (
 from meddiff.evaluation.fidelity import FidelityOptions
 from meddiff.models.backbones import untrained_twin
 from meddiff.models.sampling import SamplingOptions
-from tests.drawn_parts import QUICK, make_module, stamps
+from tests.builders.drawn_parts import QUICK, make_module, stamps
 
 SETTINGS = {"seed": 0, "steps": 2}
 

@@ -18,7 +18,7 @@ from meddiff.evaluation.feature_cache import (
 )
 from meddiff.models.feature_extractors import build_extractor, extractor_identity
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.drawn_parts import make_classifier, make_split, one_pixel_darker, rewrite_split
+from tests.builders.drawn_parts import make_classifier, make_split, one_pixel_darker, rewrite_split
 
 CPU = torch.device("cpu")
 

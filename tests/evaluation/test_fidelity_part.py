@@ -14,7 +14,7 @@ from meddiff.evaluation.fidelity import CONTROLS, FidelityOptions, evaluate_fide
 from meddiff.models.domain_classifier import load_classifier
 from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.drawn_parts import QUICK, make_classifier, make_module, make_split, stamps
+from tests.builders.drawn_parts import QUICK, make_classifier, make_module, make_split, stamps
 
 N = 12
 

@@ -13,7 +13,7 @@ from meddiff.evaluation.grounding import GroundingOptions, phrase_item, query_wo
 from meddiff.evaluation.samples import grounding_samples
 from meddiff.reports.paper.tables import build_tables
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.tiny import make_shards
+from tests.builders.tiny import make_shards
 
 
 @pytest.fixture(scope="module")

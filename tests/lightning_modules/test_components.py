@@ -12,7 +12,7 @@ from meddiff.common.findings import FINDINGS
 from meddiff.models.backbones import load_vae, vae_identity
 from meddiff.models.domain_classifier import domain_features, load_classifier
 from meddiff.phantoms import PhantomCohort, PhantomOptions
-from tests.tiny import quiet_trainer
+from tests.builders.tiny import quiet_trainer
 
 ASSETS = Path(__file__).parents[2] / "meddiff" / "assets"
 VAE = {

@@ -15,7 +15,7 @@ from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.models.sampling import SamplingOptions
 from meddiff.runs.checkpoints import load_module
-from tests.tiny import model_config, quiet_trainer
+from tests.builders.tiny import model_config, quiet_trainer
 
 
 def make_module(vae: Any, **overrides: Any) -> LatentDiffusionModule:
@@ -226,7 +226,7 @@ def test_guidance_of_one_equals_the_conditional_model(vae_folder):
 def test_checkpoint_loads_without_the_weights_it_started_from(shards, vae_folder, tmp_path):
     from diffusers import UNet2DConditionModel
 
-    from tests.tiny import UNET
+    from tests.builders.tiny import UNET
 
     UNet2DConditionModel(**UNET).save_pretrained(tmp_path / "base" / "unet")
     module = train(shards, vae_folder, tmp_path, unet=str(tmp_path / "base"))

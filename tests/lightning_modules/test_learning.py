@@ -16,7 +16,7 @@ import torch
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
 from meddiff.common.draws import generator
-from tests.tiny import UNET, make_shards, model_config, quiet_trainer
+from tests.builders.tiny import UNET, make_shards, model_config, quiet_trainer
 
 VAE = Path(__file__).parents[2] / "meddiff" / "assets" / "phantom_vae"
 UNET_HERE = {**UNET, "block_out_channels": [16, 32], "norm_num_groups": 8, "cross_attention_dim": 32}

@@ -12,7 +12,7 @@ from meddiff.models.backbones import build_unet
 from meddiff.models.noise_schedule import schedule_config
 from meddiff.models.text.encoder import build_text_encoder, tokenize
 from meddiff.models.weights.export import untrained_rows, write_model
-from tests.tiny import TEXT, UNET, model_config
+from tests.builders.tiny import TEXT, UNET, model_config
 
 TEXTS = ["Small left pneumothorax.", ""]
 SCALED = {**TEXT, "embedding_std": 0.5, "position_std": 0.1}

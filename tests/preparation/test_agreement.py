@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from meddiff.common.findings import NO_FINDING
 from meddiff.phantoms import PhantomCohort, PhantomOptions, openi
 from meddiff.shards.sample import CohortSample
-from tests.preparation.caption_reader import NAMES, SHAPES, is_consistent, read
+from tests.builders.caption_reader import NAMES, SHAPES, is_consistent, read
 
 ZONED = ("Atelectasis", "Consolidation", "Lung Opacity", "Pneumonia")
 #: Heights of the lung (0 apex .. 1 diaphragm) between which the middle of a mask in a zone lies.

@@ -22,7 +22,7 @@ from meddiff.preparation.images import UnreadableImage
 from meddiff.preparation.prepare_cohort import read_cohort
 from meddiff.preparation.record_images import RecordImages
 from meddiff.shards.sample import Box, Phrase
-from tests.readings import SHARED, rules
+from tests.builders.readings import SHARED, rules
 
 
 def write(root: Path, text: str, name: str = "meta.csv") -> Path:

@@ -12,7 +12,7 @@ from meddiff.common.errors import UserError
 from meddiff.preparation.coco_masks import decode_counts, polygon_mask, rle_mask, segmentation_mask
 from meddiff.preparation.cohorts.mscoco import MscocoOptions, published_val, read
 from meddiff.shards.sample import Box, Phrase
-from tests.readings import SHARED, rules
+from tests.builders.readings import SHARED, rules
 
 MINI = SHARED / "coco_mini"
 HEIGHT, WIDTH = 12, 20

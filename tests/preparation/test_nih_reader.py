@@ -15,7 +15,7 @@ from meddiff.preparation.cohorts.nih import CLASSES, NihOptions, read
 from meddiff.preparation.prepare_cohort import read_cohort
 from meddiff.preparation.safe_files import inside
 from meddiff.shards.sample import Box, Phrase
-from tests.readings import rules
+from tests.builders.readings import rules
 
 #: The first release ends its header, and each row, with a comma; ages are "058Y" there.
 HEADER_2017 = (

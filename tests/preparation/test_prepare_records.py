@@ -27,7 +27,7 @@ from meddiff.shards import writer as shards_module
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.index import CACHE_NAME
 from meddiff.shards.manifest import Manifest
-from tests.cohort_trees import make_folder, write_image, write_table
+from tests.builders.cohort_trees import make_folder, write_image, write_table
 
 ROOT = Path(__file__).parents[2]
 #: In this process, through Lightning; a pool has to start processes.

@@ -15,7 +15,7 @@ from meddiff.common.errors import UserError
 from meddiff.common.findings import NO_FINDING
 from meddiff.preparation.cohorts.rsna import RsnaOptions, read
 from meddiff.shards.sample import Box, Phrase
-from tests.readings import rules
+from tests.builders.readings import rules
 
 OTHER = "No Lung Opacity / Not Normal"
 ALL_TRAIN = {"val": 0.0, "fidelity": 0.0, "grounding": 0.0}

@@ -13,7 +13,7 @@ from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.preparation.cohorts.vindr_cxr import CLASSES, VindrCxrOptions, read
 from meddiff.shards.sample import Box, Phrase
-from tests.readings import rules
+from tests.builders.readings import rules
 
 KAGGLE = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
 BOXES = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max"

@@ -6,7 +6,7 @@ import pytest
 
 from meddiff.reports.paper.model import Table
 from meddiff.reports.paper.tables import build_tables
-from tests.reports.evaluation_folders import make_evaluation
+from tests.builders.evaluation_folders import make_evaluation
 
 
 @pytest.fixture(scope="session")

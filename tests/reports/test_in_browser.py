@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from meddiff.reports.page.report import write_report
-from tests.reports.browser import BROWSERS, Browser, browser, find_browser
-from tests.reports.run_folders import make_run
+from tests.builders.browser import BROWSERS, Browser, browser, find_browser
+from tests.builders.run_folders import make_run
 
 COMMAND = find_browser()
 pytestmark = pytest.mark.skipif(COMMAND is None, reason=f"no browser on PATH ({', '.join(BROWSERS)})")

@@ -16,7 +16,7 @@ from meddiff.reports.paper.model import MACRO, MICRO, PRINTED, Cell, Table
 from meddiff.reports.paper.read import group_models, read_evaluation
 from meddiff.reports.paper.render import RENDERERS, plain
 from meddiff.reports.paper.tables import build_tables, render, write_tables
-from tests.reports.evaluation_folders import column, make_evaluation
+from tests.builders.evaluation_folders import column, make_evaluation
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -11,7 +11,7 @@ from meddiff.reports.paper.model import MACRO, PRINTED
 from meddiff.reports.paper.render import plain
 from meddiff.reports.paper.tables import build_tables
 from meddiff.runs.tables import read_table
-from tests.reports.evaluation_folders import by_class, column, effect, make_evaluation, phrases
+from tests.builders.evaluation_folders import by_class, column, effect, make_evaluation, phrases
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -17,7 +17,7 @@ import pytest
 from meddiff.common.errors import UserError
 from meddiff.reports.page import media
 from meddiff.reports.page.report import write_report
-from tests.reports.run_folders import CLASSES, make_run
+from tests.builders.run_folders import CLASSES, make_run
 
 ROOT = Path(__file__).parent.parent.parent
 EVIL = '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">'

@@ -6,7 +6,7 @@ import pytest
 
 from meddiff.common.errors import UserError
 from meddiff.shards.manifest import Manifest
-from tests.shard_samples import make_header, write_folder
+from tests.builders.shard_samples import make_header, write_folder
 
 
 def test_missing_names_the_command(tmp_path):

@@ -13,7 +13,7 @@ import meddiff.shards.index as shard_index
 from meddiff.common.errors import UserError
 from meddiff.shards.index import CACHE_NAME, ShardIndex, ShardReader, load_tables, scan_tar
 from meddiff.shards.manifest import Manifest
-from tests.shard_samples import write_folder
+from tests.builders.shard_samples import write_folder
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from meddiff.preparation.records import Reading
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def rules(reading: Reading) -> dict[str, list[str]]:

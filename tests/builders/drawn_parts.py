@@ -16,7 +16,7 @@ from meddiff.common.findings import FINDINGS
 from meddiff.models.domain_classifier import build_classifier, save_classifier
 from meddiff.models.sampling import SamplingOptions
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.tiny import make_shards, model_config
+from tests.builders.tiny import make_shards, model_config
 
 QUICK = SamplingOptions("dpm++", 2, 2.0)
 

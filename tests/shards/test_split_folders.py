@@ -4,7 +4,7 @@ import pytest
 
 from datamodules import LatentShardsDataModule
 from meddiff.common.errors import UserError
-from tests.shard_samples import make_header, write_folder
+from tests.builders.shard_samples import make_header, write_folder
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from PIL import Image
 from meddiff.common.errors import UserError
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.writer import ShardWriter, plan_shards, write_shard
-from tests.shard_samples import make_header, make_pair, make_pairs, write_folder
+from tests.builders.shard_samples import make_header, make_pair, make_pairs, write_folder
 
 SIZES = {"train": 12, "val": 5, "fidelity": 3}
 
@@ -106,7 +106,7 @@ def test_webdataset_reads_them(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from tests.shard_samples import make_header, make_pairs
+from tests.builders.shard_samples import make_header, make_pairs
 from meddiff.shards.writer import ShardWriter
 writer = ShardWriter(sys.argv[1], make_header(), 5)
 pairs = {s.key: (s, m) for s, m in make_pairs("train", 23)}
