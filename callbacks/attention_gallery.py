@@ -1,7 +1,8 @@
 """Pictures of what the words look at: overlays of word maps with boxes and masks, during training."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -9,14 +10,34 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
-from callbacks.evaluation import EvaluationCallback
-from callbacks.media import log_images, overlay, write_png
-from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
-from meddiff.attribution.words import QUERY_WORDS, query_tokens
+from callbacks.evaluation import EvaluationCallback, ranks_of, run_folder
+from callbacks.media import log_images, write_png
+from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps
+from meddiff.attribution.overlay import overlay
+from meddiff.attribution.words import query_tokens
 from meddiff.common.files import write_json
-from meddiff.evaluation.ranks import gather_rows
-from meddiff.evaluation.samples import GroundingSample, evaluation_latents, grounding_samples
+from meddiff.evaluation.grounding import Grounding, GroundingOptions
+from meddiff.evaluation.samples import GroundingSample, evaluation_latents
 from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps
+from meddiff.models.latent_diffusion import LatentDiffusion, model_of
+from meddiff.shards.dataset import LatentShardsDataset
+
+#: One phrase of the gallery; ``image``, ``map`` and ``mask`` are files, ``boxes`` x, y, w, h in pixels, ``size`` (W, H).
+Entry = TypedDict(
+    "Entry",
+    {
+        "key": str,
+        "class": str,
+        "phrase": str,
+        "word": str,
+        "image": str,
+        "map": str,
+        "mask": str | None,
+        "boxes": list[list[float]],
+        "size": list[int],
+        "cnr": float | None,
+    },
+)
 
 
 class AttentionGalleryCallback(EvaluationCallback):
@@ -44,41 +65,37 @@ class AttentionGalleryCallback(EvaluationCallback):
         query_words: dict[str, list[str]] | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(every_n_images)
-        self.split, self.shown, self.batch_size = split, shown, batch_size
-        self.query_words = {name: tuple(words) for name, words in (query_words or QUERY_WORDS).items()}
-        self.seed = seed
-        self.steps = paper_timesteps(timesteps)
-        self.chosen: list[GroundingSample] = []
+        super().__init__(every_n_images, split)
+        options = GroundingOptions(split, shown, timesteps, batch_size, seed=seed, query_words=query_words)
+        self.options, self.grounding = options, Grounding(options)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        dataset = self.dataset(trainer)
-        self.chosen, _ = grounding_samples(dataset, list(self.query_words), self.shown, self.seed)
+        self.grounding.check(self.dataset(trainer))
 
-    def forward_passes(self, trainer: Trainer, module: Any) -> float:
-        return float(len(self.chosen) * len(self.steps))
+    def forward_passes(self, trainer: Trainer, module: LightningModule) -> float:
+        return self.grounding.cost(model_of(module), self.dataset(trainer))
 
-    def evaluate(self, trainer: Trainer, module: Any, images: int) -> dict[str, float]:
-        dataset = self.dataset(trainer)
-        mine = self.chosen[trainer.global_rank :: trainer.world_size]
-        folder = Path(trainer.default_root_dir) / "media" / "attention"
-        queries = [query_tokens(sample.phrase, self.query_words[sample.label]) for sample in mine]
+    def measure(
+        self, trainer: Trainer, model: LatentDiffusion, split: LatentShardsDataset, images: int
+    ) -> Mapping[str, float]:
+        """Pictures, no figures."""
+        ranks, options, steps = ranks_of(trainer), self.options, self.grounding.steps
+        mine = ranks.share(self.grounding.samples(split)[0])
+        folder = run_folder(trainer) / "media" / "attention"
+        queries = [query_tokens(sample.phrase, options.queries[sample.label]) for sample in mine]
         items = [
             GroundingItem(
-                sample.key, evaluation_latents(dataset, sample.index, self.seed), sample.phrase, query.weights[None]
+                sample.key, evaluation_latents(split, sample.index, options.seed), sample.phrase, query.weights[None]
             )
             for sample, query in zip(mine, queries, strict=True)
         ]
-
-        entries: list[dict[str, Any]] = []
-        maps = ground(
-            module.unet, module.encode_texts, items, module.alphas_cumprod, self.steps, self.seed, self.batch_size
-        )
-        for i, heat in maps:
+        entries: list[Entry] = []
+        maps = grounding_pass(model, items, steps, options.seed, options.batch_size)
+        for i, heat in mean_over_timesteps(maps, len(steps)):
             word = " ".join(queries[i].words) or "(all words)"
-            entries.append(_write_entry(folder, images, dataset, mine[i], heat, word))
-        entries = sorted(gather_rows(entries), key=lambda entry: (entry["class"], entry["key"]))
+            entries.append(_write_entry(folder, images, split, mine[i], heat, word))
+        entries = sorted(ranks.gather(entries), key=lambda entry: (entry["class"], entry["key"]))
         if trainer.is_global_zero:
             write_json(folder / f"{images:09d}.json", entries)
             # from the disk: other ranks drew some of them
@@ -90,27 +107,29 @@ class AttentionGalleryCallback(EvaluationCallback):
 
 
 def _write_entry(
-    folder: Path, images: int, dataset: Any, sample: GroundingSample, heat: Tensor, word: str
-) -> dict[str, Any]:
+    folder: Path, images: int, dataset: LatentShardsDataset, sample: GroundingSample, heat: Tensor, word: str
+) -> Entry:
     """Write image, overlay and mask of one phrase; heat (1, h, w)."""
     full = resize_maps(heat, sample.size)[0]  # (H, W)
     image, masks = dataset.image(sample.index), dataset.masks(sample.index)
     name = f"{sample.key}-{sample.label.lower().replace(' ', '_')}"
-    files: dict[str, Any] = {"image": f"image-{sample.key}.png", "map": f"{images:09d}-{name}.png", "mask": None}
-    if not (folder / str(files["image"])).is_file():
-        write_png(folder / str(files["image"]), image)
-    write_png(folder / str(files["map"]), overlay(image, full.numpy()))
+    picture, drawn, mask = f"image-{sample.key}.png", f"{images:09d}-{name}.png", None
+    if not (folder / picture).is_file():
+        write_png(folder / picture, image)
+    write_png(folder / drawn, overlay(image, full.numpy()))
     if sample.label in masks:
-        files["mask"] = f"mask-{name}.png"
-        if not (folder / files["mask"]).is_file():
-            write_png(folder / files["mask"], np.where(masks[sample.label], 255, 0).astype(np.uint8))
+        mask = f"mask-{name}.png"
+        if not (folder / mask).is_file():
+            write_png(folder / mask, np.where(masks[sample.label], 255, 0).astype(np.uint8))
     cnr = float(contrast_to_noise_ratio(full[None], torch.from_numpy(sample.box_mask())[None]))
     return {
         "key": sample.key,
         "class": sample.label,
         "phrase": sample.phrase,
         "word": word,
-        **files,
+        "image": picture,
+        "map": drawn,
+        "mask": mask,
         "boxes": sample.boxes.tolist(),
         "size": [sample.size[1], sample.size[0]],
         "cnr": cnr if cnr == cnr else None,

@@ -1,20 +1,34 @@
 """What all evaluations during training share: when they run, and that training does not notice. Source: own."""
 
 import time
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from meddiff.common.errors import UserError
+from meddiff.evaluation.measurement import Measurement, Result
+from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.undisturbed import undisturbed
+from meddiff.models.latent_diffusion import LatentDiffusion, model_of
+from meddiff.shards.batches import CountsImages
+from meddiff.shards.dataset import LatentShardsDataset
 
 
 def images_seen(trainer: Trainer) -> int:
     """Images the optimiser has consumed, over all ranks: the x-axis of every curve."""
     datamodule = getattr(trainer, "datamodule", None)
-    consumed = getattr(datamodule, "images_consumed", None)
-    return int(trainer.global_step * getattr(datamodule, "batch_size", 1) if consumed is None else consumed)
+    if isinstance(datamodule, CountsImages):
+        return int(datamodule.images_consumed)
+    return int(trainer.global_step * batch_size(trainer))
+
+
+def batch_size(trainer: Trainer) -> int:
+    """Images of one optimiser step over all ranks; 1 where the data module does not say."""
+    return int(getattr(getattr(trainer, "datamodule", None), "batch_size", 1))
 
 
 def interval_in_steps(owner: Callback, every_n_images: int, trainer: Trainer) -> int:
@@ -23,58 +37,83 @@ def interval_in_steps(owner: Callback, every_n_images: int, trainer: Trainer) ->
     Raises:
         UserError: no multiple of the batch size.
     """
-    batch_size = int(getattr(getattr(trainer, "datamodule", None), "batch_size", 1))
-    if every_n_images % batch_size:
+    size = batch_size(trainer)
+    if every_n_images % size:
         raise UserError(
             f"{type(owner).__name__}: every_n_images is {every_n_images}, which is no multiple of the batch size "
-            f"{batch_size}: take {max(1, every_n_images // batch_size) * batch_size}."
+            f"{size}: take {max(1, every_n_images // size) * size}."
         )
-    return every_n_images // batch_size
+    return every_n_images // size
+
+
+def ranks_of(trainer: Trainer) -> Ranks:
+    """The trainer's processes, to share an evaluation among."""
+    return Ranks(trainer.global_rank, trainer.world_size)
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Where the run writes."""
+    return Path(trainer.default_root_dir)
 
 
 class EvaluationCallback(Callback):
-    """Runs :meth:`evaluate` at step 0, then every so many images, and at the end of training; once under ``validate``.
+    """Measures at step 0, then every so many images, and at the end of training; once under ``validate``.
 
-    Subclasses return their figures under the names they are logged by; this class logs them, keeps them for the
+    Subclasses say what is measured and write what comes back; this class says when, logs the figures, hands them to
+    ``trainer.callback_metrics`` (so that `ModelCheckpoint` and `EarlyStopping` can monitor them), keeps them for the
     trade-off row, and leaves gradients, modes, random generators and attention processors as it found them.
 
     Args:
         every_n_images: interval in images of the whole run, a multiple of the batch size.
+        split: of the shards, which is evaluated.
     """
 
-    def __init__(self, every_n_images: int) -> None:
+    #: What the logged names begin with.
+    side: str = ""
+    #: What is measured; None where a subclass only draws pictures.
+    measurement: Measurement | None = None
+
+    def __init__(self, every_n_images: int, split: str) -> None:
         super().__init__()
         if every_n_images <= 0:
             raise UserError(f"{type(self).__name__}: every_n_images is {every_n_images}; it must be positive.")
-        self.every_n_images = every_n_images
+        self.every_n_images, self.split = every_n_images, split
         self.latest: dict[str, float] = {}
         self.latest_images = -1
         self.seconds = 0.0
         self._last_images = 0
 
-    #: The split that is evaluated; set by subclasses that read one.
-    split: str
-
     # ---- for subclasses -----------------------------------------------------------------------------------------
 
-    def evaluate(self, trainer: Trainer, module: Any, images: int) -> dict[str, float]:
-        """The figures, the same on every rank."""
-        raise NotImplementedError
+    def measure(
+        self, trainer: Trainer, model: LatentDiffusion, split: LatentShardsDataset, images: int
+    ) -> Mapping[str, float]:
+        """The figures, the same on every rank, under the names they are logged by."""
+        if self.measurement is None:
+            return {}
+        result = self.measurement.run(model, split, None, ranks_of(trainer))
+        if trainer.is_global_zero:
+            self.write(trainer, split, result, images)
+        return {f"{self.side}/{name}": value for name, value in result.figures.items()}
 
-    def forward_passes(self, trainer: Trainer, module: Any) -> float:
+    def write(self, trainer: Trainer, split: LatentShardsDataset, result: Result, images: int) -> None:
+        """Put what was found into the run folder; rank 0 only."""
+
+    def forward_passes(self, trainer: Trainer, module: LightningModule) -> float:
         """U-Net forward passes of one evaluation over all ranks, to state its cost before it is paid."""
-        return 0.0
+        return 0.0 if self.measurement is None else self.measurement.cost(model_of(module), self.dataset(trainer))
 
-    def dataset(self, trainer: Trainer) -> Any:
-        """The stored samples of ``self.split``.
+    def dataset(self, trainer: Trainer, split: str | None = None) -> LatentShardsDataset:
+        """The stored samples of a split, by default of the one that is evaluated.
 
         Raises:
             UserError: the data module has none (streamed shards, images).
         """
-        datamodule: Any = getattr(trainer, "datamodule", None)
-        if not hasattr(datamodule, "dataset"):
+        datamodule = getattr(trainer, "datamodule", None)
+        if datamodule is None or not hasattr(datamodule, "dataset"):
             raise UserError(f"{type(self).__name__} needs a data module over latent shards (LatentShardsDataModule).")
-        return datamodule.dataset(self.split)
+        found: LatentShardsDataset = datamodule.dataset(split or self.split)
+        return found
 
     # ---- when ---------------------------------------------------------------------------------------------------
 
@@ -82,14 +121,18 @@ class EvaluationCallback(Callback):
         """Say what is wrong before training starts."""
         if stage == "fit":
             interval_in_steps(self, self.every_n_images, trainer)
+        if self.measurement is not None:
+            self.measurement.check(self.dataset(trainer))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_images = images_seen(trainer)
         if self._last_images == 0 and not getattr(trainer, "fast_dev_run", False):
             self.run(trainer, pl_module)
+        else:
+            self._tell(trainer)  # of a run that goes on
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         images = images_seen(trainer)
         # a micro-batch that does not end an optimiser step leaves the count as it was
@@ -107,19 +150,32 @@ class EvaluationCallback(Callback):
         if trainer.state.fn == TrainerFn.VALIDATING:  # `lightning validate`, not the validation of a fit
             self.run(trainer, pl_module)
 
-    def run(self, trainer: Trainer, module: Any) -> None:
+    def run(self, trainer: Trainer, module: LightningModule) -> None:
         """Evaluate now, log, and remember."""
         start = time.monotonic()
         images = images_seen(trainer)
         with undisturbed(module):
-            self.latest = self.evaluate(trainer, module, images)
+            self.latest = dict(self.measure(trainer, model_of(module), self.dataset(trainer), images))
         self.latest_images = images
         self.seconds += time.monotonic() - start
+        self._tell(trainer)
         if trainer.is_global_zero and self.latest:
             for logger in trainer.loggers:
                 logger.log_metrics({**self.latest, "images": float(images)}, step=trainer.global_step)
 
+    def _tell(self, trainer: Trainer) -> None:
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.latest.items()})
+
+    def state_dict(self) -> dict[str, object]:
+        """The latest figures: a resumed run can monitor them before its next evaluation."""
+        return {"latest": dict(self.latest)}
+
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+        latest = state_dict.get("latest")
+        self.latest = dict(latest) if isinstance(latest, dict) else {}
+
 
 def evaluations(trainer: Trainer) -> list[EvaluationCallback]:
     """The evaluation callbacks of a trainer, in order."""
-    return [one for one in trainer.callbacks if isinstance(one, EvaluationCallback)]  # type: ignore[attr-defined]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+    return [one for one in callbacks if isinstance(one, EvaluationCallback)]

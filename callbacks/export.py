@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from meddiff.models.latent_diffusion import model_of
 from meddiff.models.weights.export import write_model
+from meddiff.shards.batches import TokenBatch
 
 
 class ModelExport(Callback):
@@ -27,15 +29,17 @@ class ModelExport(Callback):
         self.folder, self.half, self.ema, self.seen_rows_only = folder, half, ema, seen_rows_only
         self.seen: torch.Tensor | None = None  # bool (vocabulary), which token embeddings have been trained
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: TokenBatch, batch_idx: int
+    ) -> None:
         if not self.seen_rows_only:
             return
         if self.seen is None:
-            size = pl_module.text_encoder.token_embedding.num_embeddings  # type: ignore[union-attr]
-            self.seen = torch.zeros(int(size), dtype=torch.bool)  # type: ignore[arg-type]
+            size = model_of(pl_module).text_encoder.token_embedding.num_embeddings
+            self.seen = torch.zeros(int(size), dtype=torch.bool)
         self.seen[batch["tokens"].flatten().cpu()] = True
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {} if self.seen is None else {"seen": self.seen.nonzero().flatten().tolist(), "rows": len(self.seen)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -43,16 +47,17 @@ class ModelExport(Callback):
             self.seen = torch.zeros(state_dict["rows"], dtype=torch.bool)
             self.seen[state_dict["seen"]] = True
 
-    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         rows = None if self.seen is None else self.seen.nonzero().flatten()
-        with pl_module.evaluated_weights(ema=self.ema):
+        model = model_of(pl_module)
+        with model.weights(ema=self.ema):
             write_model(
                 Path(trainer.default_root_dir) / self.folder,
-                pl_module.unet,
-                pl_module.text_encoder,
-                pl_module.schedule,
+                model.unet,
+                model.text_encoder,
+                model.noise_schedule.config,
                 rows,
                 half=self.half,
             )

@@ -2,13 +2,13 @@
 
 import sys
 import time
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.evaluation import evaluations, images_seen
+from callbacks.evaluation import batch_size, evaluations, images_seen
 
 #: What the bar shows of the evaluations.
 SHOWN = {"grounding/macro_cnr": "CNR", "fidelity/fid_domain": "FD"}
@@ -44,24 +44,23 @@ class ImagesProgressBar(TQDMProgressBar):
             bar_format=self.BAR_FORMAT,
         )
 
-    def on_train_start(self, trainer: Trainer, *modules: Any) -> None:
+    def on_train_start(self, trainer: Trainer, *modules: LightningModule) -> None:
         super().on_train_start(trainer, *modules)
         self._measure_from_here(trainer)  # a run resumed in mid-epoch never sees that epoch start
 
-    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, *_: LightningModule) -> None:
         self._measure_from_here(trainer)
 
     def _measure_from_here(self, trainer: Trainer) -> None:
         bar = self.train_progress_bar
         done = images_seen(trainer)
-        per_step = int(getattr(getattr(trainer, "datamodule", None), "batch_size", 1))
-        bar.reset(total=done + max(0, trainer.max_steps - trainer.global_step) * per_step)
+        bar.reset(total=done + max(0, trainer.max_steps - trainer.global_step) * batch_size(trainer))
         # tqdm takes the rate from what is done after `initial`: a resumed run does not start at a million images a second.
         bar.initial = bar.n = bar.last_print_n = done
         bar.refresh()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         now = time.monotonic()
         bar = self.train_progress_bar
@@ -73,7 +72,9 @@ class ImagesProgressBar(TQDMProgressBar):
         bar.update(done - bar.n)
         bar.refresh()
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         for one in evaluations(trainer):  # the two curves, as of their last evaluation

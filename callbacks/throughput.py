@@ -1,12 +1,13 @@
 """How fast training is: images a second without the evaluations, and the share of the machine's peak."""
 
 import time
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.evaluation import evaluations, images_seen
+from meddiff.models.latent_diffusion import LatentDiffusion, model_of
 
 #: Dense bf16/fp16 peak in FLOP/s by a part of the device's name (vendors' data sheets, without sparsity).
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12, "V100": 125e12}
@@ -17,16 +18,16 @@ def device_peak(name: str) -> float | None:
     return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
-def unet_flops(module: Any) -> float:
+def unet_flops(model: LatentDiffusion) -> float:
     """FLOPs of one forward pass of the U-Net for one image, counted by torch on the shapes alone (no computing)."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    weight = next(module.unet.parameters())
+    weight = next(model.unet.parameters())
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
-        noisy = torch.empty(1, *module.latent_shape, device=weight.device, dtype=weight.dtype)
-        text = torch.empty(1, 77, module.text_encoder.width, device=weight.device, dtype=weight.dtype)
-        module.unet(noisy, torch.zeros(1, device=weight.device), encoder_hidden_states=text)
+        noisy = torch.empty(1, *model.latent_shape, device=weight.device, dtype=weight.dtype)
+        text = torch.empty(1, 77, model.text_encoder.width, device=weight.device, dtype=weight.dtype)
+        model.unet(noisy, torch.zeros(1, device=weight.device), encoder_hidden_states=text)
     return float(counter.get_total_flops())
 
 
@@ -47,7 +48,7 @@ class ThroughputCallback(Callback):
         self._start: tuple[float, int, float] | None = None
         self._paused = 0.0
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if self._start is None:
             self._start = (time.monotonic(), images_seen(trainer), self._evaluated(trainer))
 
@@ -58,7 +59,7 @@ class ThroughputCallback(Callback):
         self._paused += time.monotonic() - self._validation
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         if self._start is None or trainer.global_step % self.every_n_steps:
             return
@@ -75,7 +76,7 @@ class ThroughputCallback(Callback):
         peak = device_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
         if peak is not None:
             if self._flops is None:
-                self._flops = unet_flops(pl_module)
+                self._flops = unet_flops(model_of(pl_module))
             values["throughput/mfu"] = 3 * self._flops * rate / (peak * trainer.world_size)
         pl_module.log_dict(values, rank_zero_only=True, batch_size=1)
         self._start = (time.monotonic(), images_seen(trainer), self._evaluated(trainer))

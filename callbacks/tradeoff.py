@@ -1,13 +1,12 @@
 """The two curves side by side: one row an evaluation, the report, the figures in the progress bar."""
 
 import math
-from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.evaluation import EvaluationCallback, evaluations, images_seen
+from callbacks.evaluation import EvaluationCallback, batch_size, evaluations, images_seen, run_folder
 from meddiff.common.errors import UserError
 from meddiff.runs.tables import read_table, write_table
 
@@ -31,7 +30,7 @@ class TradeoffCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The evaluations must have run when their figures are collected: they come first."""
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # not declared
         late = [type(one).__name__ for one in callbacks[callbacks.index(self) :] if isinstance(one, EvaluationCallback)]
         if late:
             raise UserError(f"TradeoffCallback must stand after {', '.join(late)} in trainer.callbacks: move it down.")
@@ -47,7 +46,7 @@ class TradeoffCallback(Callback):
         self.collect(trainer)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         self.collect(trainer)
 
@@ -66,7 +65,7 @@ class TradeoffCallback(Callback):
         fresh = [one for one in evaluations(trainer) if one.latest_images == images and one.latest]
         if not trainer.is_global_zero or not fresh or images == self._written:
             return
-        row: dict[str, Any] = {"step": trainer.global_step, "images": images}
+        row: dict[str, str | float] = {"step": trainer.global_step, "images": images}
         for one in fresh:
             row |= one.latest
         rows = [old for old in self._rows(trainer) if int(old["images"]) != images]
@@ -75,17 +74,17 @@ class TradeoffCallback(Callback):
         if self.report:
             self._report(trainer)
 
-    def _rows(self, trainer: Trainer) -> list[dict[str, Any]]:
-        return list(read_table(Path(trainer.default_root_dir) / TABLE))
+    def _rows(self, trainer: Trainer) -> list[dict[str, str | float]]:
+        return [dict(row) for row in read_table(run_folder(trainer) / TABLE)]
 
-    def _write(self, trainer: Trainer, rows: list[dict[str, Any]]) -> None:
+    def _write(self, trainer: Trainer, rows: list[dict[str, str | float]]) -> None:
         rows = sorted(rows, key=lambda row: int(row["images"]))
-        write_table(Path(trainer.default_root_dir) / TABLE, rows, ("step", "images"))
+        write_table(run_folder(trainer) / TABLE, rows, ("step", "images"))
 
     def _report(self, trainer: Trainer) -> None:
         from meddiff.reports.page.report import write_report
 
-        write_report([Path(trainer.default_root_dir)])
+        write_report([run_folder(trainer)])
 
 
 def evaluation_share(passes: float, every_n_images: int, total_images: int) -> float:
@@ -100,9 +99,9 @@ def evaluation_share(passes: float, every_n_images: int, total_images: int) -> f
     return times * passes / (3.0 * total_images)
 
 
-def print_cost(trainer: Trainer, module: Any) -> None:
+def print_cost(trainer: Trainer, module: LightningModule) -> None:
     """Say before it is paid what the evaluations cost."""
-    total = trainer.max_steps * int(getattr(getattr(trainer, "datamodule", None), "batch_size", 1))
+    total = trainer.max_steps * batch_size(trainer)
     passes = {one: one.forward_passes(trainer, module) for one in evaluations(trainer)}
     if trainer.is_global_zero and total > 0 and sum(passes.values()) > 0:
         share = sum(evaluation_share(number, one.every_n_images, total) for one, number in passes.items())

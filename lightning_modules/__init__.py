@@ -1,7 +1,7 @@
 """Lightning modules. Imported on demand, so that the command's quick check need not wait for torch."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_modules.autoencoder import AutoencoderModule
@@ -16,7 +16,7 @@ _HOMES = {
 __all__ = ["AutoencoderModule", "DomainClassifierModule", "LatentDiffusionModule"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -2,15 +2,20 @@
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 
-from meddiff.models.weights.sources import Source
+from meddiff.models.weights.sources import Config
+from meddiff.shards.batches import ImageBatch
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 
 class AutoencoderModule(L.LightningModule):
@@ -30,17 +35,14 @@ class AutoencoderModule(L.LightningModule):
     """
 
     def __init__(
-        self, vae: Source, learning_rate: float = 2e-3, kl_weight: float = 1e-6, gradient_weight: float = 1.0
+        self, vae: Config, learning_rate: float = 2e-3, kl_weight: float = 1e-6, gradient_weight: float = 1.0
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.config, self.learning_rate = vae, learning_rate
+        self.kl_weight, self.gradient_weight = kl_weight, gradient_weight
         self.psnr = PeakSignalNoiseRatio(data_range=2.0)
         self.latent_std = MeanMetric()
-
-    @property
-    def h(self) -> Any:
-        """The hyperparameters, by attribute."""
-        return self.hparams
 
     def configure_model(self) -> None:
         """Build the autoencoder from the run's seed."""
@@ -48,19 +50,17 @@ class AutoencoderModule(L.LightningModule):
             return
         from diffusers import AutoencoderKL
 
-        network: Any = AutoencoderKL
-        assert isinstance(self.h.vae, dict)
-        self.vae = network(**self.h.vae).train()
+        self.vae = AutoencoderKL(**self.config).train()
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW under a one-cycle cosine over ``trainer.max_steps``."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.h.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.h.learning_rate, total_steps=self.trainer.max_steps + 1, pct_start=0.02
+            optimizer, self.learning_rate, total_steps=self.trainer.max_steps + 1, pct_start=0.02
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """batch["image"]: (B, 3, H, W) in [-1, 1]."""
         image = batch["image"]
         posterior = self.vae.encode(image).latent_dist
@@ -69,11 +69,11 @@ class AutoencoderModule(L.LightningModule):
         edges = (reconstruction.diff(dim=-1) - image.diff(dim=-1)).abs().mean()
         edges = edges + (reconstruction.diff(dim=-2) - image.diff(dim=-2)).abs().mean()
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1.0 - posterior.logvar).mean()
-        loss = error + self.h.gradient_weight * edges + self.h.kl_weight * kl
+        loss = error + self.gradient_weight * edges + self.kl_weight * kl
         self.log_dict({"train/loss": loss, "train/mae": error, "train/kl": kl}, prog_bar=True, batch_size=len(image))
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """PSNR (dB, range 2) of the reconstruction of the posterior mean."""
         image = batch["image"]
         mean = self.vae.encode(image).latent_dist.mode()  # (B, C, h, w)
@@ -88,7 +88,7 @@ class AutoencoderModule(L.LightningModule):
             write_vae(self.vae, Path(self.trainer.default_root_dir) / "vae", 1.0 / std)
 
 
-def write_vae(vae: Any, folder: Path, scaling_factor: float) -> None:
+def write_vae(vae: "AutoencoderKL", folder: Path, scaling_factor: float) -> None:
     """Write a diffusers folder in half precision with this scaling factor (float32 is kept in memory)."""
     stored = copy.deepcopy(vae).to(torch.float16)
     stored.register_to_config(scaling_factor=round(scaling_factor, 6))

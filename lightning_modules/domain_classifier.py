@@ -1,16 +1,18 @@
 """The classifier of the embedded cohort, trained by the suite itself."""
 
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics.classification import MultilabelAUROC
 
 from meddiff.common.findings import FINDINGS
 from meddiff.models.domain_classifier import build_classifier, save_classifier, xrv_input
+from meddiff.models.weights.sources import Config
+from meddiff.shards.batches import ImageBatch
 
 
 class DomainClassifierModule(L.LightningModule):
@@ -24,26 +26,22 @@ class DomainClassifierModule(L.LightningModule):
         label_smoothing: moves the targets this far towards 0.5.
     """
 
-    def __init__(self, network: dict[str, Any], learning_rate: float = 3e-3, label_smoothing: float = 0.02) -> None:
+    def __init__(self, network: Config, learning_rate: float = 3e-3, label_smoothing: float = 0.02) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.network, self.learning_rate, self.label_smoothing = network, learning_rate, label_smoothing
         self.auroc = MultilabelAUROC(num_labels=len(FINDINGS), average=None)
-
-    @property
-    def h(self) -> Any:
-        """The hyperparameters, by attribute."""
-        return self.hparams
 
     def configure_model(self) -> None:
         """Build the network from the run's seed."""
         if not hasattr(self, "classifier"):
-            self.classifier = build_classifier(self.h.network, list(FINDINGS))
+            self.classifier = build_classifier(self.network, list(FINDINGS))
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW under a one-cycle cosine over ``trainer.max_steps``."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.h.learning_rate, weight_decay=0.02)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.02)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.h.learning_rate, total_steps=self.trainer.max_steps + 1, pct_start=0.1
+            optimizer, self.learning_rate, total_steps=self.trainer.max_steps + 1, pct_start=0.1
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -51,15 +49,15 @@ class DomainClassifierModule(L.LightningModule):
         """(B, 8) float 0/1."""
         return torch.tensor([[float(name in names) for name in FINDINGS] for names in labels], device=self.device)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """batch["image"]: (B, 3, H, W) in [-1, 1]."""
-        targets, smooth = self.targets(batch["labels"]), self.h.label_smoothing
+        targets, smooth = self.targets(batch["labels"]), self.label_smoothing
         logits = self.classifier(xrv_input(batch["image"]))  # (B, 8)
         loss = F.binary_cross_entropy_with_logits(logits, targets * (1 - smooth) + 0.5 * smooth)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(targets))
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """AUROC of each finding on held-out phantoms."""
         self.auroc.update(self.classifier(xrv_input(batch["image"])), self.targets(batch["labels"]).long())
 
@@ -74,4 +72,4 @@ class DomainClassifierModule(L.LightningModule):
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             facts = {k: round(float(v), 4) for k, v in self.trainer.callback_metrics.items() if k.startswith("val/")}
             folder = Path(self.trainer.default_root_dir) / "classifier"
-            save_classifier(self.classifier, dict(self.h.network), folder, held_out=facts)
+            save_classifier(self.classifier, dict(self.network), folder, held_out=facts)

@@ -1,55 +1,86 @@
-"""How a latent diffusion module is optimised: what trains at which rate, and for how long."""
+"""How a latent diffusion model is optimised: what trains at which rate, and for how long. Functions, no state."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from meddiff.common.errors import UserError
+from meddiff.models.latent_diffusion import LatentDiffusion
+
+Shape = Literal["constant", "cosine"]
 
 
-class Optimises:
-    """Mixin of :class:`LatentDiffusionModule`: AdamW over the U-Net and a learnable text tower.
+class ParameterGroup(TypedDict):
+    """One group of AdamW."""
 
-    Expects ``unet``, ``text_encoder``, ``h``, ``device``, ``trainer`` and ``lr_schedulers``.
+    name: str
+    params: list[nn.Parameter]
+    lr: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What trains how fast; the fields are arguments of :class:`LatentDiffusionModule`.
+
+    Raises:
+        UserError: an unknown shape.
     """
 
-    unet: Any
-    text_encoder: Any
-    h: Any
-    device: torch.device
-    trainer: Any
-    lr_schedulers: Any
+    learning_rate: float
+    text_encoder_learning_rate: float | None
+    weight_decay: float
+    warmup_steps: int
+    shape: Shape
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """The U-Net, and a learnable text tower at its own rate."""
-        h = self.h
-        groups = [{"name": "unet", "params": list(self.unet.parameters()), "lr": h.learning_rate}]
-        if not h.freeze_text_encoder:
-            rate = h.learning_rate if h.text_encoder_learning_rate is None else h.text_encoder_learning_rate
-            groups.append({"name": "text_encoder", "params": list(self.text_encoder.parameters()), "lr": rate})
-        return groups
+    def __post_init__(self) -> None:
+        if self.shape not in ("constant", "cosine"):
+            raise UserError(f"learning_rate_schedule is {self.shape!r}; it must be 'constant' or 'cosine'.")
 
-    def configure_optimizers(self) -> Any:
-        """AdamW; a linear warm-up, then constant rates or a cosine to zero."""
-        h = self.h
-        # A fused step unscales gradients itself, which Lightning forbids together with clipping under fp16.
-        clips_under_fp16 = self.trainer.precision == "16-mixed" and self.trainer.gradient_clip_val is not None
-        fused = self.device.type in ("cuda", "cpu") and not clips_under_fp16
-        optimizer = torch.optim.AdamW(self.parameter_groups(), weight_decay=h.weight_decay, fused=fused)
-        warmup, total = max(1, h.warmup_steps), self.trainer.max_steps
 
-        def factor(step: int) -> float:
-            rise = min(1.0, (step + 1) / warmup)
-            fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total)))
-            return rise * fall if h.learning_rate_schedule == "cosine" else rise
+def parameter_groups(model: LatentDiffusion, rates: Rates) -> list[ParameterGroup]:
+    """The U-Net, and a learnable text tower at its own rate."""
+    groups: list[ParameterGroup] = [
+        {"name": "unet", "params": list(model.unet.parameters()), "lr": rates.learning_rate}
+    ]
+    if not model.freeze_text_encoder:
+        own = rates.text_encoder_learning_rate
+        rate = rates.learning_rate if own is None else own
+        groups.append({"name": "text_encoder", "params": list(model.text_encoder.parameters()), "lr": rate})
+    return groups
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_train_start(self) -> None:
-        """What the user says now wins over the rates and decay that a checkpoint's optimiser state brought back."""
-        schedule: Any = self.lr_schedulers()
-        for i, ours in enumerate(self.parameter_groups()):
-            group = schedule.optimizer.param_groups[i]
-            schedule.base_lrs[i] = group["initial_lr"] = ours["lr"]
-            group["lr"] = ours["lr"] * schedule.lr_lambdas[i](schedule.last_epoch)
-            group["weight_decay"] = self.h.weight_decay
+def rate_factor(rates: Rates, total_steps: int) -> Callable[[int], float]:
+    """Step -> what the rates are multiplied by: a linear warm-up, then constant or a cosine to zero."""
+    warmup = max(1, rates.warmup_steps)
+
+    def factor(step: int) -> float:
+        rise = min(1.0, (step + 1) / warmup)
+        fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / total_steps)))
+        return rise * fall if rates.shape == "cosine" else rise
+
+    return factor
+
+
+def adamw(model: LatentDiffusion, rates: Rates, total_steps: int, fused: bool) -> tuple[torch.optim.AdamW, LambdaLR]:
+    """The optimiser and its learning rate schedule.
+
+    Args:
+        fused: one kernel for all parameters; it unscales gradients itself.
+    """
+    groups = [dict(group) for group in parameter_groups(model, rates)]
+    optimizer = torch.optim.AdamW(groups, weight_decay=rates.weight_decay, fused=fused)
+    return optimizer, LambdaLR(optimizer, rate_factor(rates, total_steps))
+
+
+def take_rates(schedule: LambdaLR, model: LatentDiffusion, rates: Rates) -> None:
+    """What the user says now wins over the rates and decay that a checkpoint's optimiser state brought back."""
+    for i, ours in enumerate(parameter_groups(model, rates)):
+        group = schedule.optimizer.param_groups[i]
+        schedule.base_lrs[i] = group["initial_lr"] = ours["lr"]
+        group["lr"] = ours["lr"] * schedule.lr_lambdas[i](schedule.last_epoch)
+        group["weight_decay"] = rates.weight_decay

@@ -1,20 +1,24 @@
 """What can be known to be wrong before weights are read or processes start."""
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
-from meddiff.models.weights.sources import HUB_PREFIX, Part, missing_part, part_config
+from meddiff.models.weights.sources import HUB_PREFIX, Part, Source, missing_part, part_config
+
+if TYPE_CHECKING:  # the command's quick check imports this module before anything heavy
+    from meddiff.shards.manifest import Manifest
 
 PARTS: tuple[Part, ...] = ("unet", "text_encoder", "vae")
 
 
-def missing_weights(init_args: dict[str, Any]) -> list[str]:
+def missing_weights(init_args: Mapping[str, object]) -> list[str]:
     """One sentence for each part of the model whose files are not there; parts of one folder share a sentence."""
     problems: dict[str, str] = {}
     for part in PARTS:
-        source = init_args.get(part)
+        source = cast(Source | None, init_args.get(part))
         problem = missing_part(source, part) if source is not None else None
         if problem:
             where = source if isinstance(source, str) else part
@@ -23,7 +27,7 @@ def missing_weights(init_args: dict[str, Any]) -> list[str]:
     return list(problems.values())
 
 
-def prediction_problem(init_args: dict[str, Any]) -> list[str]:
+def prediction_problem(init_args: Mapping[str, object]) -> list[str]:
     """A sentence when the U-Net's folder says it was trained to predict something else than the model is told to."""
     source, told = init_args.get("unet"), init_args.get("prediction_type", "epsilon")
     if not isinstance(source, str) or source.startswith(HUB_PREFIX):
@@ -39,24 +43,24 @@ def prediction_problem(init_args: dict[str, Any]) -> list[str]:
     ]
 
 
-def check_manifest(manifest: Any, init_args: dict[str, Any]) -> list[str]:
+def check_manifest(manifest: "Manifest", init_args: Mapping[str, object]) -> list[str]:
     """Sentences that say where the shards and the model disagree (empty when they fit).
 
     Args:
-        manifest: of the shards, ``datamodules.Manifest``.
+        manifest: of the shards, ``meddiff.shards.manifest.Manifest``.
         init_args: the model's ``unet`` and ``vae`` sources are read; the VAE's weights are hashed.
     """
     from meddiff.models.backbones import vae_identity
 
-    unet = part_config(init_args["unet"], "unet")
+    unet = part_config(cast(Source, init_args["unet"]), "unet")
     size, channels = unet.get("sample_size"), unet.get("in_channels", 4)
     height, width = (size, size) if isinstance(size, int) else (size or (None, None))
     problems = []
     try:
         if height is not None and width is not None:
             manifest.check(latent_shape=(channels, height, width))
-        if init_args.get("vae") is not None:
-            manifest.check(vae_sha256=vae_identity(init_args["vae"])["sha256"])
+        if isinstance(vae := init_args.get("vae"), str):
+            manifest.check(vae_sha256=vae_identity(vae)["sha256"])
     except UserError as error:
         problems.append(str(error))
     return problems

@@ -5,17 +5,18 @@ latent, so its steps are independent and all (image, timestep) pairs run as one 
 without decoding. Source: spec/tradeoff.md sections 0 and 5; batching own (design decisions 1 and 2).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from meddiff.attribution.recorder import CrossAttentionRecorder
+from meddiff.attribution.recorder import CrossAttentionRecorder, LayerReducer
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.models.latent_diffusion import LatentDiffusion
 
 
 @dataclass
@@ -54,61 +55,74 @@ def item_noise(seed: int, key: str, timestep: int, shape: Sequence[int]) -> Tens
     return torch.from_numpy(draw)
 
 
+class TimestepMap(NamedTuple):
+    """Maps of one item at one timestep: (K, h, w) float32 on the CPU, or (L, K, h, w) with a reducer that keeps layers."""
+
+    item: int
+    timestep: int
+    maps: Tensor
+
+
 @torch.no_grad()
-def ground(
-    unet: Any,
-    encode: Callable[[list[str]], Tensor],
+def grounding_pass(
+    model: LatentDiffusion,
     items: Sequence[GroundingItem],
-    alphas_cumprod: Tensor,
     timesteps: Sequence[int],
     seed: int = 0,
     batch_size: int = 64,
-    on_progress: Callable[[int], None] | None = None,
-) -> Iterator[tuple[int, Tensor]]:
-    """Maps of every item, averaged over ``timesteps`` and over all cross-attention layers.
+    reducer: LayerReducer | None = None,
+    on_progress: Callable[[int], object] | None = None,
+) -> Iterator[TimestepMap]:
+    """Maps of every item at every timestep, one forward pass each.
 
     Args:
-        unet: a ``UNet2DConditionModel`` in eval mode.
-        encode: texts -> hidden states (B, 77, D) on the U-Net's device; each distinct text of a batch is encoded once.
+        model: in eval mode; each distinct text of a batch is encoded once.
         items: what to ground. Items may differ in their number of groups.
-        alphas_cumprod: (T,).
         timesteps: e.g. :func:`paper_timesteps`.
         batch_size: (item, timestep) pairs per forward pass; changes results by rounding only.
+        reducer: what becomes of the layers; None takes their mean.
         on_progress: called with the number of forward passes' pairs just done.
 
     Yields:
-        (index of the item, maps (K, h, w) float32 on the CPU), in order.
+        all timesteps of the first item, then all of the second, ...; :func:`mean_over_timesteps` averages them.
     """
-    device = next(unet.parameters()).device
-    alphas = alphas_cumprod.to(device).float()
+    device = model.device
     pairs = [(i, t) for i in range(len(items)) for t in timesteps]
-    sums: dict[int, Tensor] = {}
-    done: dict[int, int] = {}
-    with CrossAttentionRecorder(unet) as recorder:
+    with CrossAttentionRecorder(model.unet, reducer) as recorder:
         for start in range(0, len(pairs), batch_size):
             part = pairs[start : start + batch_size]
             chosen = [items[i] for i, _ in part]
             times = torch.tensor([t for _, t in part], device=device)  # (B,)
             latents = torch.stack([item.latents for item in chosen]).to(device)  # (B, C, h, w)
             noise = torch.stack([item_noise(seed, items[i].key, t, items[i].latents.shape) for i, t in part])
-            alpha = alphas[times].view(-1, 1, 1, 1)
-            noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise.to(device)  # (B, C, h, w)
+            noisy = model.noise_schedule.add_noise(latents, noise.to(device), times)  # (B, C, h, w)
             texts = list(dict.fromkeys(item.text for item in chosen))
             place = torch.tensor([texts.index(item.text) for item in chosen], device=device)
-            text = encode(texts)[place]  # (B, 77, D)
+            text = model.encode_texts(texts)[place]  # (B, 77, D)
             width = max(len(item.groups) for item in chosen)
             groups = torch.zeros(len(part), width, chosen[0].groups.shape[1])  # (B, K, 77), padded with empty rows
             for row, item in enumerate(chosen):
                 groups[row, : len(item.groups)] = item.groups
             recorder.groups = groups.to(device)
-            unet(noisy.to(text.dtype), times, encoder_hidden_states=text)
-            maps = recorder.take(latents.shape[-2:]).cpu()  # (B, K, h, w)
-            for (i, _), mine in zip(part, maps, strict=True):
-                mine = mine[: len(items[i].groups)]
-                sums[i] = sums[i] + mine if i in sums else mine
-                done[i] = done.get(i, 0) + 1
+            model.unet(noisy.to(text.dtype), times, encoder_hidden_states=text)
+            maps = recorder.take(latents.shape[-2:]).cpu()  # (B, K, h, w) or (B, L, K, h, w)
             if on_progress is not None:
                 on_progress(len(part))
-            for i in [i for i, count in done.items() if count == len(timesteps)]:
-                del done[i]
-                yield i, sums.pop(i) / len(timesteps)
+            for (i, t), mine in zip(part, maps, strict=True):
+                yield TimestepMap(i, t, mine[..., : len(items[i].groups), :, :])
+
+
+def mean_over_timesteps(maps: Iterable[TimestepMap], timesteps: int) -> Iterator[tuple[int, Tensor]]:
+    """The paper's reducer: (item, mean of its maps (K, h, w)) as soon as all of an item's timesteps are there.
+
+    Args:
+        timesteps: how many there are of each item.
+    """
+    total: Tensor | None = None
+    done = 0
+    for item, _, mine in maps:
+        total = mine if total is None else total + mine
+        done += 1
+        if done == timesteps:
+            yield item, total / timesteps
+            total, done = None, 0

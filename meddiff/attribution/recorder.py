@@ -2,11 +2,12 @@
 
 Only the cross-attention processors are replaced, and only while the recorder is open; self-attention stays on fused
 SDPA. A layer's probabilities (pixels x 77 tokens) are averaged over heads, multiplied by a token-to-group matrix and
-added into one sum per resolution: nothing is kept per layer or per step. Source: spec/tradeoff.md sections 5 and 10.
+handed to a reducer: the default adds them into one sum per resolution and keeps nothing per layer or per step.
+Source: spec/tradeoff.md sections 5 and 10.
 """
 
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,80 @@ from torch import Tensor
 
 from meddiff.common.errors import UserError
 
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.attention_processor import Attention
+
 CROSS_ATTENTION = "attn2.processor"
+
+
+def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps of one layer (B, K, N) -> (B, K, h, w): pixels of a lower resolution are repeated (nearest)."""
+    height, width = size
+    scale = round((height * width / maps.shape[-1]) ** 0.5)
+    # U-Nets halve odd sides upwards, so the grid of a layer is rounded up, and cut after repeating
+    rows, columns = -(-height // scale), -(-width // scale)
+    grid = maps.unflatten(-1, (rows, columns))  # (B, K, rows, columns)
+    full = F.interpolate(grid, scale_factor=float(scale), mode="nearest") if scale > 1 else grid
+    return full[..., :height, :width]  # (B, K, h, w)
+
+
+class LayerReducer(Protocol):
+    """What becomes of the maps of a forward pass's layers."""
+
+    def add(self, layer: str, maps: Tensor) -> None:
+        """Take the maps of one layer, (B, K, N)."""
+        ...
+
+    def take(self, size: tuple[int, int]) -> Tensor:
+        """The result at the latents' size (h, w), and forget it."""
+        ...
+
+
+class MeanOverLayers:
+    """All layers count alike: (B, K, h, w). Layers of one resolution share one sum, so nothing is kept per layer."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, Tensor] = {}
+        self._layers = 0
+
+    def add(self, layer: str, maps: Tensor) -> None:
+        """Add the maps of one layer, (B, K, N)."""
+        pixels = maps.shape[-1]
+        self._sums[pixels] = self._sums[pixels] + maps if pixels in self._sums else maps
+        self._layers += 1
+
+    def take(self, size: tuple[int, int]) -> Tensor:
+        """(B, K, h, w)."""
+        total: Tensor | None = None
+        for sums in self._sums.values():
+            full = enlarge(sums, size)
+            total = full if total is None else total + full
+        assert total is not None, "the recorder counts the layers before"
+        maps = total / self._layers
+        self._sums, self._layers = {}, 0
+        return maps
+
+
+class EachLayer:
+    """Every layer by itself: (B, L, K, h, w), L in the order in which layers run; their names are in ``layers``."""
+
+    def __init__(self) -> None:
+        self.layers: list[str] = []
+        self._maps: list[Tensor] = []
+
+    def add(self, layer: str, maps: Tensor) -> None:
+        """Keep the maps of one layer, (B, K, N)."""
+        if not self._maps:
+            self.layers = []
+        self.layers.append(layer)
+        self._maps.append(maps)
+
+    def take(self, size: tuple[int, int]) -> Tensor:
+        """(B, L, K, h, w)."""
+        maps = torch.stack([enlarge(one, size) for one in self._maps], dim=1)
+        self._maps = []
+        return maps
 
 
 class CrossAttentionRecorder:
@@ -23,7 +97,8 @@ class CrossAttentionRecorder:
     All cross-attention layers count alike (sixteen in Stable Diffusion 2), as do all heads.
 
     Args:
-        unet: a ``UNet2DConditionModel``; gets its own processors back on exit, also after an exception.
+        unet: gets its own processors back on exit, also after an exception.
+        reducer: what becomes of the layers; None takes their mean.
 
     Raises:
         UserError: the U-Net has no cross-attention.
@@ -36,76 +111,59 @@ class CrossAttentionRecorder:
             maps = recorder.take(noisy.shape[-2:])  # (B, K, h, w)
     """
 
-    def __init__(self, unet: Any) -> None:
+    def __init__(self, unet: "UNet2DConditionModel", reducer: LayerReducer | None = None) -> None:
         self.unet = unet
         self.layers = [name for name in getattr(unet, "attn_processors", {}) if name.endswith(CROSS_ATTENTION)]
         if not self.layers:
             raise UserError("This U-Net has no cross-attention layers (no attn2): there is nothing to record.")
         self.groups: Tensor | None = None
-        self._sums: dict[int, Tensor] = {}
+        self.reducer: LayerReducer = MeanOverLayers() if reducer is None else reducer
         self._seen = 0
-        self._before: dict[str, Any] = {}
+        self._before: dict[str, object] = {}
 
     def __enter__(self) -> Self:
         self._before = dict(self.unet.attn_processors)
-        ours = _RecordingProcessor(self)
-        self.unet.set_attn_processor({name: ours if name in self.layers else p for name, p in self._before.items()})
+        ours = {name: _RecordingProcessor(self, name.removesuffix(".processor")) for name in self.layers}
+        self.unet.set_attn_processor({**self._before, **ours})
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.unet.set_attn_processor(self._before)
-        self._sums.clear()
 
-    def add(self, probabilities: Tensor) -> None:
+    def add(self, layer: str, probabilities: Tensor) -> None:
         """Take the attention of one layer: (B, heads, N, 77)."""
         if self.groups is None:
             raise RuntimeError("CrossAttentionRecorder: set `groups` before the U-Net runs.")
         mean = probabilities.mean(dim=1)  # (B, N, 77)
-        maps = self.groups.to(mean) @ mean.transpose(1, 2)  # (B, K, N)
-        pixels = maps.shape[-1]
-        self._sums[pixels] = self._sums[pixels] + maps if pixels in self._sums else maps
+        self.reducer.add(layer, self.groups.to(mean) @ mean.transpose(1, 2))  # (B, K, N)
         self._seen += 1
 
     def take(self, size: tuple[int, int] | torch.Size) -> Tensor:
-        """The mean over the layers of the last forward pass, and forget it.
+        """What the reducer makes of the last forward pass, by default the mean over its layers, and forget it.
 
         Args:
             size: (h, w) of the latents; layers at lower resolution are repeated pixel by pixel (nearest).
 
         Returns:
-            (B, K, h, w) float32.
+            (B, K, h, w) float32 (:class:`MeanOverLayers`) or (B, L, K, h, w) (:class:`EachLayer`).
         """
         if self._seen != len(self.layers):
             raise RuntimeError(f"CrossAttentionRecorder: {self._seen} layers ran, {len(self.layers)} were expected.")
-        height, width = size
-        total: Tensor | None = None
-        for pixels, sums in self._sums.items():
-            scale = round((height * width / pixels) ** 0.5)
-            # U-Nets halve odd sides upwards, so the grid of a layer is rounded up, and cut after repeating
-            rows, columns = -(-height // scale), -(-width // scale)
-            grid = sums.unflatten(-1, (rows, columns))  # (B, K, rows, columns)
-            full = F.interpolate(grid, scale_factor=float(scale), mode="nearest") if scale > 1 else grid
-            full = full[..., :height, :width]  # (B, K, h, w)
-            total = full if total is None else total + full
-        if total is None:
-            raise RuntimeError("CrossAttentionRecorder: take() before any forward pass.")
-        maps = total / self._seen
-        self._sums.clear()
         self._seen = 0
-        return maps
+        return self.reducer.take((size[0], size[1]))
 
 
 class _RecordingProcessor:
     """Attention as diffusers computes it, with the probabilities in float32 and in sight."""
 
-    def __init__(self, recorder: CrossAttentionRecorder) -> None:
-        self.recorder = recorder
+    def __init__(self, recorder: CrossAttentionRecorder, layer: str) -> None:
+        self.recorder, self.layer = recorder, layer
 
     def __call__(
         self,
-        attn: Any,
+        attn: "Attention",
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -123,7 +181,7 @@ class _RecordingProcessor:
         with torch.autocast(query.device.type, enabled=False):  # the paper's maps are float32 under fp16 as well
             scores = query.float() @ key.float().transpose(-1, -2) * attn.scale  # (B, heads, N, 77)
             probabilities = scores.softmax(dim=-1)
-        self.recorder.add(probabilities)
+        self.recorder.add(self.layer, probabilities)
         mixed = (probabilities.to(value.dtype) @ value).transpose(1, 2).flatten(2)  # (B, N, C)
         projected: Tensor = attn.to_out[1](attn.to_out[0](mixed))
         return (projected + hidden_states if attn.residual_connection else projected) / attn.rescale_output_factor

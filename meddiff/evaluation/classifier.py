@@ -6,28 +6,30 @@ Source: Dombrowski et al. 2024, Table 5; spec/tradeoff.md section 7.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from callbacks.fidelity import DEFAULT_CLASSIFIER
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.common.places import locate
-from meddiff.evaluation.drawing import draw_prompts, read_images, signed
+from meddiff.evaluation.drawing import draw_prompts, folder_needed, read_images, signed
 from meddiff.evaluation.feature_cache import stored_images
+from meddiff.evaluation.measurement import Result, Row, Table
+from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.classifier import ClassifierAUROC
 from meddiff.metrics.functional.class_auroc import exact_label_sets
-from meddiff.models.domain_classifier import load_classifier, xrv_input
+from meddiff.models.domain_classifier import DEFAULT_CLASSIFIER, load_classifier, xrv_input
+from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
 from meddiff.models.xrv import load_xrv, xrv_scores
-from meddiff.runs.tables import write_table
 from meddiff.shards.dataset import LatentShardsDataset
 
+T = TypeVar("T")
 FIRST = ("source", "class", "key", "label", "score")
 #: torchxrayvision's name of an output, where it differs from the paper's.
 OUTPUTS = {"Pleural Effusion": "Effusion"}
@@ -92,42 +94,68 @@ def load_judge(weights: str, device: torch.device) -> Judge:
     return Judge(tuple(known), scores)
 
 
-def evaluate_classifier(
-    module: Any, dataset: LatentShardsDataset, options: ClassifierOptions, out: Path
-) -> dict[str, float]:
-    """Draw what is missing, classify, and write ``OUT/classifier.csv``.
+class Classifier:
+    """AUROC by class of a classifier on drawn images, and beside them on real ones.
 
     For a finding the positives are images labelled exactly [finding] (drawn: from the impression of such an image), the
     negatives images labelled exactly [No Finding]; a negative has one row for each class.
 
-    Returns:
-        ``classifier_auc`` (mean over classes that have one), ``CLASS/auc`` and ``CLASS/n`` (positives; of No Finding the
-        negatives) for drawn images, and the same names with ``_real`` behind for real ones.
-
-    Raises:
-        UserError: no classifier, no image with a single label, or images of other settings in the way.
+    Args:
+        options: what is measured.
+        show_progress: draw progress bars.
     """
-    judge = load_judge(options.classifier, module.device)
-    labels = [list(dataset.metadata(i)["labels"]) for i in range(len(dataset))]
-    exact = {one: [i for i, names in enumerate(labels) if names == [one]] for one in (*judge.classes, NO_FINDING)}
-    if not exact[NO_FINDING] or not any(exact[one] for one in judge.classes):
-        what = NO_FINDING if not exact[NO_FINDING] else "one finding"
-        raise UserError(
-            f"The split {dataset.split!r} of {dataset.folder} has no image labelled exactly with {what}: AUROC needs both."
+
+    def __init__(self, options: ClassifierOptions = ClassifierOptions(), show_progress: bool = False) -> None:
+        self.options, self.show_progress = options, show_progress
+
+    def check(self, split: LatentShardsDataset) -> None:
+        """Refuse a missing classifier."""
+        load_judge(self.options.classifier, torch.device("cpu"))
+
+    def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
+        """U-Net forward passes of one run."""
+        options, way = self.options, self.options.sampling or model.sampling
+        return float(options.per_class * (len(FINDINGS) + 1) * way.steps * (1 + (way.guidance_scale != 1.0)))
+
+    def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
+        """Draw what is missing and classify; table ``classifier``.
+
+        Figures: ``classifier_auc`` (mean over classes that have one), ``CLASS/auc`` and ``CLASS/n`` (positives; of No
+        Finding the negatives) for drawn images, and the same names with ``_real`` behind for real ones.
+
+        Raises:
+            UserError: no classifier, no image with a single label, or images of other settings in the way.
+        """
+        options, place = self.options, folder_needed(out, "classifier")
+        judge = load_judge(options.classifier, model.device)
+        labels = [list(split.metadata(i)["labels"]) for i in range(len(split))]
+        exact = {one: [i for i, names in enumerate(labels) if names == [one]] for one in (*judge.classes, NO_FINDING)}
+        if not exact[NO_FINDING] or not any(exact[one] for one in judge.classes):
+            what = NO_FINDING if not exact[NO_FINDING] else "one finding"
+            raise UserError(
+                f"The split {split.split!r} of {split.folder} has no image labelled exactly with {what}: AUROC needs both."
+            )
+        folder = place / "images" / "classifier"
+        prompts, wanted = class_prompts(split, exact, options)
+        with undisturbed(model), model.weights(options.ema):
+            borrow = [place / "images" / "fidelity"]
+            draw_prompts(model, folder, prompts, options, borrow=borrow, show_progress=self.show_progress)
+        keys, singles = list(prompts), sorted(i for indices in exact.values() for i in indices)
+        parts, real = _parts(keys, options.batch_size), stored_images(split)
+        drawn_scores = self._classify(judge, (signed(read_images(folder, part)) for part in parts), model, len(parts))
+        parts_real = _parts(singles, options.batch_size)
+        real_scores = self._classify(judge, (real(part) for part in parts_real), model, len(parts_real))
+        rows, figures = _score("drawn", judge, keys, [[wanted[key]] for key in keys], drawn_scores)
+        more, beside = _score(
+            "real", judge, [split.keys[i] for i in singles], [labels[i] for i in singles], real_scores
         )
-    folder = out / "images" / "classifier"
-    prompts, wanted = class_prompts(dataset, exact, options)
-    with undisturbed(module), module.evaluated_weights(options.ema):
-        draw_prompts(module, folder, prompts, options, borrow=[out / "images" / "fidelity"])
-    keys, singles = list(prompts), sorted(i for indices in exact.values() for i in indices)
-    parts, real = _parts(keys, options.batch_size), stored_images(dataset)
-    drawn_scores = _classify(judge, (signed(read_images(folder, part)) for part in parts), module.device, len(parts))
-    parts_real = _parts(singles, options.batch_size)
-    real_scores = _classify(judge, (real(part) for part in parts_real), module.device, len(parts_real))
-    rows, summary = _score("drawn", judge, keys, [[wanted[key]] for key in keys], drawn_scores)
-    more, beside = _score("real", judge, [dataset.keys[i] for i in singles], [labels[i] for i in singles], real_scores)
-    write_table(out / "classifier.csv", rows + more, FIRST)
-    return {**summary, **{f"{name}_real": value for name, value in beside.items()}}
+        figures |= {f"{name}_real": value for name, value in beside.items()}
+        return Result(figures, {"classifier": Table(rows + more, FIRST)})
+
+    def _classify(self, judge: Judge, batches: Iterable[Tensor], model: LatentDiffusion, count: int) -> Tensor:
+        """(N, C) scores on the CPU."""
+        bar = tqdm(batches, total=count, unit="batch", desc="classifying", disable=not self.show_progress)
+        return torch.cat([judge.scores(images.to(model.device)).cpu() for images in bar])
 
 
 def class_prompts(
@@ -149,25 +177,19 @@ def class_prompts(
     return prompts, wanted
 
 
-def _parts(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _classify(judge: Judge, batches: Iterable[Tensor], device: torch.device, count: int) -> Tensor:
-    """(N, C) scores on the CPU."""
-    bar = tqdm(batches, total=count, unit="batch", desc="classifying")
-    return torch.cat([judge.scores(images.to(device)).cpu() for images in bar])
 
 
 def _score(
     source: str, judge: Judge, keys: Sequence[str], labels: Sequence[Sequence[str]], scores: Tensor
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
+) -> tuple[list[Row], dict[str, float]]:
     """The rows of one source of images, and its averages."""
     metric = ClassifierAUROC(judge.classes, NO_FINDING)
     metric.update(scores, labels)
     found = metric.compute()
     positive, negative = exact_label_sets(labels, judge.classes, NO_FINDING)
-    rows = [
+    rows: list[Row] = [
         {"source": source, "class": name, "key": key, "label": int(positive[i, c]), "score": float(scores[i, c])}
         for c, name in enumerate(judge.classes)
         for i, key in enumerate(keys)

@@ -13,25 +13,28 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from meddiff.attribution.coco_words import class_tokens, classes_in
-from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
+from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
 from meddiff.attribution.words import Preset, Query
 from meddiff.common.errors import UserError
+from meddiff.evaluation.drawing import weights_digest
 from meddiff.evaluation.ledger import Ledger
+from meddiff.evaluation.measurement import Result, Row, Table, Value
+from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Exclusion, evaluation_latents
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.functional import mean_iou, mixture_threshold, resize_maps
 from meddiff.metrics.grounding import locate_maps
 from meddiff.metrics.summary import SCORES, summarise
-from meddiff.runs.open_run import Subject
-from meddiff.runs.tables import write_table
+from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
 
 FIRST = ("key", "class", "phrase", "model", "images", "seed", "words", "cut", *SCORES)
@@ -55,6 +58,13 @@ class CocoOptions:
     """Evaluate the averaged weights instead of the raw ones."""
     seed: int = 0
     """Of noise and posterior draws."""
+
+
+class CaptionEntry(TypedDict):
+    """One line of the ledger: (image, caption) and a row a class."""
+
+    caption: list[int]
+    rows: list[dict[str, Value]]
 
 
 @dataclass(frozen=True)
@@ -115,79 +125,90 @@ def coco_samples(
     return found, excluded
 
 
-def evaluate_coco(subject: Subject, out: Path, options: CocoOptions) -> dict[str, float]:
-    """Run the pass, or what is left of it, and write ``coco.csv`` and ``coco_excluded.csv``.
+class Coco:
+    """Grounding of MS-COCO captions; averages are :func:`coco_summary`, the paper's Table 2 are its ``macro_`` entries.
 
     Args:
-        out: folder of the evaluation; ``coco.jsonl`` there remembers what is done.
-
-    Returns:
-        :func:`coco_summary`; the paper's Table 2 are its ``macro_`` entries.
-
-    Raises:
-        UserError: nothing to ground, or results of other settings are in the way.
+        options: what is measured.
+        show_progress: draw a progress bar.
     """
-    dataset = subject.data.dataset(options.split)
-    samples, excluded = coco_samples(dataset, options.preset, options.captioned)
-    captions: dict[tuple[int, int], list[CocoSample]] = {}
-    for sample in samples:
-        captions.setdefault((sample.index, sample.number), []).append(sample)
-    settings = {
-        "checkpoint": str(subject.checkpoint.resolve()),
-        "shards": str(dataset.folder),
-        **{k: v for k, v in asdict(options).items() if k != "batch_size"},
-    }
-    with Ledger(out / "coco.jsonl", settings) as ledger:
-        done = {tuple(entry["caption"]) for entry in ledger.entries}
-        _run(subject, dataset, [group for place, group in captions.items() if place not in done], options, ledger)
-        rows = [row for entry in sorted(ledger.entries, key=lambda entry: entry["caption"]) for row in entry["rows"]]
-    who = {"model": subject.name, "images": subject.images, "seed": subject.seed}
-    write_table(out / "coco.csv", [{**row, **who} for row in rows], FIRST)
-    lost = [{**asdict(one), "class": one.label} for one in excluded]
-    lost += [{**row, "reason": "map is constant or not a number"} for row in rows if row["cnr"] is None]
-    lost += [{**row, "reason": f"cut off by the context: {row['cut']}"} for row in rows if row["cut"]]
-    write_table(out / "coco_excluded.csv", lost, ("key", "class", "phrase", "reason"), only=True)
-    return coco_summary(rows)
+
+    def __init__(self, options: CocoOptions = CocoOptions(), show_progress: bool = False) -> None:
+        self.options, self.show_progress = options, show_progress
+        self.steps = paper_timesteps(options.timesteps)
+
+    def check(self, split: LatentShardsDataset) -> None:
+        """Refuse a split without captions and class masks."""
+        self._captions(split)
+
+    def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
+        """U-Net forward passes of one run."""
+        return float(len(self._captions(split)[0]) * len(self.steps))
+
+    def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
+        """Tables ``coco`` and ``coco_excluded``; ``out/coco.jsonl`` remembers what is done."""
+        options = self.options
+        captions, excluded = self._captions(split)
+        settings: dict[str, object] = {}
+        if out is not None:
+            settings = {"model": weights_digest(model.unet, model.text_encoder), "shards": str(split.folder)}
+            settings |= {name: value for name, value in asdict(options).items() if name != "batch_size"}
+        ledger: Ledger[CaptionEntry] = Ledger(None if out is None else out / "coco.jsonl", settings)
+        with ledger:
+            done = {tuple(entry["caption"]) for entry in ledger.entries}
+            missing = [group for place, group in captions.items() if place not in done]
+            self._ground(model, split, list(ranks.share(missing)), ledger)
+            entries = sorted(ranks.gather(ledger.entries), key=lambda entry: entry["caption"])
+        rows = [row for entry in entries for row in entry["rows"]]
+        lost: list[Row] = [{**asdict(one), "class": one.label} for one in excluded]
+        lost += [{**row, "reason": "map is constant or not a number"} for row in rows if row["cnr"] is None]
+        lost += [{**row, "reason": f"cut off by the context: {row['cut']}"} for row in rows if row["cut"]]
+        tables = {
+            "coco": Table(rows, FIRST),
+            "coco_excluded": Table(lost, ("key", "class", "phrase", "reason"), only=True),
+        }
+        return Result(coco_summary(rows), tables)
+
+    def _captions(self, split: LatentShardsDataset) -> tuple[dict[tuple[int, int], list[CocoSample]], list[Exclusion]]:
+        """(image, caption) -> the samples of its classes."""
+        samples, excluded = coco_samples(split, self.options.preset, self.options.captioned)
+        captions: dict[tuple[int, int], list[CocoSample]] = {}
+        for sample in samples:
+            captions.setdefault((sample.index, sample.number), []).append(sample)
+        return captions, excluded
+
+    def _ground(
+        self,
+        model: LatentDiffusion,
+        split: LatentShardsDataset,
+        captions: Sequence[Sequence[CocoSample]],
+        ledger: Ledger[CaptionEntry],
+    ) -> None:
+        """Ground captions, each the samples of its classes, and enter each into the ledger when its maps are whole."""
+        options = self.options
+        latents = {group[0].index: evaluation_latents(split, group[0].index, options.seed) for group in captions}
+        items = [
+            GroundingItem(
+                group[0].key,
+                latents[group[0].index],
+                group[0].caption,
+                torch.stack([sample.query.weights for sample in group]),  # (classes, 77)
+            )
+            for group in captions
+        ]
+        hidden = not (self.show_progress and items)
+        bar = tqdm(total=len(items) * len(self.steps), unit="pass", desc="coco", disable=hidden)
+        with bar, undisturbed(model), model.weights(options.ema):
+            maps = grounding_pass(model, items, self.steps, options.seed, options.batch_size, on_progress=bar.update)
+            for i, heat in mean_over_timesteps(maps, len(self.steps)):  # heat (classes, h, w)
+                group = captions[i]
+                rows = score_caption(group, heat, split.masks(group[0].index))
+                ledger.add({"caption": [group[0].index, group[0].number], "rows": rows})
 
 
-def _run(
-    subject: Subject,
-    dataset: LatentShardsDataset,
-    captions: Sequence[Sequence[CocoSample]],
-    options: CocoOptions,
-    ledger: Ledger,
-) -> None:
-    """Ground captions, each the samples of its classes, and enter each into the ledger when its maps are whole."""
-    module, steps = subject.module, paper_timesteps(options.timesteps)
-    latents = {group[0].index: evaluation_latents(dataset, group[0].index, options.seed) for group in captions}
-    items = [
-        GroundingItem(
-            group[0].key,
-            latents[group[0].index],
-            group[0].caption,
-            torch.stack([sample.query.weights for sample in group]),  # (classes, 77)
-        )
-        for group in captions
-    ]
-    bar = tqdm(total=len(items) * len(steps), unit="pass", desc="coco", disable=not items)
-    with bar, undisturbed(module), module.evaluated_weights(options.ema):
-        maps = ground(
-            module.unet,
-            module.encode_texts,
-            items,
-            module.alphas_cumprod,
-            steps,
-            options.seed,
-            options.batch_size,
-            on_progress=lambda pairs: bar.update(pairs),
-        )
-        for i, heat in maps:  # heat (classes, h, w)
-            group = captions[i]
-            rows = score_caption(group, heat, dataset.masks(group[0].index))
-            ledger.add({"caption": [group[0].index, group[0].number], "rows": rows})
-
-
-def score_caption(samples: Sequence[CocoSample], heat: Tensor, masks: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def score_caption(
+    samples: Sequence[CocoSample], heat: Tensor, masks: Mapping[str, NDArray[np.bool_]]
+) -> list[dict[str, Value]]:
     """Scores of a caption's classes, one row each; None where undefined.
 
     Args:
@@ -213,7 +234,7 @@ def score_caption(samples: Sequence[CocoSample], heat: Tensor, masks: Mapping[st
     ]
 
 
-def coco_summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def coco_summary(rows: Iterable[Row]) -> dict[str, float]:
     """Means over the captions of each (class, image), then as :func:`meddiff.metrics.summary.summarise`.
 
     Args:
@@ -224,14 +245,14 @@ def coco_summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         ``CLASS/cnr``, ``n`` and ``excluded`` (numbers of (class, image)), ``captions`` (number of rows); defined ones.
     """
     rows = list(rows)
-    images: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    images: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         images.setdefault((str(row["class"]), str(row["key"])), []).append(row)
-    means: list[dict[str, Any]] = []
+    means: list[Row] = []
     for (label, _), some in images.items():
-        row_means: dict[str, Any] = {"class": label}
+        row_means: dict[str, Value] = {"class": label}
         for name in SCORES:
-            values = [float(row[name]) for row in some if row[name] is not None]
+            values = [float(cell) for cell in (row[name] for row in some) if cell is not None]
             row_means[name] = math.fsum(values) / len(values) if values else None
         means.append(row_means)
     summary = {**summarise(means), "captions": float(len(rows))}

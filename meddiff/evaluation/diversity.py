@@ -6,18 +6,19 @@ Source: Dombrowski et al. 2024, Table 4; spec/tradeoff.md section 7 and section 
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
-from meddiff.evaluation.drawing import draw_prompts, finished_keys, read_images
+from meddiff.evaluation.drawing import draw_prompts, finished_keys, folder_needed, read_images
+from meddiff.evaluation.measurement import Result, Row, Table
+from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.undisturbed import undisturbed
-from meddiff.metrics.diversity import summarise_similarity
-from meddiff.metrics.functional.ms_ssim import pairwise_similarity, scales_for
+from meddiff.metrics.diversity import PairwiseSimilarity
+from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
-from meddiff.runs.tables import write_table
 from meddiff.shards.dataset import LatentShardsDataset
 
 FIRST = ("protocol", "group", "pair", "value")
@@ -54,39 +55,83 @@ class DiversityOptions:
             )
 
 
-def evaluate_diversity(
-    module: Any, dataset: LatentShardsDataset, options: DiversityOptions, out: Path
-) -> dict[str, float]:
-    """Draw what is missing, compare, and write ``OUT/diversity.csv``.
-
-    ``standard``: all pairs of images of one prompt, values in 0..255. ``paper``: pairs within sets of 4 images drawn from
+class Diversity:
+    """``standard``: all pairs of images of one prompt, values in 0..255. ``paper``: pairs within sets of 4 images drawn from
     all images of all prompts, and the data range of each pair; the images of the fidelity evaluation where it has been
     finished with the same settings, else those of this one. A group of the table is a prompt's key, or a set.
 
-    Returns:
-        ``ms_ssim`` and ``ms_ssim_paper`` (means over pairs; lower is more diverse), each with ``_std``, ``_pairs`` and
-        ``_undefined``; ``scales`` (5 unless images are small), ``prompts``, and ``paper_images``, the size of the pool.
-
-    Raises:
-        UserError: fewer than so many different impressions, too small images, or images of other settings in the way.
+    Args:
+        options: what is measured.
+        show_progress: draw progress bars.
     """
-    chosen = choose_prompts(dataset, options.prompts, options.seed)
-    folder = out / "images" / "diversity"
-    prompts = {f"{key}#{k}": text for key, text in chosen.items() for k in range(options.per_prompt)}
-    with undisturbed(module), module.evaluated_weights(options.ema):
-        settings = draw_prompts(module, folder, prompts, options)
-    groups = [(key, [f"{key}#{k}" for k in range(options.per_prompt)]) for key in chosen]
-    rows = _compare("standard", groups, folder, 255.0, module.device)
-    pool, shared = list(prompts), out / "images" / "fidelity"
-    theirs = finished_keys(shared, settings)
-    if len(theirs) >= PAPER_SET:
-        folder, pool = shared, sorted(theirs)
-    if options.paper_sets and len(pool) < PAPER_SET:
-        raise UserError(f"diversity: sets of {PAPER_SET} cannot be drawn from {len(pool)} images: set prompts higher.")
-    sets = [(f"{s:03d}", _draw_set(pool, s, options.seed)) for s in range(options.paper_sets)]
-    rows += _compare("paper", sets, folder, None, module.device)
-    write_table(out / "diversity.csv", rows, FIRST)
-    return _summary(rows, groups[0][1][0], out, len(chosen), len(pool) if sets else 0)
+
+    def __init__(self, options: DiversityOptions = DiversityOptions(), show_progress: bool = False) -> None:
+        self.options, self.show_progress = options, show_progress
+
+    def check(self, split: LatentShardsDataset) -> None:
+        """Refuse fewer than so many different impressions."""
+        choose_prompts(split, self.options.prompts, self.options.seed)
+
+    def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
+        """U-Net forward passes of one run."""
+        options, way = self.options, self.options.sampling or model.sampling
+        return float(options.prompts * options.per_prompt * way.steps * (1 + (way.guidance_scale != 1.0)))
+
+    def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
+        """Draw what is missing and compare; table ``diversity``.
+
+        Figures: ``ms_ssim`` and ``ms_ssim_paper`` (means over pairs; lower is more diverse), each with ``_std``,
+        ``_pairs`` and ``_undefined``; ``scales`` (5 unless images are small), ``prompts``, and ``paper_images``, the size
+        of the pool.
+
+        Raises:
+            UserError: no folder to draw into, too small images, or images of other settings in the way.
+        """
+        options, place = self.options, folder_needed(out, "diversity")
+        chosen = choose_prompts(split, options.prompts, options.seed)
+        folder = place / "images" / "diversity"
+        prompts = {f"{key}#{k}": text for key, text in chosen.items() for k in range(options.per_prompt)}
+        with undisturbed(model), model.weights(options.ema):
+            settings = draw_prompts(model, folder, prompts, options, show_progress=self.show_progress)
+        standard, paper = PairwiseSimilarity(255.0), PairwiseSimilarity(None)
+        groups = [(key, [f"{key}#{k}" for k in range(options.per_prompt)]) for key in chosen]
+        rows = self._compare("standard", groups, folder, standard, model.device)
+        pool, shared = list(prompts), place / "images" / "fidelity"
+        theirs = finished_keys(shared, settings)
+        if len(theirs) >= PAPER_SET:
+            folder, pool = shared, sorted(theirs)
+        if options.paper_sets and len(pool) < PAPER_SET:
+            raise UserError(
+                f"diversity: sets of {PAPER_SET} cannot be drawn from {len(pool)} images: set prompts higher."
+            )
+        sets = [(f"{s:03d}", _draw_set(pool, s, options.seed)) for s in range(options.paper_sets)]
+        rows += self._compare("paper", sets, folder, paper, model.device)
+        figures: dict[str, float] = {}
+        for metric, name, some in ((standard, "ms_ssim", groups), (paper, "ms_ssim_paper", sets)):
+            if some:
+                found = metric.compute()
+                figures |= {name: found["mean"], **{f"{name}_{k}": found[k] for k in ("std", "pairs", "undefined")}}
+                figures.setdefault("scales", found["scales"])
+        figures |= {"prompts": float(len(chosen)), "paper_images": float(len(pool) if sets else 0)}
+        return Result(figures, {"diversity": Table(rows, FIRST)})
+
+    def _compare(
+        self,
+        protocol: str,
+        groups: list[tuple[str, list[str]]],
+        folder: Path,
+        metric: PairwiseSimilarity,
+        device: torch.device,
+    ) -> list[Row]:
+        """One row a pair of images; the metric takes each group."""
+        hidden = not (self.show_progress and groups)
+        for _, keys in tqdm(groups, unit="set", desc=f"MS-SSIM, {protocol}", disable=hidden):
+            metric.update(read_images(folder, keys).to(device))
+        pairs = [(group, f"{a}|{b}") for group, keys in groups for a, b in combinations(keys, 2)]
+        return [
+            dict(zip(FIRST, (protocol, group, pair, value), strict=True))
+            for (group, pair), value in zip(pairs, metric.pairs(), strict=True)
+        ]
 
 
 def choose_prompts(dataset: LatentShardsDataset, number: int, seed: int) -> dict[str, str]:
@@ -111,31 +156,3 @@ def choose_prompts(dataset: LatentShardsDataset, number: int, seed: int) -> dict
 def _draw_set(pool: list[str], number: int, seed: int) -> list[str]:
     picks = generator(seed, "ms-ssim set", number).choice(len(pool), PAPER_SET, replace=False)
     return [pool[int(i)] for i in picks]
-
-
-def _compare(
-    protocol: str, groups: list[tuple[str, list[str]]], folder: Path, data_range: float | None, device: Any
-) -> list[dict[str, Any]]:
-    """One row a pair of images."""
-    rows = []
-    for group, keys in tqdm(groups, unit="set", desc=f"MS-SSIM, {protocol}", disable=not groups):
-        values = pairwise_similarity(read_images(folder, keys).to(device), data_range).tolist()
-        for (a, b), value in zip(combinations(keys, 2), values, strict=True):
-            rows.append({"protocol": protocol, "group": group, "pair": f"{a}|{b}", "value": value})
-    return rows
-
-
-def _summary(rows: list[dict[str, Any]], example: str, out: Path, prompts: int, pool: int) -> dict[str, float]:
-    summary: dict[str, float] = {}
-    for protocol, name in (("standard", "ms_ssim"), ("paper", "ms_ssim_paper")):
-        values = [row["value"] for row in rows if row["protocol"] == protocol]
-        if values:
-            found = summarise_similarity(values)
-            summary |= {name: found["mean"], **{f"{name}_{k}": found[k] for k in ("std", "pairs", "undefined")}}
-    height, width = read_images(out / "images" / "diversity", [example]).shape[-2:]
-    return {
-        **summary,
-        "scales": float(scales_for(height, width)),
-        "prompts": float(prompts),
-        "paper_images": float(pool),
-    }

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -18,13 +18,30 @@ from tqdm import tqdm
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
+from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 #: Prompts, keys -> images, uint8 (B, H, W, 3).
 Draw = Callable[[list[str], list[str]], NDArray[np.uint8]]
+#: What an image depends on beside its prompt and its key; JSON values.
+Settings = dict[str, object]
 SETTINGS, PROMPTS = "settings.json", "prompts.json"
 #: Values of each tensor that identify it; training moves all of them.
 PROBES = 256
+
+
+def folder_needed(out: Path | None, name: str) -> Path:
+    """The folder a measurement draws into.
+
+    Raises:
+        UserError: there is none.
+    """
+    if out is None:
+        raise UserError(f"{name} keeps the images it draws: give it a folder.")
+    return out
 
 
 def weights_digest(*networks: torch.nn.Module) -> str:
@@ -51,42 +68,45 @@ class DrawingOptions(Protocol):
 
 
 def draw_prompts(
-    module: Any,
+    model: LatentDiffusion,
     folder: Path,
     prompts: Mapping[str, str],
     options: DrawingOptions,
     borrow: Sequence[Path] = (),
-    unet: Any = None,
-) -> dict[str, Any]:
-    """:func:`draw_images` with a `LatentDiffusionModule`; returns the settings that the images were drawn with.
+    unet: "UNet2DConditionModel | None" = None,
+    show_progress: bool = False,
+) -> Settings:
+    """:func:`draw_images` with a model; returns the settings that the images were drawn with.
 
     Args:
         unet: another network in the place of the module's own (a control).
     """
-    sampling = options.sampling or module.sampling
-    settings = drawing_settings(module, options.seed, sampling, unet)
+    sampling = options.sampling or model.sampling
+    settings = drawing_settings(model, options.seed, sampling, unet)
 
     def draw(texts: list[str], keys: list[str]) -> NDArray[np.uint8]:
-        images: NDArray[np.uint8] = module.sample(texts, keys, options.seed, sampling, unet=unet)
-        return images
+        return model.sample(texts, keys, options.seed, sampling, unet=unet)
 
-    draw_images(folder, prompts, settings, draw, options.batch_size, borrow)
+    draw_images(folder, prompts, settings, draw, options.batch_size, borrow, show_progress)
     return settings
 
 
-def drawing_settings(module: Any, seed: int, sampling: SamplingOptions, unet: Any = None) -> dict[str, Any]:
+def drawing_settings(
+    model: LatentDiffusion, seed: int, sampling: SamplingOptions, unet: "UNet2DConditionModel | None" = None
+) -> Settings:
     """What an image depends on beside its prompt and its key."""
-    weights = weights_digest(unet or module.unet, module.text_encoder)
-    return {"seed": seed, **asdict(sampling), "model": weights, "autoencoder": weights_digest(module.vae)}
+    weights = weights_digest(unet or model.unet, model.text_encoder)
+    return {"seed": seed, **asdict(sampling), "model": weights, "autoencoder": weights_digest(model.vae)}
 
 
 def draw_images(
     folder: Path,
     prompts: Mapping[str, str],
-    settings: dict[str, Any],
+    settings: Settings,
     draw: Draw,
     batch_size: int,
     borrow: Sequence[Path] = (),
+    show_progress: bool = False,
 ) -> None:
     """Have ``folder/KEY.png`` for every key of ``prompts``; draws only what is missing.
 
@@ -97,6 +117,7 @@ def draw_images(
         draw: makes the images.
         batch_size: images drawn at a time; changes no result.
         borrow: folders that may have some of the images already.
+        show_progress: draw a progress bar.
 
     Raises:
         UserError: the folder holds images of other settings or prompts.
@@ -109,9 +130,8 @@ def draw_images(
         _borrow(other, folder, prompts, settings)
     missing = [key for key in prompts if not (folder / f"{key}.png").is_file()]
     done = len(prompts) - len(missing)
-    with tqdm(
-        total=len(prompts), initial=done, unit="image", desc=f"drawing {folder.name}", disable=not missing
-    ) as bar:
+    hidden = not (show_progress and missing)
+    with tqdm(total=len(prompts), initial=done, unit="image", desc=f"drawing {folder.name}", disable=hidden) as bar:
         for start in range(0, len(missing), batch_size):
             keys = missing[start : start + batch_size]
             for key, pixels in zip(keys, draw([prompts[key] for key in keys], keys), strict=True):
@@ -122,7 +142,7 @@ def draw_images(
             bar.update(len(keys))
 
 
-def _check(folder: Path, prompts: Mapping[str, str], settings: dict[str, Any]) -> dict[str, str]:
+def _check(folder: Path, prompts: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """The prompts that ``folder`` has images of, or is to have."""
     again = f"delete {folder}, or write this evaluation to another folder."
     before = _read(folder / SETTINGS)
@@ -133,14 +153,14 @@ def _check(folder: Path, prompts: Mapping[str, str], settings: dict[str, Any]) -
             for name in other
         )
         raise UserError(f"{folder} holds images drawn with other settings ({named}): {again}")
-    known: dict[str, str] = _read(folder / PROMPTS)
+    known = _read(folder / PROMPTS)
     changed = [key for key, prompt in prompts.items() if known.get(key, prompt) != prompt]
     if changed:
         raise UserError(f"{folder} holds an image of another prompt for {changed[0]} ({len(changed)} in all): {again}")
     return known
 
 
-def _borrow(other: Path, folder: Path, prompts: Mapping[str, str], settings: dict[str, Any]) -> None:
+def _borrow(other: Path, folder: Path, prompts: Mapping[str, str], settings: Settings) -> None:
     """Copy the images that another part drew from the same key and prompt under the same settings."""
     if other == folder or _read(other / SETTINGS) != settings:
         return
@@ -152,13 +172,13 @@ def _borrow(other: Path, folder: Path, prompts: Mapping[str, str], settings: dic
                 shutil.copyfileobj(image, stream)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, str]:
     """A JSON file; an absent one is empty."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
 
 
-def finished_keys(folder: Path, settings: dict[str, Any]) -> list[str]:
+def finished_keys(folder: Path, settings: Settings) -> list[str]:
     """Keys of a folder drawn under ``settings`` to the last image; none otherwise."""
     if _read(folder / SETTINGS) != settings:
         return []

@@ -9,7 +9,6 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,12 +17,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from meddiff.common.files import atomic_open
+from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import image_tensor
 from meddiff.models.feature_extractors import Extractor, extractor_identity
 from meddiff.shards.dataset import LatentShardsDataset
 
 FOLDER = ".statistics"
 VERSION = 1
+#: Everything that changes features; JSON values.
+Address = dict[str, object]
 #: Indices of images -> (B, 3, H, W) in [-1, 1].
 Images = Callable[[Sequence[int]], Tensor]
 
@@ -41,8 +43,8 @@ def cache_folder(shards: Path, out: Path) -> Path:
 
 
 def features_address(
-    dataset: LatentShardsDataset, indices: Sequence[int], identity: Mapping[str, Any], device: torch.device
-) -> dict[str, Any]:
+    dataset: LatentShardsDataset, indices: Sequence[int], identity: Mapping[str, str | int], device: torch.device
+) -> Address:
     """Everything that changes the features of these images.
 
     Args:
@@ -62,13 +64,13 @@ def features_address(
     }
 
 
-def address_file(folder: Path, address: Mapping[str, Any]) -> Path:
+def address_file(folder: Path, address: Address) -> Path:
     """The file of an address."""
     digest = hashlib.sha256(json.dumps(address, sort_keys=True).encode()).hexdigest()
     return folder / f"{address['extractor']}-{digest[:24]}.safetensors"
 
 
-def read_features(folder: Path, address: Mapping[str, Any]) -> Tensor | None:
+def read_features(folder: Path, address: Address) -> Tensor | None:
     """Stored features (N, D) float32, or None; a file that is not whole is warned of and counts as none."""
     path = address_file(folder, address)
     if not path.is_file():
@@ -85,7 +87,7 @@ def read_features(folder: Path, address: Mapping[str, Any]) -> Tensor | None:
     return features
 
 
-def write_features(folder: Path, address: Mapping[str, Any], features: Tensor) -> None:
+def write_features(folder: Path, address: Address, features: Tensor) -> None:
     """Store features whole or not at all; a folder that cannot be written to is warned of."""
     features = features.contiguous()
     metadata = {"address": json.dumps(address, sort_keys=True), "sha256": _digest(features)}
@@ -107,16 +109,22 @@ def measure(
     device: torch.device,
     batch_size: int,
     title: str,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen dataclass)
+    show_progress: bool = False,
 ) -> dict[str, Tensor]:
-    """Features of all ``indices`` in one pass over the images: extractor -> (N, D) float32 on the CPU."""
-    found: dict[str, list[Tensor]] = {name: [] for name in extractors}
-    with tqdm(total=len(indices), unit="image", desc=f"features of {title}") as bar:
-        for start in range(0, len(indices), batch_size):
-            batch = images(indices[start : start + batch_size]).to(device)  # (B, 3, H, W)
-            for name, extract in extractors.items():
-                found[name].append(extract(batch).float().cpu())
+    """Features of all ``indices`` in one pass over the images, shared among ranks: extractor -> (N, D) float32 on the CPU."""
+    mine = ranks.share(indices)
+    rows: list[tuple[int, dict[str, Tensor]]] = []
+    with tqdm(total=len(mine), unit="image", desc=f"features of {title}", disable=not show_progress) as bar:
+        for start in range(0, len(mine), batch_size):
+            part = mine[start : start + batch_size]
+            batch = images(part).to(device)  # (B, 3, H, W)
+            found = {name: extract(batch).float().cpu() for name, extract in extractors.items()}
+            rows += [(i, {name: values[k] for name, values in found.items()}) for k, i in enumerate(part)]
             bar.update(len(batch))
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    place = {index: k for k, index in enumerate(indices)}  # the order does not depend on the number of ranks
+    ordered = [features for _, features in sorted(ranks.gather(rows), key=lambda row: place[row[0]])]
+    return {name: torch.stack([features[name] for features in ordered]) for name in extractors}
 
 
 def stored_images(dataset: LatentShardsDataset) -> Images:
@@ -131,14 +139,21 @@ def real_features(
     extractors: Mapping[str, Extractor],
     device: torch.device,
     batch_size: int,
-    folder: Path,
+    folder: Path | None,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen dataclass)
+    show_progress: bool = False,
 ) -> dict[str, Tensor]:
     """Features of real images, from ``folder`` where they are known: extractor -> (N, D) float32 on the CPU.
 
     Args:
         weights: extractor -> its weights; decides under which address features are kept.
         extractors: the same, built.
+        folder: None keeps nothing.
     """
+    if folder is None:
+        return measure(
+            extractors, stored_images(dataset), indices, device, batch_size, "real images", ranks, show_progress
+        )
     addresses = {
         name: features_address(dataset, indices, extractor_identity(name, path), device)
         for name, path in weights.items()
@@ -150,7 +165,9 @@ def real_features(
             found[name] = stored
     missing = {name: extractors[name] for name in weights if name not in found}
     if missing:
-        made = measure(missing, stored_images(dataset), indices, device, batch_size, "real images")
+        made = measure(
+            missing, stored_images(dataset), indices, device, batch_size, "real images", ranks, show_progress
+        )
         for name, features in made.items():
             write_features(folder, addresses[name], features)
         found |= made

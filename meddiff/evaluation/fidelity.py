@@ -1,40 +1,52 @@
-"""How far are drawn images from real ones? Table 4: Frechet and kernel distances under every protocol of the literature.
+"""How far are drawn images from real ones? Frechet and kernel distances under every protocol of the literature.
 
+The first N images of the split are the reference; images are drawn for the captions of the next N, whose own real images
+are the control *real against real*. The paper draws for the captions of the reference itself. A Frechet distance has a
+bias that grows as N falls: only figures of one N compare, so N stands beside it.
 Source: Heusel et al. 2017, Binkowski et al. 2018, Dombrowski et al. 2024 (Table 4); protocols spec/anchors.md 0.1 and
 spec/tradeoff.md section 7; controls own.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from callbacks.fidelity import DEFAULT_CLASSIFIER
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.evaluation.drawing import draw_prompts, read_images, signed
 from meddiff.evaluation.feature_cache import Images, cache_folder, measure, real_features
+from meddiff.evaluation.measurement import Result, Row, Table
+from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import evaluation_latents
 from meddiff.evaluation.undisturbed import undisturbed
-from meddiff.metrics.functional import FeatureStatistics, feature_statistics, frechet_distance, kernel_distance
+from meddiff.metrics.fidelity import FrechetFeatureDistance
+from meddiff.models.autoencoder import decode
 from meddiff.models.backbones import untrained_twin
-from meddiff.models.feature_extractors import EXTRACTORS, build_extractor, missing_extractors
-from meddiff.models.sampling import SamplingOptions, decode
-from meddiff.runs.tables import write_table
+from meddiff.models.domain_classifier import DEFAULT_CLASSIFIER
+from meddiff.models.feature_extractors import EXTRACTORS, Extractor, build_extractor, missing_extractors
+from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.sampling import SamplingOptions
 from meddiff.shards.dataset import LatentShardsDataset
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 FIRST = ("metric", "value", "n", "protocol", "control", "seed")
 PAPER_N = 5000
 CONTROLS = ("real_vs_real", "autoencoder", "noise", "untrained")
+#: extractor -> (N, D) on the CPU.
+Features = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class FidelityOptions:
-    """Options of ``lightning evaluate fidelity``."""
+    """Options of fidelity, during training and of ``lightning evaluate fidelity``."""
 
     split: str = "fidelity"
     """Split of the shards; must carry images."""
@@ -44,142 +56,212 @@ class FidelityOptions:
     weights: dict[str, str] = field(default_factory=lambda: {"domain": DEFAULT_CLASSIFIER})
     """Feature extractor -> weights: domain, inception, inception_paper, xrv224, xrv512, xrv_gap."""
     controls: list[str] = field(default_factory=lambda: list(CONTROLS))
-    """What is measured beside the drawn images: real_vs_real, autoencoder, noise, untrained (draws as many again)."""
+    """What is measured beside the drawn images, during training once: real_vs_real, autoencoder, noise, untrained (draws as
+    many again)."""
     sampling: SamplingOptions | None = None
     """How images are drawn; null takes the model's own."""
+    compare_with: list[SamplingOptions] = field(default_factory=list)
+    """More ways to draw, each measured as ``SAMPLER/fid_...``."""
     batch_size: int = 32
     """Images at a time; changes no result."""
     statistics: str | None = None
-    """Folder for features of the real images; null takes SHARDS/.statistics, or the evaluation where that is read-only."""
+    """Folder for features of the real images; null takes SHARDS/.statistics, or the evaluation where that is read-only.
+    During training they are kept in memory."""
     ema: bool = False
     """Evaluate the averaged weights instead of the raw ones."""
     seed: int = 0
     """Of the initial noise."""
 
+    def ways(self, model: LatentDiffusion) -> list[SamplingOptions]:
+        """How images are drawn; the first is the one that counts."""
+        return [self.sampling or model.sampling, *self.compare_with]
 
-def evaluate_fidelity(
-    module: Any, dataset: LatentShardsDataset, options: FidelityOptions, out: Path
-) -> dict[str, float]:
-    """Draw what is missing, measure, and write ``OUT/fidelity.csv``.
 
-    The first N images of the split are the reference; images are drawn for the captions of the next N, whose own real
-    images are the control *real against real*. The paper draws for the captions of the reference itself.
+class Fidelity:
+    """``fid_*`` and ``kid_*`` of drawn images, feature extractor by extractor, with their controls at the same N.
+
+    Extractors and the features of the reference are kept for the next run.
 
     Args:
-        module: a `LatentDiffusionModule` on its device.
-        out: folder of the evaluation; images go to ``images/fidelity`` and ``images/untrained``.
-
-    Returns:
-        ``fid_NAME`` and ``kid_NAME`` of each extractor, ``CONTROL/fid_NAME``..., and ``n``.
-
-    Raises:
-        UserError: weights are missing, the split is too small, or images of other settings are in the way.
+        options: what is measured.
+        show_progress: draw progress bars.
     """
-    n, device, size = check_fidelity(dataset, options), module.device, options.batch_size
-    reference, others = range(n), range(n, 2 * n)
-    extractors = {name: build_extractor(name, path, device) for name, path in options.weights.items()}
-    prompts = {dataset.keys[i]: str(dataset.metadata(i)["impression"]) for i in others}
-    folder = Path(options.statistics) if options.statistics else cache_folder(dataset.folder, out)
 
-    def real(indices: Sequence[int]) -> dict[str, Tensor]:
-        return real_features(dataset, indices, options.weights, extractors, device, size, folder)
+    def __init__(self, options: FidelityOptions = FidelityOptions(), show_progress: bool = False) -> None:
+        self.options, self.show_progress = options, show_progress
+        self._extractors: dict[str, Extractor] = {}
+        self._reference: Features = {}
 
-    def drawn(part: str, unet: Any = None) -> dict[str, Tensor]:
-        place = out / "images" / part
-        draw_prompts(module, place, prompts, options, unet=unet)
-        images = _files(place, dataset)
-        return measure(extractors, images, others, device, size, f"{part} images")
+    def number(self, split: LatentShardsDataset) -> int:
+        """N, the number of images to draw."""
+        return min(PAPER_N, len(split) // 2) if self.options.samples is None else self.options.samples
 
-    sources = {"autoencoder": _through_vae(module, dataset, options.seed), "noise": _noise(dataset, options.seed)}
-    with undisturbed(module), module.evaluated_weights(options.ema):
-        found = {"": drawn("fidelity")}
-        base = real(reference)
-        for control in options.controls:
-            if control == "real_vs_real":
-                found[control] = real(others)
-            elif control == "untrained":
-                found[control] = drawn("untrained", untrained_twin(module.unet, options.seed))
-            else:
-                found[control] = measure(extractors, sources[control], others, device, size, control)
-    return _write(out, options.seed, n, base, found)
+    def check(self, split: LatentShardsDataset) -> None:
+        """Refuse missing weights, unknown names, and a split that is too small."""
+        options, n = self.options, self.number(split)
+        problems = missing_extractors(options.weights)
+        unknown = sorted(set(options.controls) - set(CONTROLS))
+        if unknown:
+            problems.append(f"No control {unknown[0]!r}: there are {', '.join(CONTROLS)}.")
+        if not options.weights:
+            problems.append("fidelity needs at least one feature extractor: set weights.")
+        if n < 2:
+            problems.append(f"samples is {n}; a distance between sets needs at least 2.")
+        elif len(split) < 2 * n:
+            problems.append(
+                f"The split {split.split!r} of {split.folder} holds {len(split)} images, and {n} samples "
+                f"need {2 * n} (a reference and captions to draw): set samples to {len(split) // 2} or less."
+            )
+        if problems:
+            raise UserError(" ".join(problems))
+
+    def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
+        """U-Net forward passes of one run, without those of the control *untrained*."""
+        ways, n = self.options.ways(model), self.number(split)
+        return float(sum(n * way.steps * (1 + (way.guidance_scale != 1.0)) for way in ways))
+
+    def run(
+        self,
+        model: LatentDiffusion,
+        split: LatentShardsDataset,
+        out: Path | None,
+        ranks: Ranks,
+        controls: bool = True,
+    ) -> Result:
+        """Table ``fidelity``: a row for each distance and control.
+
+        Args:
+            out: images go to ``images/fidelity``, ``images/SAMPLER`` and ``images/untrained`` there; None keeps them in
+                memory, and those of this rank come back in the result.
+            controls: measure the controls too; during training they are measured once.
+        """
+        self.check(split)
+        options, n = self.options, self.number(split)
+        others = range(n, 2 * n)
+        pass_ = _Pass(self, model, split, out, ranks)
+        found: dict[str, Features] = {}
+        with undisturbed(model), model.weights(options.ema):
+            if not self._extractors:
+                weights = options.weights.items()
+                self._extractors = {name: build_extractor(name, path, model.device) for name, path in weights}
+            ways = options.ways(model)
+            found[""] = pass_.drawn("fidelity", others, ways[0])
+            kept = dict(pass_.images)
+            if not self._reference:
+                self._reference = pass_.real(range(n))
+            for way in ways[1:]:
+                found[way.sampler] = pass_.drawn(way.sampler, others, way)
+            for control in options.controls if controls else ():
+                if control == "real_vs_real":
+                    found[control] = pass_.real(others)
+                elif control == "untrained":
+                    twin = untrained_twin(model.unet, options.seed)
+                    found[control] = pass_.drawn(control, others, ways[0], twin)
+                else:
+                    source = through_vae if control == "autoencoder" else noise
+                    found[control] = pass_.features(source(model, split, options.seed), others, control)
+        return self._result(found, n, kept)
+
+    def _result(self, found: Mapping[str, Features], n: int, images: dict[int, NDArray[np.uint8]]) -> Result:
+        """``found``: "" for the drawn images, a sampler or a control -> features."""
+        rows: list[Row] = []
+        figures: dict[str, float] = {}
+        controls: dict[str, dict[str, float]] = {}
+        for name, reference in self._reference.items():
+            protocol = f"{name}/{EXTRACTORS[name].version}"
+            for control, sets in found.items():
+                metric = FrechetFeatureDistance(sync_on_compute=False)  # the features are here already
+                metric.update(reference, real=True)
+                metric.update(sets[name], real=False)
+                distances = metric.compute()
+                for kind, value in ((f"fid_{name}", distances["frechet"]), (f"kid_{name}", distances["kid"])):
+                    figures[f"{control}/{kind}" if control else kind] = value
+                    rows.append(dict(zip(FIRST, (kind, value, n, protocol, control, self.options.seed), strict=True)))
+                    if control in CONTROLS:
+                        controls.setdefault(kind, {})[control] = value
+        figures["n"] = float(n)
+        return Result(figures, {"fidelity": Table(rows, FIRST)}, {"n": n, **controls} if controls else {}, images)
 
 
-def check_fidelity(dataset: LatentShardsDataset, options: FidelityOptions) -> int:
-    """N, the number of images to draw; refuses what cannot be measured, before anything is built.
+class _Pass:
+    """What one run of :class:`Fidelity` draws and measures with."""
 
-    Raises:
-        UserError: weights are missing, unknown names, or a split that is too small.
-    """
-    problems = missing_extractors(options.weights)
-    unknown = sorted(set(options.controls) - set(CONTROLS))
-    if unknown:
-        problems.append(f"No control {unknown[0]!r}: there are {', '.join(CONTROLS)}.")
-    if not options.weights:
-        problems.append("fidelity needs at least one feature extractor: set weights.")
-    n = min(PAPER_N, len(dataset) // 2) if options.samples is None else options.samples
-    if n < 2:
-        problems.append(f"samples is {n}; a distance between sets needs at least 2.")
-    elif len(dataset) < 2 * n:
-        problems.append(
-            f"The split {dataset.split!r} of {dataset.folder} holds {len(dataset)} images, and {n} samples "
-            f"need {2 * n} (a reference and captions to draw): set samples to {len(dataset) // 2} or less."
+    def __init__(
+        self, owner: Fidelity, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks
+    ) -> None:
+        self.owner, self.model, self.split, self.out, self.ranks = owner, model, split, out, ranks
+        self.images: dict[int, NDArray[np.uint8]] = {}
+
+    def features(self, images: Images, indices: Sequence[int], title: str) -> Features:
+        """Features of images, shared among ranks."""
+        owner, options = self.owner, self.owner.options
+        device, size = self.model.device, options.batch_size
+        return measure(
+            owner._extractors, images, indices, device, size, title, self.ranks, show_progress=owner.show_progress
         )
-    if problems:
-        raise UserError(" ".join(problems))
-    return n
+
+    def real(self, indices: Sequence[int]) -> Features:
+        """Features of the cohort's own images."""
+        owner, options = self.owner, self.owner.options
+        folder = Path(options.statistics) if options.statistics else None
+        if folder is None and self.out is not None:
+            folder = cache_folder(self.split.folder, self.out)
+        return real_features(
+            self.split,
+            indices,
+            options.weights,
+            owner._extractors,
+            self.model.device,
+            options.batch_size,
+            folder,
+            self.ranks,
+            owner.show_progress,
+        )
+
+    def drawn(
+        self, part: str, indices: Sequence[int], way: SamplingOptions, unet: "UNet2DConditionModel | None" = None
+    ) -> Features:
+        """Features of images drawn for the captions of ``indices``."""
+        title = f"{part} images"
+        prompts = {i: str(self.split.metadata(i)["impression"]) for i in indices}
+        keys = self.split.keys
+        if self.out is not None:
+            place, options = self.out / "images" / part, replace(self.owner.options, sampling=way)
+            texts = {keys[i]: text for i, text in prompts.items()}
+            draw_prompts(self.model, place, texts, options, unet=unet, show_progress=self.owner.show_progress)
+            stored: Images = lambda some: signed(read_images(place, [keys[i] for i in some]))  # noqa: E731
+            return self.features(stored, indices, title)
+        mine, size = self.ranks.share(indices), self.owner.options.batch_size
+        self.images = {}
+        for start in range(0, len(mine), size):
+            some = mine[start : start + size]
+            texts_, keys_ = [prompts[i] for i in some], [keys[i] for i in some]
+            images = self.model.sample(texts_, keys_, self.owner.options.seed, way, unet=unet)
+            self.images |= dict(zip(some, images, strict=True))
+        return self.features(lambda some: pixels(np.stack([self.images[i] for i in some])), indices, title)
 
 
-def _files(folder: Path, dataset: LatentShardsDataset) -> Images:
-    """Images drawn for the samples of ``dataset``."""
-    return lambda indices: signed(read_images(folder, [dataset.keys[i] for i in indices]))
+def pixels(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 (B, H, W, 3) -> (B, 3, H, W) in [-1, 1]."""
+    return signed(torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
-def _through_vae(module: Any, dataset: LatentShardsDataset, seed: int) -> Images:
+def through_vae(model: LatentDiffusion, split: LatentShardsDataset, seed: int) -> Images:
     """The real images through the autoencoder: the best that a latent model can do."""
 
     def images(indices: Sequence[int]) -> Tensor:
-        latents = torch.stack([evaluation_latents(dataset, i, seed) for i in indices]).to(module.device)
-        pixels = decode(module.vae, latents, float(module.vae.config.scaling_factor))  # (B, H, W, 3)
-        return signed(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        latents = torch.stack([evaluation_latents(split, i, seed) for i in indices]).to(model.device)
+        return pixels(decode(model.vae, latents, model.scaling_factor))
 
     return images
 
 
-def _noise(dataset: LatentShardsDataset, seed: int) -> Images:
+def noise(model: LatentDiffusion, split: LatentShardsDataset, seed: int) -> Images:
     """Uniform noise of the images' size: the worst."""
-    side = dataset.manifest.resolution
+    side = split.manifest.resolution
 
     def images(indices: Sequence[int]) -> Tensor:
-        draws = [generator(seed, "noise image", dataset.keys[i]).uniform(-1, 1, (3, side, side)) for i in indices]
+        draws = [generator(seed, "noise image", split.keys[i]).uniform(-1, 1, (3, side, side)) for i in indices]
         return torch.from_numpy(np.stack(draws)).float()
 
     return images
-
-
-def _write(
-    out: Path, seed: int, n: int, reference: dict[str, Tensor], found: dict[str, dict[str, Tensor]]
-) -> dict[str, float]:
-    """``fidelity.csv`` and the summary; ``found``: control ("" for the drawn images) -> extractor -> features."""
-    rows: list[dict[str, Any]] = []
-    summary: dict[str, float] = {}
-    for name, features in reference.items():
-        moments: FeatureStatistics = feature_statistics(features)
-        for control, sets in found.items():
-            values = {
-                f"fid_{name}": frechet_distance(moments, feature_statistics(sets[name])),
-                f"kid_{name}": kernel_distance(features, sets[name]),
-            }
-            for metric, value in values.items():
-                summary[f"{control}/{metric}" if control else metric] = value
-                rows.append(
-                    {
-                        "metric": metric,
-                        "value": value,
-                        "n": n,
-                        "protocol": f"{name}/{EXTRACTORS[name].version}",
-                        "control": control,
-                        "seed": seed,
-                    }
-                )
-    write_table(out / "fidelity.csv", rows, FIRST)
-    return {**summary, "n": float(n)}

@@ -1,40 +1,46 @@
-"""Tables 1, 3, 6 and 7 from one pass over the attention maps of a grounding split.
+"""Do the words still point at the right place? Phrase grounding by cross-attention, on the boxes of a held-out split.
 
-Every phrase, and every impression that names a class of its image, is one item of the pass; the maps of the query
-words, of every single word and of start and end token come out of the same forward passes.
+The maps are those of the paper: real latents noised at its timesteps, one conditional forward each, all cross-attention
+layers and heads averaged, the words that name the class. Every phrase, and if asked for every impression that names a
+class of its image, is one item of the pass; maps of the query words, of every single word and of start and end token
+come out of the same forward passes.
 Source: Dombrowski et al. 2024, Tables 1, 3, 6, 7; spec/tradeoff.md sections 5 and 6; one pass for all own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from callbacks.grounding import grounding_summary, score_sample
-from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
+from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
 from meddiff.attribution.naming import names_class
 from meddiff.attribution.words import QUERY_WORDS, align_words, query_tokens, special_tokens
+from meddiff.evaluation.drawing import weights_digest
+from meddiff.evaluation.grounding_scores import grounding_summary, score_sample
 from meddiff.evaluation.ledger import Ledger
+from meddiff.evaluation.measurement import Result, Row, Table, Value
+from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Exclusion, GroundingSample, evaluation_latents, grounding_samples
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps, score_grid_maps
-from meddiff.runs.open_run import Subject
-from meddiff.runs.tables import write_table
+from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
 
-FIRST = ("key", "class", "phrase", "model", "images", "seed", "words", "cut")
-#: Rows of the groups matrix before those of the single words.
+#: Columns that every row has.
+FIRST = ("key", "class", "phrase", "words", "cnr", "auroc", "top1", "miou")
+#: Rows of the groups matrix before those of the single words; the first two are all that a short measurement takes.
 STANDARD, EOS, PAPER, SOS = range(4)
 
 
 @dataclass(frozen=True)
 class GroundingOptions:
-    """Options of ``lightning evaluate grounding`` and ``words``."""
+    """Options of grounding, during training and of ``lightning evaluate grounding``."""
 
     split: str = "grounding"
     """Split of the shards."""
@@ -50,6 +56,23 @@ class GroundingOptions:
     """Of noise and subset."""
     query_words: dict[str, list[str]] | None = None
     """Class -> words that ask for it; null takes the paper's."""
+    full: bool = False
+    """Also the impressions that name a class (Table 7), every word by itself (Table 6) and every definition of the scores;
+    false takes the phrases and the usual four scores."""
+
+    @property
+    def queries(self) -> dict[str, Sequence[str]]:
+        """Class -> words that ask for it."""
+        return dict(self.query_words or QUERY_WORDS)
+
+
+class Entry(TypedDict):
+    """One line of the ledger."""
+
+    address: str
+    kind: str
+    row: dict[str, Value]
+    words: list[list[Value]]  # (word, variant, CNR)
 
 
 @dataclass
@@ -67,58 +90,115 @@ class Item:
         return "|".join((self.kind, self.sample.key, self.sample.label, self.sample.phrase))
 
 
-def evaluate_grounding(subject: Subject, out: Path, options: GroundingOptions) -> dict[str, float]:
-    """Run the pass, or what is left of it, and write ``grounding.csv``, ``impressions.csv``, ``words.csv``.
+class Grounding:
+    """CNR, pixel AUROC, Top-1 and mIoU of word maps.
 
     Args:
-        out: folder of the evaluation; ``grounding.jsonl`` there remembers what is done.
-
-    Returns:
-        Averages of the phrases, and of the impressions under ``impressions/``.
-
-    Raises:
-        UserError: nothing to ground, or results of other settings are in the way.
+        options: what is measured.
+        show_progress: draw a progress bar.
     """
-    queries = query_words(options)
-    dataset = subject.data.dataset(options.split)
-    samples, excluded = check_grounding(subject, out, options)
-    items = [phrase_item(sample, queries) for sample in samples]
-    items += [phrase_item(one, queries, "impression") for one in impressions(dataset, samples, queries)]
-    settings = {
-        "checkpoint": str(subject.checkpoint.resolve()),
-        "shards": str(dataset.folder),
-        **{k: v for k, v in asdict(options).items() if k != "batch_size"},
-    }
-    with Ledger(out / "grounding.jsonl", settings) as ledger:
-        done = {entry["address"] for entry in ledger.entries}
-        run_pass(subject, dataset, [item for item in items if item.address not in done], options, queries, ledger)
-        entries = {entry["address"]: entry for entry in ledger.entries}
-    return write_results(subject, out, [entries[item.address] for item in items], excluded)
+
+    def __init__(self, options: GroundingOptions = GroundingOptions(), show_progress: bool = False) -> None:
+        self.options, self.show_progress = options, show_progress
+        self.steps = paper_timesteps(options.timesteps)
+        self._samples: dict[tuple[Path, str], tuple[list[GroundingSample], list[Exclusion]]] = {}
+
+    def samples(self, split: LatentShardsDataset) -> tuple[list[GroundingSample], list[Exclusion]]:
+        """The phrases that can be scored, and those that cannot.
+
+        Raises:
+            UserError: nothing to ground.
+        """
+        options, place = self.options, (split.folder, split.split)
+        if place not in self._samples:  # the whole split's metadata are read for it
+            self._samples[place] = grounding_samples(split, list(options.queries), options.samples, options.seed)
+        return self._samples[place]
+
+    def check(self, split: LatentShardsDataset) -> None:
+        """Refuse a split with nothing to ground."""
+        self.samples(split)
+
+    def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
+        """U-Net forward passes of one run."""
+        return float(len(self.items(split)) * len(self.steps))
+
+    def items(self, split: LatentShardsDataset) -> list[Item]:
+        """The texts that are grounded, phrases first."""
+        samples, _ = self.samples(split)
+        queries, full = self.options.queries, self.options.full
+        items = [text_item(sample, queries, "phrase", full) for sample in samples]
+        if full:
+            items += [text_item(one, queries, "impression", full) for one in impressions(split, samples, queries)]
+        return items
+
+    def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
+        """Tables ``grounding`` and, when full, ``impressions``; averages of the latter are under ``impressions/``."""
+        entries = self.entries(model, split, out, ranks)
+        summary: dict[str, float] = {}
+        tables: dict[str, Table] = {}
+        _, excluded = self.samples(split)
+        lost: list[Row] = [{**asdict(one), "class": one.label} for one in excluded]
+        first = ("key", "class", "phrase", "model", "images", "seed", "words", "cut") if self.options.full else FIRST
+        kinds = (("phrase", "grounding"), ("impression", "impressions"))
+        for kind, name in kinds if self.options.full else kinds[:1]:
+            rows = [entry["row"] for entry in entries if entry["kind"] == kind]
+            tables[name] = Table(rows, first)
+            lost += [{**row, "reason": "map is constant or not a number"} for row in rows if row["cnr"] is None]
+            lost += [{**row, "reason": f"cut off by the context: {row['cut']}"} for row in rows if row["cut"]]
+            prefix = "" if kind == "phrase" else "impressions/"
+            if rows:
+                summary |= {f"{prefix}{key}": value for key, value in grounding_summary(rows).items()}
+        tables["excluded"] = Table(lost, ("key", "class", "phrase", "reason"), only=True)
+        return Result(summary, tables)
+
+    def entries(
+        self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks
+    ) -> list[Entry]:
+        """One entry an item, in order: ground what ``out/grounding.jsonl`` does not remember."""
+        items = self.items(split)
+        settings: dict[str, object] = {}
+        if out is not None:
+            settings = {"model": weights_digest(model.unet, model.text_encoder), "shards": str(split.folder)}
+            settings |= {name: value for name, value in asdict(self.options).items() if name != "batch_size"}
+        ledger: Ledger[Entry] = Ledger(None if out is None else out / "grounding.jsonl", settings)
+        with ledger:
+            done = {entry["address"] for entry in ledger.entries}
+            missing = [item for item in ranks.share(items) if item.address not in done]
+            bar = tqdm(
+                total=len(missing) * len(self.steps),
+                unit="pass",
+                desc="grounding",
+                disable=not (self.show_progress and missing),
+            )
+            with bar:
+                for entry in ground_items(model, split, missing, self.options, lambda pairs: bar.update(pairs)):
+                    ledger.add(entry)
+            found = {entry["address"]: entry for entry in ranks.gather(ledger.entries)}
+        return [found[item.address] for item in items]
 
 
-def query_words(options: GroundingOptions) -> dict[str, Sequence[str]]:
-    """Class -> words that ask for it."""
-    return dict(options.query_words or QUERY_WORDS)
-
-
-def check_grounding(
-    subject: Subject, out: Path, options: GroundingOptions
-) -> tuple[list[GroundingSample], list[Exclusion]]:
-    """The phrases that can be scored, and those that cannot.
-
-    Raises:
-        UserError: nothing to ground.
-    """
-    paper_timesteps(options.timesteps)
-    dataset = subject.data.dataset(options.split)
-    return grounding_samples(dataset, list(query_words(options)), options.samples, options.seed)
+def ground_items(
+    model: LatentDiffusion,
+    split: LatentShardsDataset,
+    items: Sequence[Item],
+    options: GroundingOptions,
+    on_progress: Callable[[int], object] | None = None,
+) -> Iterator[Entry]:
+    """The pass over ``items``; an item's entry comes as soon as its maps are whole."""
+    seed, steps = options.seed, paper_timesteps(options.timesteps)
+    latents = {one.sample.index: evaluation_latents(split, one.sample.index, seed) for one in items}
+    wanted = [GroundingItem(one.sample.key, latents[one.sample.index], one.sample.phrase, one.groups) for one in items]
+    with undisturbed(model), model.weights(options.ema):
+        maps = grounding_pass(model, wanted, steps, seed, options.batch_size, on_progress=on_progress)
+        for i, heat in mean_over_timesteps(maps, len(steps)):  # heat (K, h, w)
+            yield score_item(items[i], heat, split, options.queries)
 
 
 def impressions(
-    dataset: LatentShardsDataset, samples: Sequence[GroundingSample], queries: dict[str, Sequence[str]]
+    split: LatentShardsDataset, samples: Sequence[GroundingSample], queries: dict[str, Sequence[str]]
 ) -> list[GroundingSample]:
     """The impressions that name a class of ``samples``, each with all boxes of that class in its image (Table 7)."""
-    boxes: dict[tuple[int, str], list[Any]] = {}
+    boxes: dict[tuple[int, str], list[NDArray[np.float64]]] = {}
     first: dict[tuple[int, str], GroundingSample] = {}
     for sample in samples:
         place = (sample.index, sample.label)
@@ -126,105 +206,54 @@ def impressions(
         first.setdefault(place, sample)
     found = []
     for place, sample in first.items():
-        text = dataset.metadata(sample.index)["impression"]
+        text = split.metadata(sample.index)["impression"]
         if names_class(text, sample.label, queries[sample.label]):
             merged = np.unique(np.concatenate(boxes[place]), axis=0)
             found.append(GroundingSample(sample.index, sample.key, sample.label, text, merged, sample.size))
     return found
 
 
-def phrase_item(sample: GroundingSample, queries: dict[str, Sequence[str]], kind: str = "phrase") -> Item:
-    """The groups of a text: its query words (both presets), end and start token, then (phrases) word by word."""
-    text = sample.phrase
+def text_item(sample: GroundingSample, queries: dict[str, Sequence[str]], kind: str, full: bool) -> Item:
+    """The groups of a text: its query words, the end token; when full also the paper's way of counting query words, the
+    start token and (phrases) word by word."""
+    text, words = sample.phrase, queries[sample.label]
     special = special_tokens(text)
-    standard = query_tokens(text, queries[sample.label]).weights
-    rows = [standard, special["eos"], query_tokens(text, queries[sample.label], "paper").weights, special["sos"]]
-    names = []
-    for word in align_words(text) if kind == "phrase" else ():
-        start, stop = word.kept
-        for variant, end in (("first", start + 1), ("all", stop)):
-            weights = torch.zeros(len(standard))
-            if stop > start:
-                weights[start:end] = 1.0 / (end - start)
-            rows.append(weights)
-            names.append((word.text, variant))
+    standard = query_tokens(text, words).weights
+    rows = [standard, special["eos"]]
+    names: list[tuple[str, str]] = []
+    if full:
+        rows += [query_tokens(text, words, "paper").weights, special["sos"]]
+        for word in align_words(text) if kind == "phrase" else ():
+            start, stop = word.kept
+            for variant, end in (("first", start + 1), ("all", stop)):
+                weights = torch.zeros(len(standard))
+                if stop > start:
+                    weights[start:end] = 1.0 / (end - start)
+                rows.append(weights)
+                names.append((word.text, variant))
     return Item(sample, kind, torch.stack(rows), names)
 
 
-def run_pass(
-    subject: Subject,
-    dataset: LatentShardsDataset,
-    items: Sequence[Item],
-    options: GroundingOptions,
-    queries: dict[str, Sequence[str]],
-    ledger: Ledger,
-) -> None:
-    """Ground ``items`` and enter each into the ledger as soon as its maps are whole."""
-    module, steps = subject.module, paper_timesteps(options.timesteps)
-    latents = {one.sample.index: evaluation_latents(dataset, one.sample.index, options.seed) for one in items}
-    wanted = [GroundingItem(one.sample.key, latents[one.sample.index], one.sample.phrase, one.groups) for one in items]
-    bar = tqdm(total=len(items) * len(steps), unit="pass", desc="grounding", disable=not items)
-    with bar, undisturbed(module), module.evaluated_weights(options.ema):
-        maps = ground(
-            module.unet,
-            module.encode_texts,
-            wanted,
-            module.alphas_cumprod,
-            steps,
-            options.seed,
-            options.batch_size,
-            on_progress=lambda pairs: bar.update(pairs),
-        )
-        for i, heat in maps:  # heat (K, h, w)
-            ledger.add(score_item(items[i], heat, dataset, queries))
-
-
-def score_item(
-    item: Item, heat: Tensor, dataset: LatentShardsDataset, queries: dict[str, Sequence[str]]
-) -> dict[str, Any]:
-    """One line of the ledger: all metrics of the text's map, and the CNR of each of its words."""
+def score_item(item: Item, heat: Tensor, split: LatentShardsDataset, queries: dict[str, Sequence[str]]) -> Entry:
+    """One line of the ledger: the scores of the text's map (K, h, w), and the CNR of each of its words."""
     sample = item.sample
     query = query_tokens(sample.phrase, queries[sample.label])
-    row = score_sample(sample, query, heat[[STANDARD, EOS]], dataset.masks(sample.index))
-    box = torch.from_numpy(sample.box_mask())
-    extra = score_grid_maps(heat[[STANDARD]], box[None], [torch.from_numpy(sample.boxes)])
-    row = {**{name: float(value[0]) for name, value in extra.items()}, **row}
-    full = resize_maps(heat, sample.size)  # (K, H, W)
-    cnr = contrast_to_noise_ratio(full, box.expand(len(full), -1, -1)).tolist()
-    # the paper counts a word twice that matches two query words
-    row |= {"cnr_paper": cnr[PAPER], "sos_cnr": cnr[SOS]}
-    words = [[word, variant, value] for (word, variant), value in zip(item.names, cnr[4:], strict=True)]
-    if item.kind == "phrase":
-        words += [["SOS", "all", cnr[SOS]], ["EOS", "all", cnr[EOS]]]
+    row = score_sample(sample, query, heat[[STANDARD, EOS]], split.masks(sample.index))
+    words: list[list[Value]] = []
+    if len(heat) > SOS:
+        box = torch.from_numpy(sample.box_mask())
+        extra = score_grid_maps(heat[[STANDARD]], box[None], [torch.from_numpy(sample.boxes)])
+        row = {**{name: float(value[0]) for name, value in extra.items()}, **row}
+        full = resize_maps(heat, sample.size)  # (K, H, W)
+        cnr = contrast_to_noise_ratio(full, box.expand(len(full), -1, -1)).tolist()
+        # the paper counts a word twice that matches two query words
+        row |= {"cnr_paper": cnr[PAPER], "sos_cnr": cnr[SOS]}
+        words = [[word, variant, value] for (word, variant), value in zip(item.names, cnr[SOS + 1 :], strict=True)]
+        if item.kind == "phrase":
+            words += [["SOS", "all", cnr[SOS]], ["EOS", "all", cnr[EOS]]]
     return {"address": item.address, "kind": item.kind, "row": _plain(row), "words": words}
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
+def _plain(row: dict[str, Value]) -> dict[str, Value]:
     """JSON knows no NaN: None stands for it."""
     return {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}
-
-
-def write_results(
-    subject: Subject, out: Path, entries: Sequence[dict[str, Any]], excluded: Sequence[Exclusion]
-) -> dict[str, float]:
-    """The CSV files of finished entries, and their averages."""
-    who = {"model": subject.name, "images": subject.images, "seed": subject.seed}
-    summary: dict[str, float] = {}
-    lost = [{**asdict(one), "class": one.label} for one in excluded]
-    for kind, name in (("phrase", "grounding"), ("impression", "impressions")):
-        rows = [{**entry["row"], **who} for entry in entries if entry["kind"] == kind]
-        write_table(out / f"{name}.csv", rows, FIRST)
-        lost += [{**row, "reason": "map is constant or not a number"} for row in rows if row["cnr"] is None]
-        lost += [{**row, "reason": f"cut off by the context: {row['cut']}"} for row in rows if row["cut"]]
-        prefix = "" if kind == "phrase" else "impressions/"
-        filled = [{k: float("nan") if v is None else v for k, v in row.items()} for row in rows]
-        if filled:
-            summary |= {f"{prefix}{key}": value for key, value in grounding_summary(filled).items()}
-    words = [
-        {"key": entry["row"]["key"], "class": entry["row"]["class"], "word": word, "variant": variant, "cnr": cnr}
-        for entry in entries
-        for word, variant, cnr in entry["words"]
-    ]
-    write_table(out / "words.csv", words, ("key", "class", "word", "variant", "cnr"))
-    write_table(out / "excluded.csv", lost, ("key", "class", "phrase", "reason"), only=True)
-    return summary

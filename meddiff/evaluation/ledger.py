@@ -1,30 +1,35 @@
 """Results as they come, one JSON line each, so that a stopped evaluation goes on where it was. Source: own."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Generic, Self, TypeVar, cast
 
 from meddiff.common.errors import UserError
 
+E = TypeVar("E", bound=Mapping[str, Any])
 
-class Ledger:
+
+class Ledger(Generic[E]):
     """Append-only file of results under fixed settings.
 
     The first line holds the settings; each further line is one result. A line that a kill cut short is dropped.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is made. None keeps the results in memory.
         settings: what the results depend on (JSON types).
 
     Raises:
         UserError: the file holds results of other settings.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path | None, settings: Mapping[str, object]) -> None:
         self.path, self.settings = path, json.loads(json.dumps(settings))
-        self.entries: list[dict[str, Any]] = []
+        self.entries: list[E] = []
+        self._stream: BinaryIO | None = None
+        if path is None:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = 0
         if path.is_file():
@@ -32,7 +37,7 @@ class Ledger:
                 if place == 0:
                     self._compare(line)
                 else:
-                    self.entries.append(line)
+                    self.entries.append(cast(E, line))
                 whole = end
         self._stream = path.open("r+b" if whole else "wb")
         self._stream.truncate(whole)
@@ -48,14 +53,15 @@ class Ledger:
             f"{self.path} holds results of other settings ({', '.join(other)}): give another --out, or delete it."
         )
 
-    def add(self, entry: dict[str, Any]) -> None:
-        """Keep one result; it is on disk when this returns."""
+    def add(self, entry: E) -> None:
+        """Keep one result; it is on disk when this returns (unless the ledger is kept in memory)."""
         self.entries.append(entry)
         self._write(entry)
 
-    def _write(self, value: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(value).encode() + b"\n")
-        self._stream.flush()
+    def _write(self, value: Mapping[str, object]) -> None:
+        if self._stream is not None:
+            self._stream.write(json.dumps(value).encode() + b"\n")
+            self._stream.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -63,7 +69,8 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
 
 def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:

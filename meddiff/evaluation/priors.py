@@ -4,10 +4,9 @@ One knows where a finding usually is, one points at the centre, one at random.
 Source: own (a centre or location prior is the usual control of the pointing game; Zhang et al. 2016).
 """
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +14,7 @@ from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.evaluation.samples import GroundingSample, grounding_samples
 from meddiff.metrics.functional import resize_maps
-from meddiff.metrics.grounding import score_maps
-from meddiff.metrics.summary import summarise
+from meddiff.metrics.grounding import GroundingScores
 from meddiff.shards.dataset import LatentShardsDataset
 
 #: Side of a random map, that of the attention maps of a U-Net on latents of 32 to 64.
@@ -78,7 +76,7 @@ def random_maps(samples: Sequence[GroundingSample], seed: int = 0) -> dict[str, 
     return _scores(samples, noise)
 
 
-def grounding_controls(
+def grounding_priors(
     train: LatentShardsDataset | None, samples: Sequence[GroundingSample], classes: Sequence[str], seed: int = 0
 ) -> dict[str, dict[str, float]]:
     """All three, as they stand in ``controls.json``."""
@@ -91,11 +89,10 @@ def grounding_controls(
 
 def _scores(samples: Sequence[GroundingSample], answer: Callable[[GroundingSample], Tensor]) -> dict[str, float]:
     """Averages of what ``answer`` gives for each sample, (H, W)."""
-    rows: list[dict[str, Any]] = []
-    for sample in samples:
-        found = score_maps(answer(sample)[None], torch.from_numpy(sample.box_mask())[None])
-        rows.append({"class": sample.label, **{k: float(v) for k, v in found.items()}})
-    return {name: value for name, value in summarise(rows).items() if np.isfinite(value)}
+    metric = GroundingScores(sorted({sample.label for sample in samples}), sync_on_compute=False)
+    for sample in samples:  # images may differ in size
+        metric.update(answer(sample)[None], torch.from_numpy(sample.box_mask())[None], [sample.label])
+    return {name: value for name, value in metric.compute().items() if math.isfinite(value)}
 
 
 def _training_samples(

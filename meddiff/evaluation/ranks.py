@@ -1,14 +1,34 @@
 """Work shared among processes. Source: own."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
 
-def gather_rows(rows: list[Any]) -> list[Any]:
-    """The rows of all ranks on every rank, in the order of ranks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return rows
-    parts: list[list[Any] | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, rows)
-    return [row for part in parts for row in part or []]
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that measure together; one alone by default."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what all have found."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Items rank, rank + world, ... of ``items``."""
+        return items[self.rank :: self.world]
+
+    def gather(self, rows: list[T]) -> list[T]:
+        """The rows of all ranks on every rank, in the order of ranks."""
+        if self.world == 1:
+            return rows
+        parts: list[list[T] | None] = [None] * self.world
+        torch.distributed.all_gather_object(parts, rows)
+        return [row for part in parts for row in part or []]

@@ -1,19 +1,24 @@
 """U-Net and autoencoder: diffusers' own classes, built from a source."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from meddiff.common.draws import torch_seed
 from meddiff.common.errors import UserError
-from meddiff.models.weights.sources import Source, find_part, fingerprint, part_config, read_config
+from meddiff.models.weights.sources import Config, Source, find_part, fingerprint, part_config, read_config
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+
+    Vae: TypeAlias = AutoencoderKL | AutoencoderTiny
 
 #: Plain loading: diffusers otherwise asks for `accelerate`.
-LOADING: dict[str, Any] = {"use_safetensors": True, "low_cpu_mem_usage": False}
+LOADING: Config = {"use_safetensors": True, "low_cpu_mem_usage": False}
 
 
-def build_unet(source: Source) -> Any:
+def build_unet(source: Source) -> "UNet2DConditionModel":
     """A ``diffusers.UNet2DConditionModel`` in train mode, float32.
 
     Raises:
@@ -21,17 +26,15 @@ def build_unet(source: Source) -> Any:
     """
     from diffusers import UNet2DConditionModel
 
-    network: Any = UNet2DConditionModel
-
     try:
         if isinstance(source, dict):
-            return network(**source).train()
-        return network.from_pretrained(find_part(source, "unet"), **LOADING).train()
+            return UNet2DConditionModel(**source).train()
+        return UNet2DConditionModel.from_pretrained(find_part(source, "unet"), **LOADING).train()
     except (TypeError, ValueError) as error:
         raise UserError(f"unet: diffusers does not accept this config: {error}") from error
 
 
-def untrained_twin(unet: Any, seed: int = 0) -> Any:
+def untrained_twin(unet: "UNet2DConditionModel", seed: int = 0) -> "UNet2DConditionModel":
     """The same network with random weights, on the same device, in eval mode; a function of ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, "untrained", "unet"))
@@ -40,7 +43,7 @@ def untrained_twin(unet: Any, seed: int = 0) -> Any:
     return twin.to(first.device, first.dtype).eval().requires_grad_(False)
 
 
-def load_vae(source: str) -> Any:
+def load_vae(source: str) -> "Vae":
     """The frozen autoencoder (``AutoencoderKL`` or ``AutoencoderTiny``) in eval mode, float32."""
     import diffusers
 
@@ -52,7 +55,7 @@ def load_vae(source: str) -> Any:
     return vae.float().eval().requires_grad_(False)
 
 
-def vae_identity(source: str) -> dict[str, Any]:
+def vae_identity(source: str) -> Config:
     """What a shard manifest records of the autoencoder and what a model must agree with.
 
     Returns:
@@ -70,7 +73,7 @@ def vae_identity(source: str) -> dict[str, Any]:
     }
 
 
-def vae_downsample(config: dict[str, Any]) -> int:
+def vae_downsample(config: Config) -> int:
     """Pixels per latent along one side."""
     if config.get("_class_name") == "AutoencoderTiny":
         return 2 ** (len(config["encoder_block_out_channels"]) - 1)

@@ -5,7 +5,7 @@ Input convention is torchxrayvision's: one channel, [-1024, 1024]. Source of the
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,11 +13,17 @@ from torch import Tensor
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
 from meddiff.common.places import locate
+from meddiff.models.weights.sources import Config
 
+if TYPE_CHECKING:
+    from torchxrayvision.models import DenseNet
+
+#: The one that ships with the suite (configs/phantom_classifier.yaml).
+DEFAULT_CLASSIFIER = "assets/phantom_classifier"
 WEIGHTS = "model.safetensors"
 
 
-def build_classifier(network: dict[str, Any], classes: list[str]) -> Any:
+def build_classifier(network: Config, classes: list[str]) -> "DenseNet":
     """A ``torchxrayvision.models.DenseNet`` with random weights that gives one logit a class.
 
     Args:
@@ -37,7 +43,7 @@ def xrv_input(image: Tensor) -> Tensor:
     return image.mean(dim=1, keepdim=True) * 1024.0
 
 
-def save_classifier(model: Any, network: dict[str, Any], folder: Path, **facts: Any) -> None:
+def save_classifier(model: "DenseNet", network: Config, folder: Path, **facts: object) -> None:
     """Write ``config.json`` (network, classes, ``facts`` such as the held-out score) and half-precision weights.
 
     Only kernels are halved: the variances of batch norm, in squared units of [-1024, 1024], pass what float16 can hold.
@@ -50,7 +56,7 @@ def save_classifier(model: Any, network: dict[str, Any], folder: Path, **facts: 
         stream.write(save({name: value.contiguous() for name, value in state.items()}))
 
 
-def load_classifier(folder: str | Path) -> Any:
+def load_classifier(folder: str | Path) -> "DenseNet":
     """The classifier in eval mode, float32, frozen.
 
     Raises:
@@ -71,6 +77,6 @@ def load_classifier(folder: str | Path) -> Any:
 
 
 @torch.no_grad()
-def domain_features(model: Any, image: Tensor) -> Tensor:
+def domain_features(model: "DenseNet", image: Tensor) -> Tensor:
     """Pooled features (B, D) of images (B, 3 or 1, H, W) in [-1, 1]."""
     return model.features2(xrv_input(image))

@@ -6,12 +6,20 @@ shard (design decision 9). Source of the decay: Stable Diffusion's LitEma, decay
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
+
+
+class EmaState(TypedDict):
+    """What a checkpoint holds: the shadow copies by parameter name, float32."""
+
+    decay: float
+    updates: int
+    shadow: dict[str, Tensor]
 
 
 class ExponentialMovingAverage:
@@ -62,10 +70,10 @@ class ExponentialMovingAverage:
     def _write(self, values: list[Tensor]) -> None:
         torch._foreach_copy_([p.detach() for p in self.parameters], values)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> EmaState:
         return {"decay": self.decay, "updates": self.updates, "shadow": dict(zip(self.names, self.shadow, strict=True))}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: EmaState) -> None:
         """Restore; the decay of the run that asks wins over the stored one.
 
         Raises:

@@ -9,10 +9,9 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
@@ -48,8 +47,8 @@ class Protocol:
 
     weights: str
     recipe: str
-    load: Callable[[str], Any]
-    features: Callable[[Any, Tensor], Tensor]
+    load: Callable[[str], nn.Module]
+    features: Callable[..., Tensor]
     version: int = 1
 
 
@@ -110,7 +109,7 @@ def build_extractor(name: str, weights: str, device: torch.device) -> Extractor:
     return partial(protocol.features, protocol.load(weights).to(device))
 
 
-def extractor_identity(name: str, weights: str) -> dict[str, Any]:
+def extractor_identity(name: str, weights: str) -> dict[str, str | int]:
     """What decides an extractor's output: its name, the version of its protocol, sha256 of its weight file(s).
 
     Raises:

@@ -1,7 +1,7 @@
 """Inception-v3 with the weights of the original FID, and two ways to feed it. Source: torch-fidelity; spec/tradeoff.md
 section 7 and section 0 fact 8 for the paper's way."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
 
+if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
 SIDE = 299
 
 
-def load_inception(weights: str) -> Any:
+def load_inception(weights: str) -> "FeatureExtractorInceptionV3":
     """torch-fidelity's network from its own weight file, frozen, in eval mode.
 
     Raises:
@@ -25,7 +28,7 @@ def load_inception(weights: str) -> Any:
     except Exception as error:
         raise UserError(f"inception: {weights} is no plain state dict ({type(error).__name__}).") from error
     try:
-        network: Any = FeatureExtractorInceptionV3(
+        network = FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=weights, verbose=False
         )
     except RuntimeError as error:
@@ -34,7 +37,7 @@ def load_inception(weights: str) -> Any:
 
 
 @torch.no_grad()
-def inception_features(network: Any, images: Tensor) -> Tensor:
+def inception_features(network: "FeatureExtractorInceptionV3", images: Tensor) -> Tensor:
     """The standard protocol: bytes of images (B, 3, H, W) in [-1, 1] -> (B, 2048).
 
     The network resizes to 299 px itself (bilinear as TensorFlow 1 does it, no antialiasing) and normalises to [-1, 1).
@@ -55,7 +58,7 @@ def paper_input(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def paper_inception_features(network: Any, images: Tensor) -> Tensor:
+def paper_inception_features(network: "FeatureExtractorInceptionV3", images: Tensor) -> Tensor:
     """The same layers on the paper's doubly normalised input: (B, 3, H, W) in [-1, 1] -> (B, 2048)."""
     values = paper_input(images)
     for layer in trunk(network):
@@ -63,6 +66,6 @@ def paper_inception_features(network: Any, images: Tensor) -> Tensor:
     return values.flatten(1).float()
 
 
-def trunk(network: Any) -> list[nn.Module]:
+def trunk(network: "FeatureExtractorInceptionV3") -> list[nn.Module]:
     """The layers behind the network's own resizing and scaling, up to the pool; they are a chain in this order."""
     return [layer for name, layer in network.named_children() if name != "fc"]

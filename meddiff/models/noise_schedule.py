@@ -1,17 +1,25 @@
-"""The denoising objective: what is added, what is predicted, how much each timestep counts.
+"""The forward process and the denoising objective: what is added, what is predicted, how much each timestep counts.
+
+With a_t the cumulative product of alphas, x_0 the latents and eps standard normal noise:
+
+    x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps            (`NoiseSchedule.add_noise`)
+    target = eps, or v = sqrt(a_t) eps - sqrt(1 - a_t) x_0   (`NoiseSchedule.target`)
 
 Source: Ho et al. 2020 (epsilon), Salimans & Ho 2022 (v), Hang et al. 2023 (min-SNR); the schedule is Stable Diffusion's.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PredictionType = Literal["epsilon", "v_prediction"]
+#: As diffusers' schedulers take it.
+ScheduleConfig = dict[str, int | float | str]
+TIMESTEPS = 1000
 
 
-def schedule_config(prediction_type: PredictionType, num_train_timesteps: int = 1000) -> dict[str, Any]:
+def schedule_config(prediction_type: PredictionType, num_train_timesteps: int = TIMESTEPS) -> ScheduleConfig:
     """The scaled-linear schedule of Stable Diffusion, as diffusers' schedulers take it."""
     return {
         "num_train_timesteps": num_train_timesteps,
@@ -20,6 +28,57 @@ def schedule_config(prediction_type: PredictionType, num_train_timesteps: int = 
         "beta_end": 0.012,
         "prediction_type": prediction_type,
     }
+
+
+class NoiseSchedule(nn.Module):
+    """Stable Diffusion's noise schedule; its one buffer follows the model to its device and is not saved.
+
+    Args:
+        prediction_type: what the U-Net predicts.
+    """
+
+    alphas_cumprod: Tensor
+
+    def __init__(self, prediction_type: PredictionType = "epsilon") -> None:
+        super().__init__()
+        from meddiff.models.sampling import build_scheduler
+
+        self.prediction_type: PredictionType = prediction_type
+        self.config = schedule_config(prediction_type)
+        alphas = build_scheduler("ddim", self.config).alphas_cumprod.float()  # (T,)
+        self.register_buffer("alphas_cumprod", alphas, persistent=False)
+
+    def timesteps(self, uniform: Tensor) -> Tensor:
+        """Uniform draws in [0, 1), float64 (B,) -> timesteps in {0 .. T-1}, int64 (B,)."""
+        return timesteps_from_uniform(uniform, len(self.alphas_cumprod))
+
+    def signal_and_noise(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(a_t) and sqrt(1 - a_t), (B, 1, 1, 1) each."""
+        alpha = self.alphas_cumprod[timesteps]  # (B,)
+        return alpha.sqrt().view(-1, 1, 1, 1), (1.0 - alpha).sqrt().view(-1, 1, 1, 1)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t of latents and noise (B, C, h, w) at timesteps (B,)."""
+        signal, sigma = self.signal_and_noise(timesteps)
+        return signal * latents + sigma * noise
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the U-Net is to predict, (B, C, h, w)."""
+        if self.prediction_type == "epsilon":
+            return noise
+        signal, sigma = self.signal_and_noise(timesteps)
+        return signal * noise - sigma * latents
+
+    def predicted_x0(self, noisy: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
+        """The latents that a prediction at x_t stands for, (B, C, h, w)."""
+        signal, sigma = self.signal_and_noise(timesteps)
+        if self.prediction_type == "epsilon":
+            return (noisy - sigma * prediction) / signal
+        return signal * noisy - sigma * prediction
+
+    def loss_weights(self, timesteps: Tensor, gamma: float | None) -> Tensor:
+        """Weight of each sample's squared error, (B,); see :func:`loss_weights`."""
+        return loss_weights(self.alphas_cumprod, timesteps, self.prediction_type, gamma)
 
 
 def timesteps_from_uniform(uniform: Tensor, num_train_timesteps: int) -> Tensor:

@@ -5,7 +5,7 @@ Source: spec/tradeoff.md section 4 (PLMS, 75 steps, scale 4, empty negative prom
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +13,12 @@ from torch import Tensor
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.models.noise_schedule import ScheduleConfig
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UNet2DConditionModel
+
+    Scheduler: TypeAlias = DDIMScheduler | DPMSolverMultistepScheduler | PNDMScheduler
 
 Sampler = Literal["pndm", "ddim", "dpm++"]
 
@@ -40,7 +46,7 @@ class SamplingOptions:
             raise UserError(f"guidance_scale is {self.guidance_scale}; it must not be negative.")
 
 
-def build_scheduler(sampler: Sampler, training_config: dict[str, Any]) -> Any:
+def build_scheduler(sampler: Sampler, training_config: ScheduleConfig) -> "Scheduler":
     """A fresh diffusers scheduler with the betas and prediction type of training.
 
     Args:
@@ -64,8 +70,8 @@ def initial_noise(seed: int, keys: Sequence[str], shape: tuple[int, int, int]) -
 
 @torch.no_grad()
 def sample_latents(
-    unet: Callable[..., Any],
-    scheduler: Any,
+    unet: "UNet2DConditionModel",
+    scheduler: "Scheduler",
     noise: Tensor,
     text: Tensor,
     empty_text: Tensor,
@@ -99,13 +105,3 @@ def sample_latents(
         if on_step is not None:
             on_step(step + 1)
     return latents
-
-
-@torch.no_grad()
-def decode(vae: Any, latents: Tensor, scaling_factor: float) -> np.ndarray:
-    """Latents (B, C, h, w) -> uint8 RGB (B, H, W, 3)."""
-    images = vae.decode((latents / scaling_factor).to(vae.dtype)).sample  # (B, 3, H, W) in [-1, 1]
-    images = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    if images.shape[1] == 1:
-        images = images.expand(-1, 3, -1, -1)
-    return images.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)

@@ -4,7 +4,7 @@ Resizing is done here, never inside the network, so that the filter does not dep
 spec/tradeoff.md section 7, spec/anchors.md 0.1.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from meddiff.common.errors import UserError
 from meddiff.models.domain_classifier import build_classifier, xrv_input
+
+if TYPE_CHECKING:
+    from torchxrayvision.models import DenseNet
 
 #: The side its published weights were trained at.
 XRV_SIDE = 224
@@ -31,7 +34,7 @@ def default_pathologies() -> list[str]:
     return names
 
 
-def load_xrv(weights: str) -> Any:
+def load_xrv(weights: str) -> "DenseNet":
     """The frozen network in eval mode; gives 18 logits (``model.pathologies``) and never resizes.
 
     The published operating points are left out: they move every output by a rising function, which no ranking sees.
@@ -62,14 +65,14 @@ def resize_square(images: Tensor, side: int) -> Tensor:
 
 
 @torch.no_grad()
-def xrv_features(model: Any, images: Tensor, side: int) -> Tensor:
+def xrv_features(model: "DenseNet", images: Tensor, side: int) -> Tensor:
     """``features2`` (ReLU, then global average pool) of images (B, 3, H, W) in [-1, 1] at ``side`` px: (B, 1024)."""
     found: Tensor = model.features2(resize_square(xrv_input(images), side))
     return found
 
 
 @torch.no_grad()
-def xrv_gap_features(model: Any, images: Tensor) -> Tensor:
+def xrv_gap_features(model: "DenseNet", images: Tensor) -> Tensor:
     """The last feature map without ReLU, averaged, of images (B, 3, H, W) in [-1, 1]: (B, 1024).
 
     The network gets values in [0, 1] at the images' own size, as Warvito/generative_chestxray gives it real images
@@ -81,7 +84,7 @@ def xrv_gap_features(model: Any, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def xrv_scores(model: Any, images: Tensor) -> Tensor:
+def xrv_scores(model: "DenseNet", images: Tensor) -> Tensor:
     """Logits (B, 18) of images (B, 3, H, W) in [-1, 1] at the network's own 224 px."""
     found: Tensor = model(resize_square(xrv_input(images), XRV_SIDE))
     return found

@@ -1,17 +1,18 @@
-"""A trained module back from its checkpoint, without the weights it started from."""
+"""Checkpoints of a run: which one is meant, what it holds, how far it had come. No Lightning. Source: own."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lightning_modules.latent_diffusion import LatentDiffusionModule
 from meddiff.common.errors import UserError
+
+#: What ``torch.load(weights_only=True)`` gives of a checkpoint.
+Checkpoint = dict[str, Any]
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """A ``.ckpt`` file as it is; of a run folder (or its ``checkpoints/``) the one with the most steps.
+    """A ``.ckpt`` file as it is; of a run folder (or its ``checkpoints/``) the newest one.
 
     Raises:
         UserError: nothing there.
@@ -27,25 +28,25 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     return found[-1]
 
 
-def load_module(path: str | os.PathLike[str], **overrides: Any) -> LatentDiffusionModule:
-    """Rebuild the module of a checkpoint in eval mode, on the CPU, with its EMA if it kept one.
-
-    Args:
-        path: checkpoint file or run folder.
-        overrides: hyperparameters to replace, e.g. ``vae=FOLDER`` when the autoencoder has moved.
+def read_checkpoint(file: Path) -> Checkpoint:
+    """The content of a checkpoint of this suite; tensors stay on disk until they are used.
 
     Raises:
         UserError: not a checkpoint of this suite.
     """
-    file = find_checkpoint(path)
+    import torch
+
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        parts = checkpoint["architecture"]
-        hparams = {**checkpoint["hyper_parameters"], **parts, **overrides}
+        checkpoint: Checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        _ = checkpoint["state_dict"], checkpoint["hyper_parameters"]
     except Exception as error:
         raise UserError(f"{file} is not a checkpoint of this suite ({type(error).__name__}: {error}).") from error
-    module = LatentDiffusionModule(**hparams)
-    module.configure_model()
-    module.load_state_dict(checkpoint["state_dict"])
-    module.on_load_checkpoint(checkpoint)
-    return module.eval()
+    return checkpoint
+
+
+def images_of(checkpoint: Mapping[str, Any]) -> int:
+    """Images the model of a checkpoint has been trained on; its optimiser steps where no data module was stored."""
+    for value in checkpoint.values():
+        if isinstance(value, dict) and "images_consumed" in value:
+            return int(value["images_consumed"])
+    return int(checkpoint.get("global_step", 0))

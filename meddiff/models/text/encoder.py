@@ -5,7 +5,7 @@ Source: Stable Diffusion 2 (penultimate block, then the final layer norm); spec/
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
 from meddiff.models.weights.export import expand_rows
-from meddiff.models.weights.sources import Source, find_part, read_config, weights_file
+from meddiff.models.weights.sources import Config, Source, find_part, read_config, weights_file
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
 
 CONTEXT_LENGTH = 77
 
@@ -72,7 +75,7 @@ class TextEncoder(nn.Module):
         self.ln_final = tower.ln_final
         self.register_buffer("causal_mask", tower.attn_mask, persistent=False)
         self.width = width
-        self.config = {
+        self.config: Config = {
             "width": width,
             "heads": heads,
             "layers": layers,
@@ -126,7 +129,7 @@ def _from_open_clip(arch: str, checkpoint: str | None = None) -> TextEncoder:
     config = open_clip.get_model_config(arch)
     if config is None:
         raise UserError(f"text_encoder: open_clip knows no architecture {arch!r}; see open_clip.list_models().")
-    text: dict[str, Any] = config["text_cfg"]
+    text: Config = config["text_cfg"]
     if "hf_model_name" in text:
         raise UserError(f"text_encoder: {arch!r} has a Hugging Face text tower, not open_clip's own.")
     path = locate(checkpoint) if checkpoint is not None else None
@@ -201,7 +204,7 @@ def convert_transformers_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer() -> Any:
+def _tokenizer() -> "SimpleTokenizer":
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer(context_length=CONTEXT_LENGTH)

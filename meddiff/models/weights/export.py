@@ -7,7 +7,7 @@ may be left out and drawn again from a seed (``token_rows`` in ``config.json``).
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +16,13 @@ from torch import Tensor
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
+from meddiff.models.noise_schedule import ScheduleConfig
+from meddiff.models.weights.sources import Config
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+    from meddiff.models.text.encoder import TextEncoder
 
 ROWS = "text_model.embeddings.token_embedding.rows"
 ROW_IDS = "text_model.embeddings.token_embedding.row_ids"
@@ -27,7 +34,7 @@ def untrained_rows(seed: int, std: float, vocab_size: int, width: int) -> Tensor
     return torch.from_numpy(draw).mul_(std)
 
 
-def expand_rows(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+def expand_rows(state: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
     """Put the embedding table together again when only its trained rows are stored; other states pass unchanged."""
     if ROWS not in state:
         return state
@@ -70,7 +77,7 @@ def to_transformers_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def write_text_encoder(encoder: Any, folder: Path, rows: Tensor | None, rows_seed: int, half: bool) -> None:
+def write_text_encoder(encoder: "TextEncoder", folder: Path, rows: Tensor | None, rows_seed: int, half: bool) -> None:
     """Write ``config.json`` and ``model.safetensors``.
 
     Args:
@@ -82,7 +89,7 @@ def write_text_encoder(encoder: Any, folder: Path, rows: Tensor | None, rows_see
     from safetensors.torch import save
 
     own = encoder.config
-    config: dict[str, Any] = {
+    config: Config = {
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
         "hidden_size": own["width"],
@@ -112,9 +119,9 @@ def write_text_encoder(encoder: Any, folder: Path, rows: Tensor | None, rows_see
 
 def write_model(
     folder: Path,
-    unet: Any,
-    text_encoder: Any,
-    schedule: dict[str, Any],
+    unet: "UNet2DConditionModel",
+    text_encoder: "TextEncoder",
+    schedule: ScheduleConfig,
     rows: Tensor | None = None,
     rows_seed: int = 0,
     half: bool = True,
@@ -130,5 +137,5 @@ def write_model(
     stored = copy.deepcopy(unet).to("cpu", torch.float16 if half else torch.float32)
     stored.save_pretrained(folder / "unet", safe_serialization=True)
     write_text_encoder(text_encoder, folder / "text_encoder", rows, rows_seed, half)
-    scheduler: Any = DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    scheduler = DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     scheduler.save_pretrained(folder / "scheduler")

@@ -17,7 +17,9 @@ from meddiff.common.errors import UserError
 from meddiff.common.places import locate
 
 Part = Literal["unet", "text_encoder", "vae"]
-Source = str | dict[str, Any]
+#: Keyword arguments of a library's class, as its config.json holds them.
+Config = dict[str, Any]
+Source = str | Config
 
 HUB_PREFIX = "hub:"
 WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -65,20 +67,20 @@ def missing_part(source: Source, part: Part) -> str | None:
     return None
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> Config:
     """``config.json`` of a part, as a dict.
 
     Raises:
         UserError: it is not JSON.
     """
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config: Config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{folder / 'config.json'} is not JSON ({error}): fetch it again.") from error
     return config
 
 
-def part_config(source: Source, part: Part) -> dict[str, Any]:
+def part_config(source: Source, part: Part) -> Config:
     """The config of a part without its weights (a dict source is its own config)."""
     return source if isinstance(source, dict) else read_config(find_part(source, part))
 
@@ -96,6 +98,7 @@ def fingerprint(folder: Path) -> str:
 
     The header of a safetensors file may be padded or reordered by the tool that wrote it, so tensors are hashed, not bytes.
     """
+    import torch
     from safetensors import SafetensorError, safe_open
 
     digest, file = hashlib.sha256(), weights_file(folder)
@@ -105,13 +108,7 @@ def fingerprint(folder: Path) -> str:
                 tensor = tensors.get_tensor(name).contiguous()
                 digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
                 # A view as bytes: numpy has no bfloat16.
-                digest.update(tensor.view(-1).view(dtype=_byte_type()).numpy().tobytes())
+                digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
     except SafetensorError as error:
         raise UserError(f"{file} is damaged ({error}): fetch it again.") from error
     return digest.hexdigest()
-
-
-def _byte_type() -> Any:
-    import torch
-
-    return torch.uint8

@@ -1,0 +1,105 @@
+"""Do words tell findings apart? In images with findings A and B: does A's word fit A's mask better than B's?
+
+| figure | meaning |
+|---|---|
+| first | share of pairs in which A's word has a higher CNR on A's mask than on B's (95 % bootstrap interval over images) |
+| own, other | mean CNRs over the pairs; a map that only says where something is abnormal has the same in both |
+| eos_first | the same share for the end token, which names no finding: the control |
+
+Chance is a half. Phrases that name their finding by none of the query words are left out, and counted. Source: own.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps
+from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
+from meddiff.evaluation.samples import GroundingSample, evaluation_latents, grounding_samples
+from meddiff.evaluation.undisturbed import undisturbed
+from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps
+from meddiff.metrics.statistics import bootstrap_interval, micro_mean
+from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.shards.dataset import LatentShardsDataset
+
+#: (image, label of the word, label of the finding it is scored on) -> CNR of (word, end token)
+CrossTable = dict[tuple[str, str, str], tuple[float, float]]
+
+
+def naming_samples(split: LatentShardsDataset) -> tuple[list[GroundingSample], int]:
+    """The phrases that name their finding by a query word, and how many do not."""
+    chosen, _ = grounding_samples(split, list(QUERY_WORDS))
+    named = [one for one in chosen if not query_tokens(one.phrase, QUERY_WORDS[one.label]).is_fallback]
+    return named, len(chosen) - len(named)
+
+
+def cross_table(
+    model: LatentDiffusion,
+    split: LatentShardsDataset,
+    samples: Sequence[GroundingSample],
+    timesteps: Sequence[int],
+    on_progress: Callable[[int], object] | None = None,
+) -> CrossTable:
+    """CNR of every word's map on every finding of its image, by exact masks."""
+    items = [
+        GroundingItem(
+            one.key,
+            evaluation_latents(split, one.index, 0),
+            one.phrase,
+            torch.stack([query_tokens(one.phrase, QUERY_WORDS[one.label]).weights, special_tokens(one.phrase)["eos"]]),
+        )
+        for one in samples
+    ]
+    found: CrossTable = {}
+    with undisturbed(model):
+        maps = grounding_pass(model, items, timesteps, on_progress=on_progress)
+        for i, heat in mean_over_timesteps(maps, len(timesteps)):  # heat (2, h, w)
+            sample = samples[i]
+            full = resize_maps(heat, sample.size)  # (2, H, W)
+            for name, mask in split.masks(sample.index).items():
+                if name in QUERY_WORDS:
+                    scores = contrast_to_noise_ratio(full, torch.from_numpy(mask).expand(2, -1, -1))
+                    found[sample.key, sample.label, name] = (float(scores[0]), float(scores[1]))
+    return found
+
+
+def compare(table: CrossTable) -> dict[str, float]:
+    """Share of pairs with the own mask first, its interval, the mean CNRs, and the end token's share."""
+    pairs = [(key, label, name) for key, label, name in table if label != name]
+    own = np.array([table[key, label, label] for key, label, _ in pairs])  # (N, 2)
+    other = np.array([table[pair] for pair in pairs])
+    first = (own > other).astype(float)
+    low, high = bootstrap_interval(lambda w: micro_mean(first[None, :, 0], w), [key for key, _, _ in pairs])
+    return {
+        "pairs": float(len(pairs)),
+        "first": float(first[:, 0].mean()),
+        "low": low,
+        "high": high,
+        "own": float(own[:, 0].mean()),
+        "other": float(other[:, 0].mean()),
+        "eos_first": float(first[:, 1].mean()),
+    }
+
+
+def by_class(table: CrossTable, labels: Sequence[str]) -> NDArray[np.float64]:
+    """Mean CNR of the words of each class (rows) on the findings of each class (columns), (K, K)."""
+    means = np.full((len(labels), len(labels)), np.nan)
+    for row, word in enumerate(labels):
+        for column, finding in enumerate(labels):
+            values = [cnr for (_, one, other), (cnr, _) in table.items() if (one, other) == (word, finding)]
+            if values:
+                means[row, column] = np.mean(values)
+    return means
+
+
+def own_part(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The diagonal without what its row (how sharp the word is) and its column (how salient the finding is) explain, (K,).
+
+    Example:
+        >>> own_part(np.array([[3.0, 1.0], [2.0, 2.0]])).tolist()
+        [0.5, 0.5]
+    """
+    rest = means - np.nanmean(means, axis=0) - np.nanmean(means, axis=1)[:, None] + np.nanmean(means)
+    return np.diag(rest)

@@ -1,0 +1,196 @@
+"""A text-to-image latent diffusion model without a trainer: U-Net, text tower, noise schedule, autoencoder.
+
+Source: Rombach et al. 2022 (latent diffusion); the parts are open_clip's and diffusers' own.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from meddiff.common.draws import torch_seed
+from meddiff.common.errors import UserError
+from meddiff.models.autoencoder import FrozenAutoencoder, decode
+from meddiff.models.backbones import build_unet
+from meddiff.models.ema import ExponentialMovingAverage
+from meddiff.models.noise_schedule import NoiseSchedule, PredictionType
+from meddiff.models.sampling import SamplingOptions, build_scheduler, initial_noise, sample_latents
+from meddiff.models.text.encoder import TextEncoder, build_text_encoder, tokenize
+from meddiff.models.weights.sources import Source
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+    from meddiff.models.backbones import Vae
+
+
+class LatentDiffusion(nn.Module):
+    """Everything between a prompt and pixels.
+
+    Args:
+        unet: predicts noise or v from noisy latents, timesteps and text states.
+        text_encoder: token ids -> the text states.
+        noise_schedule: of training.
+        autoencoder: decodes latents; read at first use.
+        sampling: how images are drawn unless told otherwise.
+        freeze_text_encoder: keep every bit of the text tower, out of autograd and in eval mode.
+
+    Raises:
+        UserError: U-Net and text tower do not fit together.
+    """
+
+    def __init__(
+        self,
+        unet: "UNet2DConditionModel",
+        text_encoder: TextEncoder,
+        noise_schedule: NoiseSchedule,
+        autoencoder: FrozenAutoencoder | None = None,
+        sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 (frozen dataclass)
+        freeze_text_encoder: bool = True,
+    ) -> None:
+        super().__init__()
+        if unet.config.cross_attention_dim != text_encoder.width:
+            raise UserError(
+                f"The U-Net expects text of width {unet.config.cross_attention_dim} and the text encoder gives "
+                f"{text_encoder.width}: use parts of one model, or set cross_attention_dim."
+            )
+        self.unet, self.text_encoder, self.noise_schedule = unet, text_encoder, noise_schedule
+        self.autoencoder = autoencoder or FrozenAutoencoder(None)
+        self.sampling, self.freeze_text_encoder = sampling, freeze_text_encoder
+        self.ema: ExponentialMovingAverage | None = None  # kept by whoever trains
+        self.text_encoder.requires_grad_(not freeze_text_encoder)
+
+    @classmethod
+    def build(
+        cls,
+        unet: Source,
+        text_encoder: Source,
+        vae: str | None = None,
+        prediction_type: PredictionType = "epsilon",
+        sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 (frozen dataclass)
+        freeze_text_encoder: bool = True,
+        seed: int = 0,
+    ) -> Self:
+        """Read the parts from their sources; what is not read from anywhere is drawn from ``seed``.
+
+        Raises:
+            UserError: weights are missing or do not fit.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed(seed, "init", "unet"))
+            network = build_unet(unet)
+            torch.manual_seed(torch_seed(seed, "init", "text_encoder"))
+            tower = build_text_encoder(text_encoder)
+        schedule = NoiseSchedule(prediction_type)
+        return cls(network, tower, schedule, FrozenAutoencoder(vae), sampling, freeze_text_encoder)
+
+    def train(self, mode: bool = True) -> Self:
+        """As usual, but a frozen text tower stays in eval mode."""
+        super().train(mode)
+        if self.freeze_text_encoder:
+            self.text_encoder.eval()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the U-Net computes."""
+        return next(self.unet.parameters()).device
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of the U-Net's input."""
+        size = self.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return (self.unet.config.in_channels, height, width)
+
+    @property
+    def vae(self) -> "Vae":
+        """The frozen autoencoder on the model's device, read at first use.
+
+        Raises:
+            UserError: there is none.
+        """
+        return self.autoencoder.on(self.device)
+
+    @property
+    def scaling_factor(self) -> float:
+        """What multiplies the autoencoder's latents before they meet the U-Net."""
+        return float(self.vae.config.scaling_factor)
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """(name, parameter) of everything that trains."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+    def weights(self, ema: bool) -> AbstractContextManager[None]:
+        """Context in which the model computes with the averaged weights (or, with False, with the raw ones).
+
+        Raises:
+            UserError: the model keeps no average.
+        """
+        if not ema:
+            return nullcontext()
+        if self.ema is None:
+            raise UserError("This model keeps no EMA (ema_decay is null): evaluate the raw weights.")
+        return self.ema.swapped_in()
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        """Predict epsilon or v: noisy (B, C, h, w), timesteps (B,), tokens (B, 77) -> (B, C, h, w)."""
+        prediction: Tensor = self.unet(noisy, timesteps, encoder_hidden_states=self.encode_tokens(tokens)).sample
+        return prediction
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """(B, 77) token ids -> (B, 77, D); outside autograd when the tower is frozen."""
+        with torch.no_grad() if self.freeze_text_encoder else nullcontext():
+            states: Tensor = self.text_encoder(tokens)
+        return states
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Hidden states (B, 77, D) on the model's device; texts that are too long are cut, and warned of."""
+        tokens, truncated = tokenize(list(texts))
+        if truncated:
+            warnings.warn("A text is longer than 77 tokens; its end is cut off.", UserWarning, stacklevel=2)
+        return self.encode_tokens(tokens.to(self.device))
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        keys: Sequence[str],
+        seed: int,
+        options: SamplingOptions | None = None,
+        unet: "UNet2DConditionModel | None" = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Draw one image a prompt: uint8 (B, H, W, 3). The noise depends on (seed, key) alone.
+
+        Args:
+            options: how; None takes the model's own ``sampling``.
+            unet: another network in the place of the model's own (a control).
+            on_step: called after each step with the number of steps done.
+        """
+        options = options or self.sampling
+        noise = initial_noise(seed, keys, self.latent_shape).to(self.device)  # (B, C, h, w)
+        scheduler = build_scheduler(options.sampler, self.noise_schedule.config)
+        with torch.no_grad():
+            text, empty = self.encode_texts(prompts), self.encode_texts([""])
+        latents = sample_latents(unet or self.unet, scheduler, noise, text, empty, options, on_step)
+        return decode(self.vae, latents.float(), self.scaling_factor)
+
+
+def model_of(module: nn.Module) -> LatentDiffusion:
+    """The model that a training module holds as ``model``.
+
+    Raises:
+        UserError: it holds none, so there is nothing to evaluate or draw with.
+    """
+    model = getattr(module, "model", None)
+    if not isinstance(model, LatentDiffusion):
+        raise UserError(
+            f"{type(module).__name__} holds no latent diffusion model: this needs LatentDiffusionModule or one that has "
+            f"a meddiff.models.LatentDiffusion as its `model`."
+        )
+    return model
