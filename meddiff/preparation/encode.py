@@ -20,8 +20,10 @@ from meddiff.common.errors import UserError
 from meddiff.models.backbones import load_vae, vae_identity
 from meddiff.preparation.images import UnreadableImage
 from meddiff.shards.manifest import Manifest
+from meddiff.shards.one_shard import Pair
+from meddiff.shards.planning import ShardPlan
 from meddiff.shards.sample import CohortSample
-from meddiff.shards.writer import Pair, ShardPlan, ShardWriter
+from meddiff.shards.writer import ShardWriter
 
 #: Images a VAE pass takes. Fixed, not an option: the last bit of a convolution depends on it, and so would the bytes.
 #: On a CPU core 4 are a fifth faster than 16, whose activations leave the cache (benchmarks/phantoms.py).

@@ -18,8 +18,9 @@ from meddiff.common.errors import UserError
 from meddiff.models.backbones import load_vae
 from meddiff.preparation.encode import ENCODE_BATCH, Job, Slice, encode_images, make_slice, usable_cores
 from meddiff.shards.members import IMAGE_SPLITS
+from meddiff.shards.one_shard import Pair
 from meddiff.shards.sample import CohortSample
-from meddiff.shards.writer import Pair, ShardWriter
+from meddiff.shards.writer import ShardWriter
 
 #: Images a VAE pass takes on a GPU; fixed, because the bytes depend on it.
 GPU_BATCH = 16

@@ -1,14 +1,13 @@
 """Splits of one experiment in several folders: reports in one cohort, boxes in another (MIMIC-CXR, MS-CXR). Source: own."""
 
 from collections.abc import Callable
-from typing import Any
 
 from meddiff.common.errors import UserError
 from meddiff.shards.index import check_sizes
 from meddiff.shards.manifest import Manifest
 
 #: What two folders must share for one model to read both.
-FACTS: dict[str, Callable[[Manifest], Any]] = {
+FACTS: dict[str, Callable[[Manifest], object]] = {
     "VAE": lambda one: (one.vae["class"], one.vae["sha256"]),
     "kind of latents": lambda one: one.latent,
     "latent shape": lambda one: one.latent_shape,
