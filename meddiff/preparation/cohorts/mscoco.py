@@ -16,8 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from meddiff.attribution.coco_words import COCO_CLASSES, classes_in
-from meddiff.attribution.words import Preset
+from meddiff.common.coco_classes import COCO_CLASSES, Preset, classes_in
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.preparation.coco_masks import (
