@@ -12,9 +12,8 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +21,11 @@ import webdataset as wds
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules import LatentShardsDataModule
+from datamodules.datasets import ShardLoader
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.sample import CohortSample
+from meddiff.shards.schema import VaeIdentity
 from meddiff.shards.writer import ShardWriter
 
 SHAPE = (4, 64, 64)
@@ -34,7 +35,7 @@ GPU_IMAGES = 200
 
 def write(folder: Path, samples: int) -> None:
     """A shard folder of random moments."""
-    vae = {
+    vae: VaeIdentity = {
         "class": "none",
         "sha256": "0",
         "source": "",
@@ -57,7 +58,7 @@ def write(folder: Path, samples: int) -> None:
     writer.finish()
 
 
-class Shuffled(Dataset):
+class Shuffled(Dataset[dict[str, object]]):
     """Our indexed read in a random order, one sample at a time."""
 
     def __init__(self, data: LatentShardsDataset) -> None:
@@ -66,24 +67,26 @@ class Shuffled(Dataset):
     def __len__(self) -> int:
         return 1 << 30
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
+    def __getitem__(self, number: int) -> dict[str, object]:
         sample = self.data[int(self.order[number % len(self.order)])]
-        return sample | {"latent": torch.from_numpy(sample["latent"].copy())}
+        return {**sample, "latent": torch.from_numpy(sample["latent"].copy())}
 
 
-def webdataset_decode(urls: list[str], workers: int) -> Iterable[Any]:
+def webdataset_decode(urls: list[str], workers: int) -> Iterable[Mapping[str, object]]:
     """What a user of webdataset writes: shard shuffle, sample shuffle, decode."""
     data = wds.WebDataset(urls, shardshuffle=len(urls), workersplitter=wds.split_by_worker, seed=0)
     data = data.shuffle(1000).decode().repeat()
-    return wds.WebLoader(data, batch_size=None, num_workers=workers)
+    loader: Iterable[Mapping[str, object]] = wds.WebLoader(data, batch_size=None, num_workers=workers)
+    return loader
 
 
-def rate(make: Callable[[], Iterable[Any]], seconds: float) -> float:
+def rate(make: Callable[[], Iterable[Mapping[str, object]]], seconds: float) -> float:
     """Samples per second after a warm-up of 256 samples."""
     iterator, seen, begun = iter(make()), 0, 0.0
     while True:
         batch = next(iterator)
-        seen += len(batch["key"]) if isinstance(batch.get("key"), list) else 1
+        keys = batch.get("key")
+        seen += len(keys) if isinstance(keys, list) else 1
         if not begun and seen >= 256:
             begun, seen = time.perf_counter(), 0
         elif begun and time.perf_counter() - begun > seconds:
@@ -108,8 +111,11 @@ def main() -> None:
         print(f"floor: {GPU_IMAGES} samples/s a GPU = {GPU_IMAGES * size / 1e6:.1f} MB/s")
         urls = [str(folder / shard.name) for shard in manifest.shards]
 
-        def train(shards: Any, workers: int, **more: Any) -> Iterable[Any]:
-            data = LatentShardsDataModule(shards, batch_size=16, num_workers=workers, pin_memory=False, **more)
+        def train(shards: str | list[str], workers: int, manifest: str | None = None) -> ShardLoader:
+            streamed = manifest is not None
+            data = LatentShardsDataModule(
+                shards, batch_size=16, num_workers=workers, pin_memory=False, streaming=streamed, manifest=manifest
+            )
             return data.train_dataloader()
 
         row("workers", "block", "ours", "webdataset", "ratio", "ours MB/s", "floor x")
@@ -122,7 +128,7 @@ def main() -> None:
                 ),
                 "batches": (
                     lambda w=workers: train(str(folder), w),
-                    lambda w=workers: train(urls, w, streaming=True, manifest=str(folder)),
+                    lambda w=workers: train(urls, w, manifest=str(folder)),
                 ),
             }
             for block, (ours, theirs) in pairs.items():

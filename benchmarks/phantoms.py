@@ -25,7 +25,8 @@ import torch
 
 from meddiff.models.backbones import load_vae
 from meddiff.phantoms import PhantomCohort, PhantomOptions
-from meddiff.preparation.encode import encode_images, usable_cores
+from meddiff.preparation.encode import encode_images
+from meddiff.preparation.jobs import usable_cores
 from meddiff.preparation.prepare_phantom import DEFAULT_VAE, prepare_phantom
 
 MANY = 10_000

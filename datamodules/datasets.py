@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, get_worker_info
 
-from datamodules.items import Batch, Rules, make_batch
+from datamodules.items import Rules, make_batch
 from datamodules.stream import SampleOrder, check_batch_size, evaluation_positions, micro_batch_positions
 from meddiff.common.errors import UserError
+from meddiff.shards.batches import LatentBatch
 from meddiff.shards.dataset import LatentShardsDataset
 
 
@@ -21,7 +21,7 @@ class Failure:
     text: str
 
 
-class PositionedDataset(IterableDataset):
+class PositionedDataset(IterableDataset[LatentBatch | Failure]):
     """An endless dataset that begins where ``position()`` says at the moment an iteration begins.
 
     The position is asked for in the main process and handed to workers through shared memory, because
@@ -37,22 +37,22 @@ class PositionedDataset(IterableDataset):
         if self.position is not None:
             self._start[0] = self.position()
 
-    def __iter__(self) -> Iterator[Batch | Failure]:
+    def __iter__(self) -> Iterator[LatentBatch | Failure]:
         worker = get_worker_info()
         if worker is None:
             self.refresh()
             return self.batches(int(self._start), 0, 1)
         return _caught(self.batches(int(self._start), worker.id, worker.num_workers))
 
-    def batches(self, start: int, worker: int, workers: int) -> Iterator[Batch]:
+    def batches(self, start: int, worker: int, workers: int) -> Iterator[LatentBatch]:
         """Micro-batches of one worker from ``start`` images consumed on, without end."""
         raise NotImplementedError
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"position": None}  # it belongs to the trainer, which stays at home
 
 
-def _caught(batches: Iterator[Batch]) -> Iterator[Batch | Failure]:
+def _caught(batches: Iterator[LatentBatch]) -> Iterator[LatentBatch | Failure]:
     try:
         yield from batches
     except UserError as error:
@@ -85,7 +85,7 @@ class TrainStream(PositionedDataset):
         self.rank, self.world, self.accumulate = rank, world, accumulate
         self.order = SampleOrder(len(dataset), rules.seed)
 
-    def batches(self, start: int, worker: int, workers: int) -> Iterator[Batch]:
+    def batches(self, start: int, worker: int, workers: int) -> Iterator[LatentBatch]:
         for number in count(worker, workers):
             step, part = divmod(number, self.accumulate)
             positions = micro_batch_positions(
@@ -95,7 +95,7 @@ class TrainStream(PositionedDataset):
             yield make_batch([self.dataset.entry(sample, epoch) for epoch, sample in places], self.rules)
 
 
-class EvaluationBatches(Dataset):
+class EvaluationBatches(Dataset[LatentBatch | Failure]):
     """Batch i of this rank's share of a split, in sorted key order; padding has weight 0.
 
     Args:
@@ -111,7 +111,7 @@ class EvaluationBatches(Dataset):
     def __len__(self) -> int:
         return -(-len(self.places) // self.batch_size)
 
-    def __getitem__(self, number: int) -> Batch | Failure:
+    def __getitem__(self, number: int) -> LatentBatch | Failure:
         places = self.places[number * self.batch_size : (number + 1) * self.batch_size]
         try:
             return make_batch([self.dataset.entry(sample, None, weight) for sample, weight in places], self.rules)
@@ -120,28 +120,28 @@ class EvaluationBatches(Dataset):
                 raise
             return Failure(str(error))
 
-    def sampler(self) -> DistributedSampler:
+    def sampler(self) -> DistributedSampler[LatentBatch | Failure]:
         """Batches in order. Its type tells Lightning that ranks are already taken care of."""
         return DistributedSampler(self, num_replicas=1, rank=0, shuffle=False)
 
 
-class ShardLoader(DataLoader):
+class ShardLoader(DataLoader[LatentBatch | Failure]):
     """A DataLoader of ready batches (``batch_size=None``): fixes the start, raises workers' errors as they were."""
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[LatentBatch]:  # type: ignore[override]
         if isinstance(self.dataset, PositionedDataset):
             self.dataset.refresh()
         return _raised(super().__iter__())
 
     # Lightning takes a loader with this pair for resumable. It is: the data module keeps the position.
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, object]) -> None:
         pass
 
 
-def _raised(batches: Iterator[Any]) -> Iterator[Batch]:
+def _raised(batches: Iterator[LatentBatch | Failure]) -> Iterator[LatentBatch]:
     for batch in batches:
         if isinstance(batch, Failure):
             raise UserError(batch.text)

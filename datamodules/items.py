@@ -7,7 +7,6 @@ workers and ranks, any batch size, and after any resume. Evaluation uses the wor
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,11 @@ import torch
 from datamodules.prompts import Prompt, Texts, choose_caption
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.shards.batches import LatentBatch
 from meddiff.shards.latents import Entry, parse_latent, scale_latent
 from meddiff.shards.manifest import Manifest
+from meddiff.shards.schema import SampleMetadata
 
-Batch = dict[str, Any]
 #: What an item draws; each purpose has random numbers of its own.
 PURPOSES = ("caption", "posterior", "noise", "timestep", "dropout")
 
@@ -49,13 +49,8 @@ class Rules:
         return cls(seed, manifest.scaling_factor, stored, shape, posterior, prompt, texts)
 
 
-def make_batch(entries: Sequence[Entry], rules: Rules) -> Batch:
+def make_batch(entries: Sequence[Entry], rules: Rules) -> LatentBatch:
     """Parse, draw and collate.
-
-    Returns:
-        key: list[str]; epoch: list[int], -1 in evaluation; caption: list[str]; labels: list[list[str]];
-        latents: float32 (B, C, h, w), scaled; noise: float32 (B, C, h, w);
-        timestep_uniform, dropout_uniform: float64 (B,) in [0, 1); weight: float32 (B,), 0 for padding.
 
     Raises:
         UserError: a sample is damaged; names its shard and key.
@@ -70,7 +65,7 @@ def make_batch(entries: Sequence[Entry], rules: Rules) -> Batch:
         when = "val" if entry.epoch is None else entry.epoch
         caption, posterior, noise_, timestep_, dropout_ = ((rules.seed, what, when, entry.key) for what in PURPOSES)
         try:
-            metadata = json.loads(entry.metadata)
+            metadata: SampleMetadata = json.loads(entry.metadata)
             captions.append(choose_caption(metadata, rules.prompt, caption, rules.texts))
             labels.append(list(metadata["labels"]))
             stored = parse_latent(entry.latent, rules.stored_shape)

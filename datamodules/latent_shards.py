@@ -1,22 +1,23 @@
 """The data module of every training on latents (source: own; design decisions 5 and 6)."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import Dataset, DistributedSampler
 
 from datamodules import streaming as remote
-from datamodules.datasets import EvaluationBatches, PositionedDataset, ShardLoader, TrainStream
+from datamodules.datasets import EvaluationBatches, Failure, PositionedDataset, ShardLoader, TrainStream
 from datamodules.items import Rules
+from datamodules.position import StreamPosition
 from datamodules.prompts import Prompt, Texts, load_texts, missing_texts, texts_digest
 from datamodules.stream import align_accumulation, check_batch_size
 from meddiff.common.errors import UserError
+from meddiff.shards.batches import LatentBatch
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.index import check_sizes
 from meddiff.shards.manifest import Manifest
-from meddiff.shards.split_folders import other_folder_problems
+from meddiff.shards.split_folders import one_folder, splits_from_problems
 
 
 class LatentShardsDataModule(L.LightningDataModule):
@@ -24,7 +25,7 @@ class LatentShardsDataModule(L.LightningDataModule):
 
     Training is one endless stream of per-epoch permutations, a function of (seed, epoch) alone; it goes on exactly
     where a checkpoint left it, with any number of ranks, workers, accumulated batches, and any batch size. Batches are
-    the dictionaries of :func:`datamodules.items.make_batch`.
+    :class:`~meddiff.shards.batches.LatentBatch` dictionaries.
 
     Args:
         shards: the folder ``lightning prepare`` wrote; or URLs of shards (``pipe:``, http(s), s3; lists and braces).
@@ -80,36 +81,35 @@ class LatentShardsDataModule(L.LightningDataModule):
         self._manifest: Manifest | None = None
         self._texts: Texts | None = None
         self._datasets: dict[str, LatentShardsDataset] = {}
-        # Images consumed = _base + (optimiser steps since _base_step) * _base_batch; see images_consumed.
-        self._base, self._base_batch = 0, batch_size
-        self._base_step: int | None = None
+        self._position = StreamPosition(batch_size)
         self._bound_to: L.Trainer | None = None
         self._stream_opened = False
 
     # What is there ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def read_manifest(cls, **init_args: Any) -> Manifest | None:
+    def read_manifest(cls, **init_args: object) -> Manifest | None:
         """The manifest that a data module of these arguments would use; None when it cannot be read (see preflight)."""
         try:
-            return cls(**init_args).manifest
+            return cls(**init_args).manifest  # type: ignore[arg-type]  # jsonargparse has checked them
         except UserError:
             return None
 
     @classmethod
-    def preflight(cls, **init_args: Any) -> list[str]:
+    def preflight(cls, **init_args: object) -> list[str]:
         """One sentence for each missing or broken thing, each with its remedy; looks at the disk only."""
-        module = cls(**init_args)
+        module = cls(**init_args)  # type: ignore[arg-type]  # as above
         wanted = (module.prompt, module.synthetic_prompts)
         if module.streaming:
             return missing_texts(*wanted) + remote.missing_pieces(module.shards, module.manifest_path)
+        others = (module.splits_from, module.train_split)
         try:
             manifest, folder = module.manifest, module._folder()
         except UserError as error:
-            return [*missing_texts(*wanted), str(error), *module._other_folders(None)]
+            return [*missing_texts(*wanted), str(error), *splits_from_problems(*others, None)]
         records = manifest.split(module.train_split)
         have = ", ".join(sorted({shard.split for shard in manifest.shards})) or "none"
-        found = missing_texts(*wanted, manifest) + module._other_folders(manifest)
+        found = missing_texts(*wanted, manifest) + splits_from_problems(*others, manifest)
         if not records:
             found.append(f"no samples of split {module.train_split!r} at {folder} (it has: {have})")
         return found + check_sizes(folder, [*records, *manifest.split(module.val_split)])
@@ -144,13 +144,6 @@ class LatentShardsDataModule(L.LightningDataModule):
             self._datasets[split] = LatentShardsDataset(self.splits_from.get(split) or self._folder(), split)
         return self._datasets[split]
 
-    def _other_folders(self, manifest: Manifest | None) -> list[str]:
-        """What is wrong with the folders of ``splits_from``, a sentence each."""
-        if self.train_split in self.splits_from:
-            return [f"splits_from names {self.train_split!r}, the split of training: give its folder as shards"]
-        others = self.splits_from.items()
-        return [line for split, other in others for line in other_folder_problems(split, other, manifest)]
-
     # Position --------------------------------------------------------------------------------------------------------
 
     @property
@@ -160,31 +153,29 @@ class LatentShardsDataModule(L.LightningDataModule):
         Derived from ``trainer.global_step``, never from the loader: Lightning fetches a batch ahead, workers more.
         Until Lightning has restored ``global_step`` (it does so after this module's state) the stored number stands.
         """
-        if self.trainer is None or self._base_step is None:
-            return self._base
-        return self._base + max(0, self.trainer.global_step - self._base_step) * self._base_batch
+        return self._position.at(None if self.trainer is None else self.trainer.global_step)
 
     @images_consumed.setter
     def images_consumed(self, images: int) -> None:
-        self._base, self._base_step, self._bound_to = images, None, None
+        self._position.put(images)
+        self._bound_to = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int | str]:
         """The position, and what it is relative to."""
         step = self.trainer.global_step if self.trainer is not None else 0
-        samples = self._samples()
-        facts = {"seed": self._seed(), "samples": samples, "prompt": self._prompt()}
-        return {"images_consumed": self.images_consumed, "global_step": step, **facts}
+        return {"images_consumed": self.images_consumed, "global_step": step, **self._facts()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int | str]) -> None:
         """Go on from a stored position; says so when the seed, the data set or the texts are others."""
-        self.images_consumed = int(state_dict["images_consumed"])
-        self._base_step = state_dict.get("global_step")
-        self._base_batch = self.batch_size
-        for name, value in (("seed", self._seed()), ("samples", self._samples()), ("prompt", self._prompt())):
+        images, step = int(state_dict["images_consumed"]), state_dict.get("global_step")
+        self._bound_to = None
+        self._position.put(images, None if step is None else int(step))
+        self._position.batch_size = self.batch_size
+        for name, value in self._facts().items():
             if state_dict.get(name, value) != value:
                 rank_zero_warn(
                     f"The checkpoint was made with {name} {state_dict[name]}, now it is {value}: training goes on "
-                    f"after {self._base} images, but not as an uninterrupted run would."
+                    f"after {images} images, but not as an uninterrupted run would."
                 )
         if self.trainer is not None and self._stream_opened:
             raise UserError(
@@ -196,10 +187,8 @@ class LatentShardsDataModule(L.LightningDataModule):
         """Count from here with the present batch size; called when a training loader is made."""
         if self.trainer is None:
             return
-        step = self.trainer.global_step
-        if self._base_step is None or step >= self._base_step:
-            self._base, self._base_step = self.images_consumed, step
-        self._base_batch, self._bound_to = self.batch_size, self.trainer
+        self._position.count_from(self.trainer.global_step, self.batch_size)
+        self._bound_to = self.trainer
         align_accumulation(self.trainer)
 
     # Lightning's hooks -----------------------------------------------------------------------------------------------
@@ -213,28 +202,28 @@ class LatentShardsDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         _ = self.manifest, self.texts  # refuse what is missing before anything is built
-        if found := self._other_folders(self.manifest):
+        if found := splits_from_problems(self.splits_from, self.train_split, self.manifest):
             raise UserError(". ".join(found))
         self._stream_opened = False
         if self._bound_to is not None and self._bound_to is not self.trainer:
             self.images_consumed = 0  # a new trainer without a checkpoint is a new run
         if stage == "fit":
-            check_batch_size(self.batch_size, self._world(), self._accumulate())
+            check_batch_size(self.batch_size, *self._share()[1:])
 
     def train_dataloader(self) -> ShardLoader:
         """Endless micro-batches of this rank; ``len()`` is undefined."""
         self._bind_position()
         stream: PositionedDataset
-        rules, share = self._rules(), (self._rank(), self._world(), self._accumulate())
+        rules, share = self._rules(), self._share()
         if self.streaming:
             urls = remote.split_urls(remote.expand_urls(self.shards), self.train_split, default=True)
             stream = remote.StreamingTrain(
                 urls, self.manifest, rules, self.batch_size, self._open_at, self._samples(), *share
             )
-            if self._base:
+            if images := self._position.images:
                 rank_zero_warn(
-                    f"Streamed shards cannot be entered in the middle: after {self._base} images training goes on "
-                    f"from the beginning of epoch {self._base // self._samples()}."
+                    f"Streamed shards cannot be entered in the middle: after {images} images training goes on "
+                    f"from the beginning of epoch {images // self._samples()}."
                 )
         else:
             stream = TrainStream(self.dataset(self.train_split), rules, self.batch_size, self._open_at, *share)
@@ -252,20 +241,30 @@ class LatentShardsDataModule(L.LightningDataModule):
     # Parts -----------------------------------------------------------------------------------------------------------
 
     def _evaluation(self, split: str) -> ShardLoader:
-        share = (self._rules(), self.eval_batch_size, self._rank(), self._world())
+        share = (self._rules(), self.eval_batch_size, *self._share()[:2])
         if self.streaming and split not in self.splits_from:
             urls = remote.split_urls(remote.expand_urls(self.shards), split)
             return self._loader(remote.StreamingEvaluation(urls, self.manifest, *share), workers=1)
         batches = EvaluationBatches(self.dataset(split), *share)
         return self._loader(batches, sampler=batches.sampler())
 
-    def _loader(self, dataset: Any, workers: int | None = None, **options: Any) -> ShardLoader:
+    def _loader(
+        self,
+        dataset: Dataset[LatentBatch | Failure],
+        workers: int | None = None,
+        sampler: DistributedSampler[LatentBatch | Failure] | None = None,
+    ) -> ShardLoader:
         number = self.num_workers if workers is None else min(workers, self.num_workers)
         pin = self.pin_memory
         if pin is None:
             pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return ShardLoader(
-            dataset, batch_size=None, num_workers=number, persistent_workers=number > 0, pin_memory=pin, **options
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=number,
+            persistent_workers=number > 0,
+            pin_memory=pin,
         )
 
     def _open_at(self) -> int:
@@ -275,9 +274,10 @@ class LatentShardsDataModule(L.LightningDataModule):
     def _rules(self) -> Rules:
         return Rules.of(self.manifest, self._seed(), self.prompt, self.mean_only, self.texts)
 
-    def _prompt(self) -> str:
-        """The kind of text, with a digest where it depends on a file."""
-        return self.prompt if self.texts is None else f"{self.prompt} (texts {texts_digest(self.texts)})"
+    def _facts(self) -> dict[str, int | str]:
+        """What must stay the same for a stream to go on as if uninterrupted; texts out of a file by their digest."""
+        prompt = self.prompt if self.texts is None else f"{self.prompt} (texts {texts_digest(self.texts)})"
+        return {"seed": self._seed(), "samples": self._samples(), "prompt": prompt}
 
     def _seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
@@ -289,16 +289,9 @@ class LatentShardsDataModule(L.LightningDataModule):
         return self.manifest.samples(self.train_split)
 
     def _folder(self) -> str:
-        folders: Sequence[str] = [self.shards] if isinstance(self.shards, str) else self.shards
-        if len(folders) != 1 or folders[0].endswith(".tar"):
-            raise UserError(f"shards {self.shards} are not one folder: give the folder that holds manifest.json")
-        return folders[0]
+        return one_folder(self.shards)
 
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer is not None else 0
-
-    def _world(self) -> int:
-        return self.trainer.world_size if self.trainer is not None else 1
-
-    def _accumulate(self) -> int:
-        return self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+    def _share(self) -> tuple[int, int, int]:
+        """This rank, all ranks, accumulated micro-batches."""
+        run = self.trainer
+        return (0, 1, 1) if run is None else (run.global_rank, run.world_size, run.accumulate_grad_batches)

@@ -7,7 +7,6 @@ is where a data set is made, once per node, before processes read it.
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from datamodules.latent_shards import LatentShardsDataModule
 from datamodules.prompts import missing_texts
@@ -33,22 +32,26 @@ class PhantomLatentsDataModule(LatentShardsDataModule):
         vae: str = DEFAULT_VAE,
         shards: str | None = None,
         processes: int | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         folder = shards or phantom_folder(phantom, vae)
-        super().__init__(folder, **kwargs)
+        # passed on as they come, so that jsonargparse finds the parent's arguments with their defaults
+        super().__init__(folder, **kwargs)  # type: ignore[arg-type]
         self.phantom, self.vae, self.folder, self.processes = phantom, vae, folder, processes
 
     @classmethod
-    def preflight(cls, **init_args: Any) -> list[str]:
+    def preflight(cls, **init_args: object) -> list[str]:
         """Nothing can be missing but texts, and the autoencoder, which the model's own preflight names."""
-        return missing_texts(init_args.get("prompt", "impression"), init_args.get("synthetic_prompts"))
+        path = init_args.get("synthetic_prompts")
+        wanted = init_args.get("prompt") == "synthetic"
+        return missing_texts("synthetic", path if isinstance(path, str) else None) if wanted else []
 
     @classmethod
-    def read_manifest(cls, **init_args: Any) -> Manifest | None:
+    def read_manifest(cls, **init_args: object) -> Manifest | None:
         """The manifest of shards that are there already; None before the first use."""
         folder = init_args.get("shards")
-        return Manifest.read(folder) if folder and (Path(folder) / MANIFEST_NAME).is_file() else None
+        there = isinstance(folder, str) and folder and (Path(folder) / MANIFEST_NAME).is_file()
+        return Manifest.read(str(folder)) if there else None
 
     def prepare_data(self) -> None:
         """Make the shards unless they are there whole."""

@@ -1,17 +1,16 @@
 """Phantoms as images, for the small components that are trained on pixels (autoencoder, domain classifier)."""
 
-from typing import Any
-
 import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from meddiff.common.draws import generator
 from meddiff.phantoms import PhantomCohort, PhantomOptions
+from meddiff.shards.batches import ImageBatch, ImageItem
 
 
-class PhantomImages(Dataset[dict[str, Any]]):
-    """Rendered phantoms of one split: {"image": float32 (3, H, W) in [-1, 1], "key": str}."""
+class PhantomImages(Dataset[ImageItem]):
+    """Rendered phantoms of one split."""
 
     def __init__(self, cohort: PhantomCohort, indices: list[int]) -> None:
         self.cohort, self.indices = cohort, indices
@@ -19,7 +18,7 @@ class PhantomImages(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, item: int) -> dict[str, Any]:
+    def __getitem__(self, item: int) -> ImageItem:
         sample = self.cohort[self.indices[item]]
         image = torch.from_numpy(sample.image).float() / 127.5 - 1.0  # (H, W)
         return {"image": image.expand(3, -1, -1), "key": sample.key, "labels": sample.labels}
@@ -54,7 +53,7 @@ class PhantomImagesDataModule(L.LightningDataModule):
     def _split(self, name: str) -> list[int]:
         return [index for index in range(len(self.cohort)) if self.cohort.split_of(index) == name]
 
-    def _loader(self, indices: list[int]) -> DataLoader[dict[str, Any]]:
+    def _loader(self, indices: list[int]) -> DataLoader[ImageItem]:
         return DataLoader(
             PhantomImages(self.cohort, indices),
             self.batch_size,
@@ -63,17 +62,17 @@ class PhantomImagesDataModule(L.LightningDataModule):
             collate_fn=collate_images,
         )
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def train_dataloader(self) -> DataLoader[ImageItem]:
         indices = self._split("train")
         order = generator(self.seed, "images", 0).permutation(len(indices))
         return self._loader([indices[i] for i in order])
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def val_dataloader(self) -> DataLoader[ImageItem]:
         return self._loader(self._split("val")[: self.val_images])
 
 
-def collate_images(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """{"image": (B, 3, H, W), "key": list, "labels": list of lists}."""
+def collate_images(samples: list[ImageItem]) -> ImageBatch:
+    """The images of a batch along a new first axis."""
     return {
         "image": torch.stack([sample["image"] for sample in samples]),
         "key": [sample["key"] for sample in samples],

@@ -8,12 +8,13 @@ import csv
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.shards.manifest import Manifest
+from meddiff.shards.schema import SampleMetadata
 
 Prompt = Literal["impression", "synthetic", "label", "mixed"]
 #: Class -> its synthetic impressions, in the order of the file.
@@ -115,12 +116,12 @@ def texts_digest(texts: Texts) -> str:
 
 
 def choose_caption(
-    metadata: Mapping[str, Any], prompt: Prompt, address: tuple[object, ...], texts: Texts | None = None
+    metadata: SampleMetadata, prompt: Prompt, address: tuple[object, ...], texts: Texts | None = None
 ) -> str:
     """The text an item is trained with.
 
     Args:
-        metadata: ``impression``, ``captions`` and ``labels`` of the image.
+        metadata: of the image; its impression, captions and labels count.
         prompt: "impression" = the impression, or one of the captions where there are several; "label" = the labels in
             drawn order, joined by a blank; "synthetic" = one of the texts of the last label, in drawn order, that has
             texts, and of "No Finding" where none has; "mixed" = for each image and epoch anew, with even odds, what
@@ -136,7 +137,7 @@ def choose_caption(
         return rows[int(draw.integers(len(rows)))]
     if prompt == "mixed":
         prompt = "label" if generator(*address, "kind").random() < 0.5 else "impression"
-    choices: list[str] = metadata["labels"] if prompt == "label" else metadata["captions"] or [metadata["impression"]]
+    choices = metadata["labels"] if prompt == "label" else metadata["captions"] or [metadata["impression"]]
     if len(choices) < 2:
         return choices[0] if choices else ""
     draw = generator(*address)

@@ -18,10 +18,11 @@ from braceexpand import braceexpand
 from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.datasets import Failure, PositionedDataset
-from datamodules.items import Batch, Rules, make_batch
+from datamodules.items import Rules, make_batch
 from datamodules.stream import check_batch_size
 from meddiff.common.draws import generator, torch_seed
 from meddiff.common.errors import UserError
+from meddiff.shards.batches import LatentBatch
 from meddiff.shards.index import LATENT, METADATA
 from meddiff.shards.latents import Entry
 from meddiff.shards.manifest import Manifest
@@ -145,9 +146,12 @@ class StreamingTrain(PositionedDataset):
         order = generator(self.rules.seed, "shards", epoch).permutation(len(self.urls))
         mine = [self.urls[place] for place in order[self.rank :: self.world][worker::workers]]
         rng = random.Random(torch_seed(self.rules.seed, "shuffle", epoch, self.rank, worker, workers))
-        return wds.filters._shuffle(read_shards(mine, epoch, self.manifest), BUFFER, BUFFER // 4, rng)
+        shuffled: Iterator[Entry] = wds.filters._shuffle(
+            read_shards(mine, epoch, self.manifest), BUFFER, BUFFER // 4, rng
+        )
+        return shuffled
 
-    def batches(self, start: int, worker: int, workers: int) -> Iterator[Batch]:
+    def batches(self, start: int, worker: int, workers: int) -> Iterator[LatentBatch]:
         if len(range(self.rank, len(self.urls), self.world)) <= worker:
             return  # more workers than shards: this one has nothing to read
         first = start // self.epoch_size
@@ -156,7 +160,7 @@ class StreamingTrain(PositionedDataset):
             yield make_batch(list(islice(entries, self.size)), self.rules)
 
 
-class StreamingEvaluation(IterableDataset):
+class StreamingEvaluation(IterableDataset[LatentBatch | Failure]):
     """One pass over streamed shards in their own order; rank r keeps samples r, r + world, ...; padding has weight 0.
 
     Every rank reads all shards, so that all have equally many samples; use one worker at most.
@@ -168,7 +172,7 @@ class StreamingEvaluation(IterableDataset):
         self.urls, self.manifest, self.rules, self.batch_size = list(urls), manifest, rules, batch_size
         self.rank, self.world = rank, world
 
-    def __iter__(self) -> Iterator[Batch | Failure]:
+    def __iter__(self) -> Iterator[LatentBatch | Failure]:
         entries = padded_share(read_shards(self.urls, None, self.manifest), self.rank, self.world)
         try:
             while block := list(islice(entries, self.batch_size)):

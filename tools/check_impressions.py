@@ -19,7 +19,7 @@ from meddiff.attribution.words import QUERY_WORDS
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.models.text.encoder import CONTEXT_LENGTH, token_ids
-from meddiff.phantoms.openi import read_sentences
+from meddiff.phantoms.report_words import read_sentences
 
 TEXTS, WORDS, SENTENCES = 100, (5, 45), (1, 3)
 #: Two texts are nearly the same when they share more than this part of all their words.

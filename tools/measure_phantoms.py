@@ -12,36 +12,23 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import rankdata
+from torch import Tensor
 
 from meddiff.common.findings import FINDINGS
+from meddiff.metrics.functional import box_masks, contrast_to_noise_ratio, pixel_auroc, pointing_game
 from meddiff.phantoms.cohort import PhantomCohort
 from meddiff.phantoms.options import PhantomOptions
 from meddiff.shards.sample import CohortSample
 
 
-def cnr(heat: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
-    """Signed contrast-to-noise ratio of ``heat`` inside against outside ``mask``."""
-    inside, outside = heat[mask], heat[~mask]
-    return float((inside.mean() - outside.mean()) / np.sqrt(inside.var() + outside.var()))
-
-
-def auroc(heat: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
-    """Pixel AUROC of ``heat`` for ``mask``."""
-    positives = int(mask.sum())
-    ranks = rankdata(heat.ravel())[mask.ravel()].sum()
-    return float((ranks - positives * (positives + 1) / 2) / (positives * (mask.size - positives)))
-
-
-def box_mask(sample: CohortSample, label: str) -> NDArray[np.bool_]:
-    """Union of the boxes of ``label``."""
-    mask = np.zeros(sample.image.shape[:2], bool)
-    for box in sample.boxes:
-        if box.label == label:
-            mask[int(box.y) : int(box.y + box.h), int(box.x) : int(box.x + box.w)] = True
-    return mask
+def union_of_boxes(sample: CohortSample, label: str) -> Tensor:
+    """(H, W) bool, inside any box of ``label``."""
+    boxes = [(box.x, box.y, box.w, box.h) for box in sample.boxes if box.label == label]
+    height, width = sample.image.shape[:2]
+    return box_masks(torch.tensor(boxes), (height, width)).any(dim=0)
 
 
 def location_prior(options: PhantomOptions) -> dict[str, dict[str, float]]:
@@ -62,14 +49,16 @@ def location_prior(options: PhantomOptions) -> dict[str, dict[str, float]]:
     result = {}
     for label in FINDINGS:
         mine = [sample for sample in tests if label in sample.labels]
-        masks = [sample.masks[label] for sample in mine]
-        result[label] = {
-            "n": float(len(mine)),
-            "cnr": float(np.mean([cnr(heat[label], mask) for mask in masks])),
-            "cnr_box": float(np.mean([cnr(heat[label], box_mask(sample, label)) for sample in mine])),
-            "auroc": float(np.mean([auroc(heat[label], mask) for mask in masks])),
-            "top1": float(np.mean([mask.ravel()[heat[label].argmax()] for mask in masks])),
+        maps = torch.from_numpy(heat[label]).expand(len(mine), -1, -1)
+        masks = torch.from_numpy(np.stack([sample.masks[label] for sample in mine]))
+        boxes = torch.stack([union_of_boxes(sample, label) for sample in mine])
+        scores = {
+            "cnr": contrast_to_noise_ratio(maps, masks, unbiased=False),
+            "cnr_box": contrast_to_noise_ratio(maps, boxes, unbiased=False),
+            "auroc": pixel_auroc(maps, masks),
+            "top1": pointing_game(maps, masks),
         }
+        result[label] = {"n": float(len(mine))} | {name: float(score.mean()) for name, score in scores.items()}
     names = ("cnr", "cnr_box", "auroc", "top1")
     macro = {name: float(np.mean([result[label][name] for label in FINDINGS])) for name in names}
     result["macro"] = macro | {"n": float(len(tests))}

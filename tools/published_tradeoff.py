@@ -1,6 +1,6 @@
 """Draws docs/img/published_tradeoff.svg: the trade-off as the paper published it (Tables 1 and 4), nothing measured here.
 
-python docs/published_tradeoff.py
+python tools/published_tradeoff.py
 """
 
 import math
@@ -32,11 +32,13 @@ def main() -> None:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
     ]
-    for cnr in (0, 0.25, 0.5, 0.75, 1.0):
+    for cnr in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(cnr):.1f}" y2="{y(cnr):.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y(cnr) + 4:.1f}" text-anchor="end" fill="#555">{cnr:g}</text>')
-    for fid in (100, 50, 20, 10, 5):
-        parts.append(f'<text x="{x(fid):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#555">{fid}</text>')
+    for fid in (100.0, 50.0, 20.0, 10.0, 5.0):
+        parts.append(
+            f'<text x="{x(fid):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#555">{fid:g}</text>'
+        )
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 16}" text-anchor="middle">{LABEL}</text>')
     parts.append(

@@ -1,18 +1,34 @@
-"""The pictures of docs/real_run.md out of a run folder: ``python docs/real_run_figures.py RUN``."""
+"""The pictures of docs/real_run.md out of a run folder: ``python tools/real_run_figures.py RUN``."""
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from PIL import Image, ImageDraw, ImageFont
 
 HERE, SIDE, LINE = Path(__file__).parents[1] / "docs" / "img", 192, 14
 
 
-def newest(folder: Path) -> list[dict[str, Any]]:
+#: What is used of an entry of a gallery: names of files, size (height, width), boxes of x, y, w, h in its pixels.
+Shown = TypedDict(
+    "Shown",
+    {
+        "image": str,
+        "real": str,
+        "prompt": str,
+        "map": str,
+        "size": tuple[int, int],
+        "boxes": list[tuple[float, float, float, float]],
+        "class": str,
+        "cnr": float,
+    },
+)
+
+
+def newest(folder: Path) -> list[Shown]:
     """Entries of the last evaluation."""
-    entries: list[dict[str, Any]] = json.loads(max(folder.glob("[0-9]*.json")).read_text())
+    entries: list[Shown] = json.loads(max(folder.glob("[0-9]*.json")).read_text())
     return entries
 
 
@@ -32,8 +48,8 @@ def samples(run: Path) -> None:
     """Drawn images above, the real images with the same labels below."""
     folder = run / "media" / "samples"
     entries = newest(folder)
-    drawn = [(Image.open(folder / one["image"]), one["prompt"]) for one in entries]
-    real = [(Image.open(folder / one["real"]), "real") for one in entries]
+    drawn: list[tuple[Image.Image, str]] = [(Image.open(folder / one["image"]), one["prompt"]) for one in entries]
+    real: list[tuple[Image.Image, str]] = [(Image.open(folder / one["real"]), "real") for one in entries]
     sheet([drawn, real], "real_run_samples.png")
 
 
@@ -42,7 +58,7 @@ def overlays(run: Path) -> None:
     folder = run / "media" / "attention"
     tiles = []
     for entry in newest(folder)[:8]:
-        picture = Image.open(folder / entry["map"]).convert("RGB").resize(entry["size"][::-1])
+        picture = Image.open(folder / entry["map"]).convert("RGB").resize((entry["size"][1], entry["size"][0]))
         for x, y, w, h in entry["boxes"]:
             ImageDraw.Draw(picture).rectangle((x, y, x + w, y + h), outline=(0, 220, 255), width=2)
         tiles.append((picture, f"{entry['class']}, CNR {entry['cnr']:.2f}"))

@@ -4,15 +4,24 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Literal, overload
+
+
+@overload
+def atomic_open(path: str | os.PathLike[str], mode: Literal["wb"] = "wb") -> AbstractContextManager[IO[bytes]]: ...
+@overload
+def atomic_open(path: str | os.PathLike[str], mode: Literal["w"]) -> AbstractContextManager[IO[str]]: ...
+def atomic_open(
+    path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb"
+) -> AbstractContextManager[IO[bytes] | IO[str]]:
+    """Open a temporary file beside ``path`` and rename it onto ``path`` when the block ends without error."""
+    return _renamed_at_the_end(Path(path), mode)
 
 
 @contextmanager
-def atomic_open(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside ``path`` and rename it onto ``path`` when the block ends without error."""
-    path = Path(path)
+def _renamed_at_the_end(path: Path, mode: str) -> Iterator[IO[bytes] | IO[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -30,7 +39,7 @@ def atomic_open(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[A
         raise
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: object) -> None:
     """Write ``value`` as readable, sorted JSON, atomically (so equal values give equal bytes)."""
     with atomic_open(path, "w") as stream:
         json.dump(value, stream, indent=1, sort_keys=True, ensure_ascii=False)

@@ -121,7 +121,8 @@ class Anatomy:
         """Distance from the midline of a border of the lung at body height ``y`` (any shape)."""
         lung = self.lung(side)
         values = _spline() @ np.array(getattr(lung, which))
-        return np.interp(np.sqrt(np.maximum(np.asarray(y) / lung.base, 0)), _FINE, values)
+        distance: NDArray[np.float64] = np.interp(np.sqrt(np.maximum(np.asarray(y) / lung.base, 0)), _FINE, values)
+        return distance
 
     def heart_ellipse(self, ratio: float | None = None) -> tuple[float, float, float, float, float]:
         """``(x, y, long, short, tilt)`` of the heart; ``ratio`` replaces the cardiothoracic ratio."""
@@ -203,7 +204,10 @@ class OutlineNorms:
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """One outline (32,), at most two deviations from the mean along each direction."""
-        return self.mean + self.spread @ np.clip(rng.standard_normal(self.spread.shape[1]), -2, 2)
+        outline: NDArray[np.float64] = self.mean + self.spread @ np.clip(
+            rng.standard_normal(self.spread.shape[1]), -2, 2
+        )
+        return outline
 
 
 def own_norms() -> OutlineNorms:

@@ -44,7 +44,8 @@ class Chest:
 
         def border(right: tuple[float, ...], left: tuple[float, ...]) -> Field:
             values = np.concatenate([spline @ np.array(right), spline @ np.array(left)])
-            return np.interp(root, axis, values).astype(np.float32)
+            distance: Field = np.interp(root, axis, values).astype(np.float32)
+            return distance
 
         self.lateral = border(anatomy.right.lateral, anatomy.left.lateral)
         self.medial = border(anatomy.right.medial, anatomy.left.medial)
@@ -102,14 +103,16 @@ class Chest:
 
     def visible(self, side: Side) -> Field:
         """0..1, lung of ``side`` that neither heart nor mediastinum hides."""
-        return self._open * (self.is_left if side == "left" else ~self.is_left)
+        seen: Field = self._open * (self.is_left if side == "left" else ~self.is_left)
+        return seen
 
     @cached_property
     def air(self) -> Field:
         """Thickness of air along the ray, about 0..1: deepest in the middle of each lung, more at the bases."""
         u = np.clip(self.across, 0, 1)
         depth = 0.62 + 0.38 * np.sqrt(np.maximum(4 * u * (1 - u), 0))
-        return self._open * depth * np.clip(0.80 + 0.28 * self.y, 0.75, 1.1)
+        thickness: Field = self._open * depth * np.clip(0.80 + 0.28 * self.y, 0.75, 1.1)
+        return thickness
 
     @cached_property
     def body(self) -> Field:
@@ -117,7 +120,7 @@ class Chest:
         anatomy = self.anatomy
         half = np.interp(self.y - anatomy.shoulder, _BODY_Y, _BODY_D + anatomy.wall).astype(np.float32)
         inside = half - self.distance
-        tissue = ramp(inside, EDGE) * (0.28 + 0.26 * np.sqrt(np.clip(inside / 0.45, 0, 1)))
+        tissue: Field = ramp(inside, EDGE) * (0.28 + 0.26 * np.sqrt(np.clip(inside / 0.45, 0, 1)))
         # upper arms beside the trunk, further out when the patient holds them away
         arm = np.float32(0.21) - np.abs(self.distance - np.float32(1.34 + anatomy.wall) - 0.16 * (self.y - 0.3))
         arm = ramp(np.minimum(arm, self.y - np.float32(0.1 + anatomy.shoulder)), EDGE)
@@ -148,7 +151,8 @@ class Chest:
         # soft tissue between the lungs, thinner above the arch
         width = ramp(0.30 - self.distance, 0.16) * (0.09 + 0.05 * np.clip(self.y, -0.3, 1))
         airway = ramp(0.07 - np.abs(x - 0.01), 0.025) * ramp(0.44 * anatomy.height - self.y, 0.1)
-        return column + width - 0.13 * airway
+        middle: Field = column + width - 0.13 * airway
+        return middle
 
     @cached_property
     def bones(self) -> Field:

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from meddiff.common.draws import generator
 from meddiff.common.findings import NO_FINDING
 from meddiff.phantoms.grammar import Report, write
 from meddiff.phantoms.lexicon import CHEST, SHAPES
-from meddiff.phantoms.openi import swap_sides
 from meddiff.phantoms.options import SPLITS, PhantomOptions
 from meddiff.phantoms.plan import Plan, plan_for
 from meddiff.phantoms.render import render
+from meddiff.phantoms.report_words import swap_sides
 from meddiff.phantoms.sampling import sample_scene
 from meddiff.phantoms.scene import Scene
 from meddiff.phantoms.statistics import box_norms, outline_norms
@@ -114,7 +113,7 @@ class PhantomCohort:
         lexicon = SHAPES if self.options.domain == "source" else CHEST
         return write(scene or self.scene(index), generator(self.options.seed, "words", pair), lexicon)
 
-    def _attributes(self, index: int, scene: Scene) -> dict[str, Any]:
+    def _attributes(self, index: int, scene: Scene) -> dict[str, object]:
         findings = {
             finding.label: {
                 "side": finding.side,

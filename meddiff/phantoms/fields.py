@@ -5,14 +5,14 @@ scene renders alike at every resolution. Arrays are float32 of shape (H, W) unle
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 #: An image-plane field (H, W). Always float32 at run time (tested); numpy's stubs cannot follow that through operators.
-Field = NDArray[np.floating[Any]]
+Field: TypeAlias = NDArray[np.floating]
 
 
 @lru_cache(maxsize=8)
@@ -48,7 +48,8 @@ def smooth_noise(rng: np.random.Generator, resolution: int, cells: int) -> Field
     """Gaussian-like noise of about unit variance whose blobs are about 1/``cells`` of the image wide."""
     control = rng.standard_normal((cells + 3, cells + 3), dtype=np.float32)
     basis = _spline_basis(resolution, cells)
-    return (basis @ control @ basis.T) * np.float32(2.0)  # the spline keeps about a quarter of the variance
+    noise: Field = (basis @ control @ basis.T) * np.float32(2.0)  # the spline keeps about a quarter of the variance
+    return noise
 
 
 def octaves(rng: np.random.Generator, resolution: int, cells: tuple[int, ...], fall: float) -> Field:
@@ -74,7 +75,8 @@ def blur_wide(image: Field, sigma: float) -> Field:
     small = gaussian_filter(small, sigma * small.shape[0], mode="reflect", truncate=2.5)
     index, weight = _stretch(size, small.shape[0])
     rows = small[index] * (1 - weight)[:, None] + small[index + 1] * weight[:, None]
-    return rows[:, index] * (1 - weight) + rows[:, index + 1] * weight
+    blurred: Field = rows[:, index] * (1 - weight) + rows[:, index + 1] * weight
+    return blurred
 
 
 @lru_cache(maxsize=16)

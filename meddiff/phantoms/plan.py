@@ -108,7 +108,8 @@ def _company(label: str, others: list[str]) -> float:
 
 
 def _normalised(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    return weights / weights.sum()
+    shares: NDArray[np.float64] = weights / weights.sum()
+    return shares
 
 
 def deal(has: NDArray[np.bool_], dial: float, split: str, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -127,7 +127,8 @@ def film(density: Field, exposure: Exposure) -> Field:
     k, level = exposure.contrast, exposure.level
 
     def logistic(value: Field | float) -> Field:
-        return 1 / (1 + np.exp(np.float32(-k) * (np.asarray(value, np.float32) - np.float32(level))))
+        grey: Field = 1 / (1 + np.exp(np.float32(-k) * (np.asarray(value, np.float32) - np.float32(level))))
+        return grey
 
     low, high = logistic(-0.02), logistic(0.98)
     stretched = np.float32(0.02) + np.float32(0.95) * (logistic(density) - low) / (high - low)

@@ -43,7 +43,8 @@ def ground(chest: Chest, seed: tuple[object, ...]) -> Field:
     level, weave = rng.uniform(0.35, 0.65), rng.uniform(0.01, 0.04)
     grey = np.float32(level) + np.float32(0.025) * noise + np.float32(weave) * stripes
     tone = np.float32(rng.choice((-0.16, 0.16)))
-    return np.clip(grey + tone * panels(chest), 0.05, 0.95).astype(np.float32)
+    field: Field = np.clip(grey + tone * panels(chest), 0.05, 0.95).astype(np.float32)
+    return field
 
 
 def panels(chest: Chest) -> Field:

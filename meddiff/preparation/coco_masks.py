@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,42 @@ from meddiff.preparation.records import Record
 from meddiff.preparation.safe_files import open_text
 
 Mask: TypeAlias = NDArray[np.bool_]
+
+
+class CocoImage(TypedDict, total=False):
+    """An image of a captions file, as official files have it; readers check each value before they use it."""
+
+    id: int
+    width: int
+    height: int
+    file_name: str
+
+
+class CocoAnnotation(TypedDict, total=False):
+    """A caption or an instance, likewise; ``segmentation`` has the forms of :func:`segmentation_mask`."""
+
+    id: int
+    image_id: int
+    category_id: int
+    caption: str
+    bbox: list[float]
+    segmentation: object
+    iscrowd: int
+
+
+class CocoCategory(TypedDict):
+    """A class of instances."""
+
+    id: int
+    name: str
+
+
+class CocoFile(TypedDict, total=False):
+    """The lists of an annotation file; which are there is what :func:`read_json` was asked for."""
+
+    images: list[CocoImage]
+    annotations: list[CocoAnnotation]
+    categories: list[CocoCategory]
 
 
 @dataclass(frozen=True)
@@ -60,7 +96,7 @@ class CocoMasks:
         return {label: union(masks, height, width) for label, masks in parts.items()}
 
 
-def read_json(root: Path, file: str, lists: Sequence[str], without: str = "") -> dict[str, Any]:
+def read_json(root: Path, file: str, lists: Sequence[str], without: str = "") -> CocoFile:
     """An annotation file of MS-COCO.
 
     Args:
@@ -71,7 +107,7 @@ def read_json(root: Path, file: str, lists: Sequence[str], without: str = "") ->
         UserError: no JSON, or not of this format.
     """
 
-    def forget(one: dict[str, Any]) -> dict[str, Any]:
+    def forget(one: dict[str, object]) -> dict[str, object]:
         one.pop(without, None)
         return one
 
@@ -83,10 +119,10 @@ def read_json(root: Path, file: str, lists: Sequence[str], without: str = "") ->
     for field in lists:
         if not isinstance(value, dict) or not isinstance(value.get(field), list):
             raise UserError(f"{file} has no list {field!r}: it is not the official file.")
-    return value
+    return cast(CocoFile, value)
 
 
-def class_names(file: str, value: dict[str, Any]) -> dict[int, str]:
+def class_names(file: str, value: CocoFile) -> dict[int, str]:
     """Category id -> name; ids have gaps in MS-COCO.
 
     Raises:
@@ -99,7 +135,7 @@ def class_names(file: str, value: dict[str, Any]) -> dict[int, str]:
 
 
 @lru_cache(maxsize=2)
-def _segmentations(root: Path, file: str) -> dict[int, tuple[str, Any]]:
+def _segmentations(root: Path, file: str) -> dict[int, tuple[str, object]]:
     """Annotation id -> class and segmentation; of two with the same id the first, as the reader has it."""
     value = read_json(root, file, ("annotations", "categories"))
     names = class_names(file, value)
@@ -193,7 +229,7 @@ def polygon_mask(points: Sequence[float], height: int, width: int) -> Mask:
     return mask
 
 
-def segmentation_mask(segmentation: Any, height: int, width: int) -> Mask:
+def segmentation_mask(segmentation: object, height: int, width: int) -> Mask:
     """(height, width) mask of one instance: the union of its polygons, or its runs.
 
     Raises:
@@ -216,6 +252,6 @@ def union(masks: Iterable[Mask], height: int, width: int) -> Mask:
     return out
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     # far beyond any image, and small enough for every product of two to be finite
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9

@@ -13,7 +13,6 @@ Rules, the same for all cohorts:
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +77,8 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
         raise UnreadableImage(_reason(error, path)) from error
     if values.ndim == 3:
         values = values[..., : len(bands) - (bands[-1] == "A")].max(axis=2)
-    return values != 0
+    inside: NDArray[np.bool_] = values != 0
+    return inside
 
 
 def probe(path: str | Path) -> str | None:
@@ -103,7 +103,7 @@ def is_dicom(path: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
+def to_uint8(values: NDArray[np.number]) -> NDArray[np.uint8]:
     """Scale by the range: min becomes 0, max 255, rounded; an image of one value becomes 0.
 
     Args:

@@ -5,7 +5,7 @@ and a VAE pass takes the same images whatever their number, so the bytes do not 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Generic, TypeAlias
 
 import lightning
 import numpy as np
@@ -16,29 +16,36 @@ from torch.utils.data import DataLoader, Dataset
 
 from meddiff.common.errors import UserError
 from meddiff.models.backbones import load_vae
-from meddiff.preparation.encode import ENCODE_BATCH, Job, Slice, encode_images, make_slice, usable_cores
+from meddiff.preparation.encode import ENCODE_BATCH, Item, Slice, encode_images, make_slice
+from meddiff.preparation.jobs import Job, usable_cores
 from meddiff.shards.members import IMAGE_SPLITS
+from meddiff.shards.one_shard import Pair
 from meddiff.shards.sample import CohortSample
-from meddiff.shards.writer import Pair, ShardWriter
+from meddiff.shards.writer import ShardWriter
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 #: Images a VAE pass takes on a GPU; fixed, because the bytes depend on it.
 GPU_BATCH = 16
+#: Number of a job, whether it is its last slice, and the slice or the sentence of a :class:`UserError`.
+Found: TypeAlias = tuple[int, bool, Slice | str]
 
 
-class Slices(Dataset):
-    """Slices of the items of some jobs, in order; (job, its last slice?, slice or the sentence of a :class:`UserError`)."""
+class Slices(Dataset[Found], Generic[Item]):
+    """Slices of the items of some jobs, in order."""
 
     def __init__(
-        self, jobs: Sequence[Job], make_source: Callable[[], Callable[[Any], CohortSample]], size: int
+        self, jobs: Sequence[Job[Item]], make_source: Callable[[], Callable[[Item], CohortSample]], size: int
     ) -> None:
         self.jobs, self.make_source, self.size = jobs, make_source, size
         self.places = [(number, start) for number, job in enumerate(jobs) for start in range(0, len(job.items), size)]
-        self._make: Callable[[Any], CohortSample] | None = None
+        self._make: Callable[[Item], CohortSample] | None = None
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, place: int) -> tuple[int, bool, Slice | str]:
+    def __getitem__(self, place: int) -> Found:
         self._make = self._make or self.make_source()
         number, start = self.places[place]
         job, end = self.jobs[number], start + self.size
@@ -49,7 +56,7 @@ class Slices(Dataset):
         return number, end >= len(job.items), found
 
 
-class ShardEncoder(lightning.LightningModule):
+class ShardEncoder(lightning.LightningModule, Generic[Item]):
     """Encodes slices and writes a shard when its last slice has come.
 
     Memory holds the latents of one shard; images only of splits that store them.
@@ -57,8 +64,8 @@ class ShardEncoder(lightning.LightningModule):
 
     def __init__(
         self,
-        jobs: Sequence[Job],
-        make_source: Callable[[], Callable[[Any], CohortSample]],
+        jobs: Sequence[Job[Item]],
+        make_source: Callable[[], Callable[[Item], CohortSample]],
         writer: ShardWriter,
         show_progress: bool = True,
     ) -> None:
@@ -66,7 +73,7 @@ class ShardEncoder(lightning.LightningModule):
         self.jobs, self.make_source, self.writer, self.show_progress = jobs, make_source, writer, show_progress
         self._pairs: list[Pair] = []
         self._unreadable: dict[str, str] = {}
-        self._bar: Any = None
+        self._bar: tqdm | None = None
 
     def configure_model(self) -> None:
         if not hasattr(self, "vae"):
@@ -75,7 +82,7 @@ class ShardEncoder(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return None
 
-    def predict_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> DataLoader[Found]:
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         own = self.jobs[self.trainer.global_rank :: self.trainer.world_size]
         slices = Slices(own, self.make_source, GPU_BATCH if on_gpu else ENCODE_BATCH)
@@ -84,7 +91,7 @@ class ShardEncoder(lightning.LightningModule):
         self.own = own
         return DataLoader(slices, batch_size=None, num_workers=workers, prefetch_factor=2 if workers else None)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(self, batch: Found, device: torch.device, dataloader_idx: int) -> Found:
         return batch  # samples stay where they are; encode_images moves pixels
 
     def on_predict_start(self) -> None:
@@ -100,7 +107,7 @@ class ShardEncoder(lightning.LightningModule):
             disable=not (self.show_progress and self.trainer.is_global_zero),
         )
 
-    def predict_step(self, batch: tuple[int, bool, Slice | str]) -> int:
+    def predict_step(self, batch: Found) -> int:
         """Encode a slice; returns the number of its items."""
         number, last, found = batch
         if isinstance(found, str):
@@ -116,7 +123,8 @@ class ShardEncoder(lightning.LightningModule):
             self.writer.write_planned(self.own[number].plan, self._pairs, self._unreadable)
             self._pairs, self._unreadable = [], {}
         done = len(found.samples) + len(found.unreadable)
-        self._bar.update(done)
+        if self._bar is not None:
+            self._bar.update(done)
         return done
 
     def close_bar(self) -> None:
@@ -130,15 +138,15 @@ class ShardEncoder(lightning.LightningModule):
 
 
 def predict_jobs(
-    make_source: Callable[[], Callable[[Any], CohortSample]],
-    jobs: Sequence[Job],
+    make_source: Callable[[], Callable[[Item], CohortSample]],
+    jobs: Sequence[Job[Item]],
     writer: ShardWriter,
     accelerator: str = "auto",
     devices: int | str = "auto",
     num_nodes: int = 1,
     show_progress: bool = True,
 ) -> bool:
-    """Write shards with Lightning; arguments as in :func:`meddiff.preparation.encode.write_jobs` and of ``lightning.Trainer``.
+    """Write shards with Lightning; arguments as in :func:`meddiff.preparation.pool.write_jobs` and of ``lightning.Trainer``.
 
     Returns:
         whether this process is rank 0, which goes on to write the manifest.

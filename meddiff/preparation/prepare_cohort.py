@@ -5,19 +5,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.preparation.cohorts import reader
-from meddiff.preparation.encode import plan_jobs, shard_header, write_jobs
+from meddiff.preparation.encode import shard_header
 from meddiff.preparation.geometry import resize_rule
 from meddiff.preparation.images import probe
+from meddiff.preparation.jobs import plan_jobs
+from meddiff.preparation.pool import write_jobs
 from meddiff.preparation.preview import choose, write_preview
 from meddiff.preparation.record_images import RecordImages
 from meddiff.preparation.records import Reading, Record, Rejected
 from meddiff.preparation.safe_files import inside
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
+from meddiff.shards.sample import CohortSample
 from meddiff.shards.writer import ShardWriter
 
 REJECTED, PREVIEW = "rejected.csv", "preview.png"
@@ -54,7 +57,7 @@ class Machine:
         return gpu or self.devices is not None or self.num_nodes > 1
 
 
-def read_cohort(name: str, root: str | Path, options: Any = None, limit: int | None = None) -> Reading:
+def read_cohort(name: str, root: str | Path, options: object = None, limit: int | None = None) -> Reading:
     """Read a cohort's tables and check what its reader promises.
 
     Args:
@@ -70,7 +73,7 @@ def read_cohort(name: str, root: str | Path, options: Any = None, limit: int | N
         raise UserError(f"There is no folder {root}: give --root the folder of the downloaded cohort.")
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}: give 1 or more images a split.")
-    reading: Reading = read(root, options if options is not None else options_class())
+    reading = read(root, options if options is not None else options_class())
     reading.records.sort(key=lambda record: record.key)
     _check(reading)
     if limit is not None:
@@ -232,7 +235,7 @@ def shard_size(images: int) -> int:
     return min(SAMPLES_PER_SHARD, max(SMALL_SHARD, images // SHARDS))
 
 
-def _same(source: RecordImages) -> Callable[[Record], Any]:
+def _same(source: RecordImages) -> Callable[[Record], CohortSample]:
     return source
 
 

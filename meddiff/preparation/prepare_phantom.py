@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from meddiff.phantoms import PhantomCohort, PhantomOptions
-from meddiff.preparation.encode import shard_header, write_shards
+from meddiff.preparation.encode import shard_header
+from meddiff.preparation.pool import write_shards
 from meddiff.shards.manifest import Manifest
 
 #: The autoencoder that ships with the suite, trained on phantoms (configs/phantom_vae.yaml).

@@ -56,7 +56,7 @@ class Sieve(Generic[Item]):
         self.apply(rule, reason)
 
 
-def locate(root: Path, names: Sequence[str]) -> str | None:
+def find_file(root: Path, names: Sequence[str]) -> str | None:
     """Path relative to the root of the first of ``names`` that is there; nearest folders first.
 
     Args:
@@ -76,8 +76,8 @@ def locate(root: Path, names: Sequence[str]) -> str | None:
 
 
 def require(root: Path, names: Sequence[str], source: str) -> str:
-    """:func:`locate`, or a :class:`UserError` that says where the file comes from."""
-    found = locate(root, names)
+    """:func:`find_file`, or a :class:`UserError` that says where the file comes from."""
+    found = find_file(root, names)
     if found is None:
         raise UserError(f"{root} holds no {names[0]} (nor the folders below it); it comes from {source}.")
     return found

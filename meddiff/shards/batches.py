@@ -37,6 +37,14 @@ class TokenBatch(TypedDict):
     weight: Tensor
 
 
+class ImageItem(TypedDict):
+    """One image with its labels: ``image`` float32 (3, H, W) in [-1, 1]."""
+
+    image: Tensor
+    key: str
+    labels: list[str]
+
+
 class ImageBatch(TypedDict):
     """Images with their labels: ``image`` float32 (B, 3, H, W) in [-1, 1]."""
 

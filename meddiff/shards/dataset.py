@@ -3,7 +3,6 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,10 @@ from meddiff.common.errors import UserError
 from meddiff.shards.index import LATENT, METADATA, ShardIndex, ShardReader
 from meddiff.shards.latents import Entry, parse_latent
 from meddiff.shards.manifest import Manifest
+from meddiff.shards.schema import SampleMetadata, StoredSample
 
 
-class LatentShardsDataset(Dataset):
+class LatentShardsDataset(Dataset[StoredSample]):
     """Samples of one split of a local shard folder in sorted key order, as they are stored.
 
     Args:
@@ -39,8 +39,8 @@ class LatentShardsDataset(Dataset):
     def keys(self) -> list[str]:
         return self.index.keys
 
-    def __getitem__(self, sample: int) -> dict[str, Any]:
-        """{"key", "latent": float16 (2C, h, w) or (C, h, w) before scaling, **metadata of ``KEY.json``}."""
+    def __getitem__(self, sample: int) -> StoredSample:
+        """Key, latent before scaling, and the metadata of ``KEY.json``."""
         return {"key": self.keys[sample], "latent": self.latent(sample), **self.metadata(sample)}
 
     def entry(self, sample: int, epoch: int | None, weight: float = 1.0) -> Entry:
@@ -55,12 +55,13 @@ class LatentShardsDataset(Dataset):
         except (ValueError, EOFError) as error:
             raise self._damaged(sample, error) from None
 
-    def metadata(self, sample: int) -> dict[str, Any]:
+    def metadata(self, sample: int) -> SampleMetadata:
         """``KEY.json``: impression, captions, labels, phrases, boxes, ..."""
         try:
-            return json.loads(self.reader.read(sample, METADATA))
+            metadata: SampleMetadata = json.loads(self.reader.read(sample, METADATA))
         except ValueError as error:
             raise self._damaged(sample, error) from None
+        return metadata
 
     def image(self, sample: int) -> NDArray[np.uint8]:
         """The stored crop: uint8 (H, W) or (H, W, 3); grounding and fidelity splits only."""
@@ -68,7 +69,7 @@ class LatentShardsDataset(Dataset):
 
     def masks(self, sample: int) -> dict[str, NDArray[np.bool_]]:
         """Exact masks: name -> bool (H, W); empty where none are known."""
-        names: dict[str, str] = self.metadata(sample)["mask_names"]
+        names = self.metadata(sample)["mask_names"]
         return {name: np.asarray(self._open(sample, f"mask.{slug}.png")) > 0 for slug, name in names.items()}
 
     def _open(self, sample: int, suffix: str) -> Image.Image:

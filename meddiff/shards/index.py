@@ -149,7 +149,7 @@ def _write_cache(path: Path, tables: dict[Stamp, TarTable]) -> None:
         for (name, size, time), table in tables.items()
     ]
     text = json.dumps({"version": CACHE_VERSION, "shards": head}).encode()
-    arrays: dict[str, NDArray] = {"head": np.frombuffer(text, np.uint8)}
+    arrays: dict[str, NDArray[np.generic]] = {"head": np.frombuffer(text, np.uint8)}
     for number, table in enumerate(tables.values()):
         arrays[f"keys{number}"] = np.frombuffer("\n".join(table.keys).encode(), np.uint8)
         arrays[f"members{number}"] = table.members

@@ -1,16 +1,18 @@
 """What a folder of latent shards says about itself: ``manifest.json`` (source: own; design, "Shard schema")."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
+from meddiff.shards.schema import SplitCounts, VaeIdentity
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-VAE_FIELDS = ("class", "sha256", "source", "scaling_factor", "latent_channels", "downsample")
+VAE_FIELDS = tuple(VaeIdentity.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -44,25 +46,25 @@ class Manifest:
     Attributes:
         cohort: name of the reader that made the samples; command: the command line that did.
         options: the options that made the cohort (seed, sizes, ...), JSON values only.
-        vae: :data:`VAE_FIELDS`; ``scaling_factor`` multiplies a latent before it meets the U-Net.
+        vae: the autoencoder that made the latents.
         latent: "moments" = (2C, h, w) posterior mean and log-variance, "mean" = (C, h, w); both before scaling.
         latent_shape: (C, h, w) of one latent.
         resolution: side of the square image in pixels.
         resize: the resize and antialias rule, in words.
-        counts: {split: {"samples": n, "labels": {label: n}}}, with "unreadable" and "boxes" of the shards where there are any.
+        counts: split -> what its shards count together.
         funnel: (rule, images left, images removed) in order, from the first row read to the samples written.
     """
 
     cohort: str
     command: str
-    options: dict[str, Any]
-    vae: dict[str, Any]
+    options: dict[str, object]
+    vae: VaeIdentity
     latent: Literal["moments", "mean"]
     latent_shape: tuple[int, int, int]
     resolution: int
     resize: str
     shards: tuple[ShardRecord, ...] = ()
-    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, SplitCounts] = field(default_factory=dict)
     funnel: tuple[tuple[str, int, int], ...] = ()
     schema_version: int = SCHEMA_VERSION
 
@@ -84,7 +86,7 @@ class Manifest:
         """Number of samples in one split."""
         return sum(shard.samples for shard in self.split(name))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self) | {"latent_shape": list(self.latent_shape)}
 
     def write(self, folder: str | Path) -> None:
@@ -166,11 +168,11 @@ class Manifest:
                 )
 
 
-def _shape(value: Any) -> tuple[int, int, int]:
+def _shape(value: Iterable[int]) -> tuple[int, int, int]:
     channels, height, width = (int(side) for side in value)
     return channels, height, width
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     """Digests are cut to 12 digits: enough to tell two apart in a sentence."""
     return value[:12] if isinstance(value, str) and len(value) > 16 else str(value)

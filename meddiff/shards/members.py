@@ -4,7 +4,6 @@ import dataclasses
 import io
 import json
 import re
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +75,8 @@ def _metadata(sample: CohortSample, mask_names: dict[str, str]) -> bytes:
     return json.dumps(values, sort_keys=True, ensure_ascii=False, default=plain).encode()
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
+    """A value of numpy as JSON has it, for ``json.dumps(default=...)``."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be stored as JSON")

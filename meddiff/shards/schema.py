@@ -1,6 +1,12 @@
-"""What ``KEY.json`` of a sample holds: the one place that knows. Source: own; design, "Shard schema"."""
+"""What ``KEY.json`` of a sample and ``manifest.json`` of a folder hold: the one place that knows.
 
-from typing import Any, TypedDict
+Source: own; design, "Shard schema".
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class BoxRecord(TypedDict):
@@ -40,3 +46,38 @@ class SampleMetadata(TypedDict):
     width: int
     height: int
     mask_names: dict[str, str]
+
+
+class StoredSample(SampleMetadata):
+    """All that is read of a sample at once: ``latent`` float16 (2C, h, w) moments or (C, h, w) mean, before scaling."""
+
+    key: str
+    latent: NDArray[np.float16]
+
+
+#: The autoencoder that made a folder's latents, what a model must agree with: ``scaling_factor`` multiplies a latent
+#: before it meets the U-Net, ``downsample`` are pixels per latent along one side. (A call, because of the name "class".)
+VaeIdentity = TypedDict(
+    "VaeIdentity",
+    {
+        "class": str,
+        "sha256": str,
+        "source": str,
+        "scaling_factor": float,
+        "latent_channels": int,
+        "downsample": int,
+    },
+)
+
+
+class SplitCounts(TypedDict):
+    """What the shards of a split count together: samples, label -> samples that carry it; the others where there are any.
+
+    ``unreadable`` are planned images that could not be read, ``boxes`` {"kept", "cut", "lost"} those in the crop, cut by
+    it, and outside it.
+    """
+
+    samples: int
+    labels: dict[str, int]
+    unreadable: NotRequired[int]
+    boxes: NotRequired[dict[str, int]]

@@ -1,14 +1,13 @@
 """Splits of one experiment in several folders: reports in one cohort, boxes in another (MIMIC-CXR, MS-CXR). Source: own."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from meddiff.common.errors import UserError
 from meddiff.shards.index import check_sizes
 from meddiff.shards.manifest import Manifest
 
 #: What two folders must share for one model to read both.
-FACTS: dict[str, Callable[[Manifest], Any]] = {
+FACTS: dict[str, Callable[[Manifest], object]] = {
     "VAE": lambda one: (one.vae["class"], one.vae["sha256"]),
     "kind of latents": lambda one: one.latent,
     "latent shape": lambda one: one.latent_shape,
@@ -16,12 +15,33 @@ FACTS: dict[str, Callable[[Manifest], Any]] = {
 }
 
 
-def other_folder_problems(split: str, other: str, manifest: Manifest | None) -> list[str]:
-    """Sentences that say why ``split`` cannot be read from the folder ``other``.
+def one_folder(shards: str | Sequence[str]) -> str:
+    """The folder of shards that are read at random.
+
+    Raises:
+        UserError: several, or a tar.
+    """
+    folders = [shards] if isinstance(shards, str) else shards
+    if len(folders) != 1 or folders[0].endswith(".tar"):
+        raise UserError(f"shards {shards} are not one folder: give the folder that holds manifest.json")
+    return folders[0]
+
+
+def splits_from_problems(folders: Mapping[str, str], train_split: str, manifest: Manifest | None) -> list[str]:
+    """What is wrong with splits that are read from folders of their own, a sentence each.
 
     Args:
-        manifest: of the shards that are trained on, which must go with it; None while these are missing too.
+        folders: split -> its folder.
+        train_split: which has to be in the main folder.
+        manifest: of the shards that are trained on, which must go with them; None while these are missing too.
     """
+    if train_split in folders:
+        return [f"splits_from names {train_split!r}, the split of training: give its folder as shards"]
+    return [line for split, other in folders.items() for line in _other_folder_problems(split, other, manifest)]
+
+
+def _other_folder_problems(split: str, other: str, manifest: Manifest | None) -> list[str]:
+    """Sentences that say why ``split`` cannot be read from the folder ``other``."""
     try:
         theirs = Manifest.read(other)
     except UserError as error:

@@ -1,132 +1,27 @@
 """Latent shards: WebDataset tars whose bytes depend on the samples alone (source: own; design, "Shard schema").
 
-Shard k of a split is samples ``k * samples_per_shard`` onwards of its sorted keys, so any process can write any shard
-and the folder comes out the same. The core is :func:`write_shard`; :class:`ShardWriter` remembers what is already done.
+Any process can write any shard (:mod:`meddiff.shards.planning` says which there are, :mod:`meddiff.shards.one_shard`
+writes one) and the folder comes out the same; :class:`ShardWriter` remembers what is already done.
 """
 
 import dataclasses
 import hashlib
 import json
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
-from webdataset import TarWriter
 
 from meddiff.common.errors import UserError
-from meddiff.common.files import atomic_open, write_json
+from meddiff.common.files import write_json
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
-from meddiff.shards.members import check_key, encode_sample, plain
-from meddiff.shards.sample import CohortSample
+from meddiff.shards.members import plain
+from meddiff.shards.one_shard import Pair, write_shard
+from meddiff.shards.planning import ShardPlan, keys_digest, plan_shards, shard_name
+from meddiff.shards.schema import SplitCounts
 
 PARTIAL = ".partial"
-Pair = tuple[CohortSample, NDArray[np.floating]]
-
-
-@dataclass(frozen=True)
-class ShardPlan:
-    """One shard still on paper: its file name, its split and the sorted keys that belong into it."""
-
-    name: str
-    split: str
-    keys: tuple[str, ...]
-
-
-def _shard_name(split: str, number: int) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_]+", split):
-        raise UserError(f"split {split!r} cannot name a shard: use letters, digits and underscores only")
-    return f"{split}-{number:05d}.tar"
-
-
-def plan_shards(split: str, keys: Sequence[str], samples_per_shard: int) -> list[ShardPlan]:
-    """Slice the sorted keys of a split into shards.
-
-    Raises:
-        UserError: bad split name, bad or duplicate key.
-    """
-    ordered = sorted(keys)
-    for before, key in zip(["", *ordered], ordered, strict=False):
-        check_key(key)
-        if before == key:
-            raise UserError(f"sample key {key!r} occurs twice in split {split!r}: every image needs a name of its own")
-    return [
-        ShardPlan(_shard_name(split, number), split, tuple(ordered[start : start + samples_per_shard]))
-        for number, start in enumerate(range(0, len(ordered), samples_per_shard))
-    ]
-
-
-class _Digest:
-    """A write-only stream that hashes and counts what passes, so a shard is never read back for its digest."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream, self.sha256, self.bytes = stream, hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        self.bytes += len(data)
-        return self.stream.write(data)
-
-
-def _keys_digest(keys: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
-
-
-def write_shard(path: str | Path, samples: Iterable[Pair], shape: tuple[int, ...] | None = None) -> ShardRecord:
-    """Write one shard, whole or not at all; needs nothing but its own samples, so any process may do it.
-
-    Args:
-        path: DIR/<split>-00000.tar.
-        samples: (sample, moments) in sorted key order, all of one split.
-        shape: the shape all moments must have.
-
-    Returns:
-        The shard's line of the manifest.
-
-    Raises:
-        UserError: keys out of order or repeated, mixed splits, a sample that cannot be stored; the file is untouched.
-    """
-    path = Path(path)
-    keys: list[str] = []
-    labels: Counter[str] = Counter()
-    boxes: Counter[str] = Counter()
-    split = path.name.rsplit("-", 1)[0]
-    with atomic_open(path) as stream:
-        digest = _Digest(stream)
-        # Fixed owner, mode and time: the bytes depend on the samples alone.
-        with TarWriter(digest, user="", group="", mode=0o644, mtime=0, encoder=False, compress=False) as tar:
-            for sample, moments in samples:
-                check_key(sample.key)
-                if keys and sample.key <= keys[-1]:
-                    what = "occurs twice" if sample.key == keys[-1] else f"comes after {keys[-1]!r}"
-                    raise UserError(f"sample key {sample.key!r} {what} in {path.name}: give unique, sorted keys")
-                if sample.split != split:
-                    raise UserError(f"sample {sample.key!r} is of split {sample.split!r}, {path.name} is for {split!r}")
-                tar.write({"__key__": sample.key, **encode_sample(sample, moments, shape)})
-                keys.append(sample.key)
-                labels.update(set(sample.labels))
-                boxes.update(
-                    kept=len(sample.boxes),
-                    cut=sample.attributes.get("boxes_cut", 0),
-                    lost=sample.attributes.get("boxes_lost", 0),
-                )
-    sha256, keys_sha256 = digest.sha256.hexdigest(), _keys_digest(keys)
-    return ShardRecord(
-        path.name,
-        split,
-        len(keys),
-        digest.bytes,
-        sha256,
-        keys_sha256,
-        labels=dict(sorted(labels.items())),
-        boxes=dict(boxes) if any(boxes.values()) else {},
-    )
 
 
 class ShardWriter:
@@ -170,7 +65,7 @@ class ShardWriter:
         record = self._earlier.get(plan.name)
         if note.exists():
             record = ShardRecord(**json.loads(note.read_text(encoding="utf-8")))
-        if record is None or record.keys_sha256 != _keys_digest(plan.keys) or not path.is_file():
+        if record is None or record.keys_sha256 != keys_digest(plan.keys) or not path.is_file():
             return None
         if path.stat().st_size != record.bytes:
             return None
@@ -191,11 +86,11 @@ class ShardWriter:
         try:
             record = write_shard(self.out / plan.name, samples, self.header.stored_shape)
             left_out = dict(unreadable or {})
-            if record.keys_sha256 != _keys_digest(key for key in plan.keys if key not in left_out):
+            if record.keys_sha256 != keys_digest(key for key in plan.keys if key not in left_out):
                 raise UserError(
                     f"{plan.name} got {record.samples} samples that are not the {len(plan.keys)} planned ones"
                 )
-            record = dataclasses.replace(record, keys_sha256=_keys_digest(plan.keys), unreadable=left_out)
+            record = dataclasses.replace(record, keys_sha256=keys_digest(plan.keys), unreadable=left_out)
             write_json(self.out / PARTIAL / f"{plan.name}.json", dataclasses.asdict(record))
         except OSError as error:
             raise _cannot_write(self.out / plan.name, error) from error
@@ -226,7 +121,7 @@ class ShardWriter:
             keys = [sample.key for sample, _ in block]
             if keys[0] <= last:
                 raise UserError(f"sample key {keys[0]!r} comes after {last!r} in {split!r}: give unique, sorted keys")
-            plan = ShardPlan(_shard_name(split, number), split, tuple(keys))
+            plan = ShardPlan(shard_name(split, number), split, tuple(keys))
             self.records[plan.name] = self.done(plan) or self.write_planned(plan, block)
             last, number = keys[-1], number + 1
 
@@ -267,13 +162,15 @@ class ShardWriter:
                 leftover.unlink(missing_ok=True)
         return manifest
 
-    def _identity(self, header: dict[str, Any]) -> dict[str, Any]:
+    def _identity(self, header: dict[str, object]) -> dict[str, object]:
         """What must agree to continue: all but the command line, which may spell the same folder differently."""
         kept = {name: value for name, value in header.items() if name not in ("command", "shards", "counts", "funnel")}
         # Through JSON, so that tuples and lists compare as they are stored.
-        return json.loads(json.dumps(kept | {"samples_per_shard": self.samples_per_shard}, default=plain))
+        text = json.dumps(kept | {"samples_per_shard": self.samples_per_shard}, default=plain)
+        identity: dict[str, object] = json.loads(text)
+        return identity
 
-    def _refuse_other(self, earlier: dict[str, Any]) -> None:
+    def _refuse_other(self, earlier: dict[str, object]) -> None:
         now = self._identity(self.header.to_json())
         # A finished manifest does not say how many samples a shard has; other slices have other keys and are rewritten.
         then = self._identity(earlier) | {k: v for k, v in earlier.items() if k == "samples_per_shard"}
@@ -292,21 +189,19 @@ def _cannot_write(path: Path, error: OSError) -> UserError:
     )
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return text if len(text) < 90 else text[:87] + "..."
 
 
-def _counts(shards: Iterable[ShardRecord]) -> dict[str, dict[str, Any]]:
-    counts: dict[str, dict[str, Any]] = {}
+def _counts(shards: Iterable[ShardRecord]) -> dict[str, SplitCounts]:
+    counts: dict[str, SplitCounts] = {}
     for shard in shards:
-        split = counts.setdefault(shard.split, {"samples": 0, "labels": Counter()})
+        split = counts.setdefault(shard.split, {"samples": 0, "labels": {}})
         split["samples"] += shard.samples
-        split["labels"].update(shard.labels)
+        split["labels"] = dict(sorted((Counter(split["labels"]) + Counter(shard.labels)).items()))
         if shard.unreadable:
             split["unreadable"] = split.get("unreadable", 0) + len(shard.unreadable)
         if shard.boxes:
             split["boxes"] = dict(Counter(split.get("boxes", {})) + Counter(shard.boxes))
-    for split in counts.values():
-        split["labels"] = dict(sorted(split["labels"].items()))
     return counts

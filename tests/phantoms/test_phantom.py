@@ -41,7 +41,7 @@ def cohort() -> PhantomCohort:
 def test_two_processes_make_the_same_bytes(cohort: PhantomCohort) -> None:
     indices = [0, 7, 123, 1600, 1999]
     code = (
-        "import sys; sys.path.insert(0, 'tests/preparation'); from test_phantom import *\n"
+        "import sys; sys.path.insert(0, 'tests/phantoms'); from test_phantom import *\n"
         f"c = PhantomCohort(PhantomOptions(n=2000, confounders=CONFOUNDED))\n"
         f"np.random.seed(5); print(' '.join(fingerprint(c, i) for i in {indices[::-1]}))"
     )

@@ -9,8 +9,8 @@ from meddiff.common.errors import UserError
 from meddiff.common.findings import NO_FINDING
 from meddiff.phantoms import PhantomCohort, PhantomOptions, openi, statistics
 from meddiff.phantoms.anatomy import HEIGHTS, LATERAL, OWN_NORMS, sample_anatomy
-from meddiff.phantoms.openi import clean, read_sentences, swap_sides
 from meddiff.phantoms.render import render
+from meddiff.phantoms.report_words import clean, read_sentences, swap_sides
 
 reports_missing = openi.data_file("NLMCXR_reports.tgz") is None
 needs_reports = pytest.mark.skipif(reports_missing, reason="torchxrayvision's reports are not installed")

@@ -23,7 +23,7 @@ from meddiff.preparation.encode import encode_images
 from meddiff.preparation.prepare_cohort import Machine, dry_run, prepare_reading, read_cohort, shard_size
 from meddiff.preparation.record_images import RecordImages
 from meddiff.preparation.records import Funnel, Reading
-from meddiff.shards import writer as shards_module
+from meddiff.shards import one_shard as shards_module
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.index import CACHE_NAME
 from meddiff.shards.manifest import Manifest

@@ -18,7 +18,9 @@ from PIL import Image
 
 from meddiff.common.errors import UserError
 from meddiff.shards.manifest import Manifest
-from meddiff.shards.writer import ShardWriter, plan_shards, write_shard
+from meddiff.shards.one_shard import write_shard
+from meddiff.shards.planning import plan_shards
+from meddiff.shards.writer import ShardWriter
 from tests.builders.shard_samples import make_header, make_pair, make_pairs, write_folder
 
 SIZES = {"train": 12, "val": 5, "fidelity": 3}

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from meddiff.common.errors import UserError
+
+if TYPE_CHECKING:
+    from meddiff.preparation.records import Reading
 
 
 class Entry(NamedTuple):
@@ -31,7 +34,7 @@ COHORTS = {
 }
 
 
-def reader(name: str) -> tuple[Callable[..., Any], type]:
+def reader(name: str) -> tuple[Callable[..., "Reading"], type]:
     """``read`` and the options class of a cohort.
 
     Raises:
@@ -40,5 +43,5 @@ def reader(name: str) -> tuple[Callable[..., Any], type]:
     if name not in COHORTS:
         raise UserError(f"No cohort {name!r}: there are {', '.join(COHORTS)}.")
     entry = COHORTS[name]
-    module = import_module(f"preparation.cohorts.{entry.module}")
+    module = import_module(f"{__name__}.{entry.module}")
     return module.read, getattr(module, entry.options)

@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TypeAlias
 from zipfile import BadZipFile
 
 from meddiff.common.errors import UserError
@@ -51,7 +51,8 @@ from meddiff.shards.sample import Box, Phrase
 
 TABLES = tuple(f"{name}.{kind}" for kind in ("csv", "jsonl", "csv.gz", "jsonl.gz") for name in ("meta", "metadata"))
 JSONL = (".jsonl", ".jsonl.gz")
-Rows = list[tuple[int, dict[str, Any]]]
+#: (line, column -> value): text of a CSV, any JSON of a JSONL.
+Rows: TypeAlias = list[tuple[int, dict[str, object]]]
 
 
 def read(root: Path, options: FolderOptions | None = None) -> Reading:
@@ -125,7 +126,8 @@ def _read_csv(stream: IO[str], table: str) -> tuple[list[str], Rows]:
     twice = [name for name, times in Counter(filter(None, header)).items() if times > 1]
     if twice:
         raise UserError(f"{table} has the column {twice[0]!r} twice: rename one.")
-    rows, line = [], reader.line_num + 1
+    rows: Rows = []
+    line = reader.line_num + 1
     for cells in reader:
         if any(one.strip() for one in cells[len(header) :]):
             raise UserError(f"{table}, row {line} has more cells than the header: put text with commas into quotes.")
@@ -165,13 +167,13 @@ def _enter_boxes(root: Path, images: Iterable[FolderImage], options: FolderOptio
     sieve.apply("box without area, outside the image or not four numbers", lambda one: bad_box(one[2]))
     sieve.unique("repeated box", lambda one: json.dumps(one[2], sort_keys=True))
 
-    def contradicts(one: tuple[int, str, dict[str, Any]]) -> str | None:
+    def contradicts(one: tuple[int, str, dict[str, object]]) -> str | None:
         label = box_label(images_by_name[one[1]], one[2], options)
         return NO_FINDING if label == NO_FINDING else None
 
     sieve.apply(f"box of {NO_FINDING}", contradicts)
 
-    def left_out(one: tuple[int, str, dict[str, Any]]) -> str | None:
+    def left_out(one: tuple[int, str, dict[str, object]]) -> str | None:
         image, values = images_by_name[one[1]], one[2]
         return None if add_box(image, values, options) else cell(values.get("label")) or image.written[0]
 
@@ -217,7 +219,7 @@ def _record(image: FolderImage) -> Record:
     for phrase, box in image.boxes:
         if phrase or box.label:
             groups.setdefault((phrase or box.label, box.label), []).append(box)
-    attributes: dict[str, Any] = {"table": image.others} if image.others else {}
+    attributes: dict[str, object] = {"table": image.others} if image.others else {}
     attributes |= {"mask_files": image.masks} if image.masks else {}
     attributes |= {"labels_written": image.written} if list(image.labels) != image.written else {}
     return Record(

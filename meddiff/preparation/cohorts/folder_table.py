@@ -2,9 +2,9 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +94,7 @@ class FolderImage:
     mapped: list[str]
     own_text: str
     masks: dict[str, str]
-    others: dict[str, Any]
+    others: dict[str, object]
     boxes: list[tuple[str, Box]] = field(default_factory=list)
     more: bool = False
 
@@ -142,12 +142,12 @@ class MaskFiles:
         return masks
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """What is written in a cell; 0 is a value, null is none."""
     return "" if value is None else str(value).strip()
 
 
-def image_of(line: int, row: dict[str, Any], options: FolderOptions, table: str) -> FolderImage:
+def image_of(line: int, row: Mapping[str, object], options: FolderOptions, table: str) -> FolderImage:
     """A row of the table, understood.
 
     Raises:
@@ -156,7 +156,7 @@ def image_of(line: int, row: dict[str, Any], options: FolderOptions, table: str)
     where = f"{table}, row {line}"
     known = {name: row.get(column) for name, column in options.named().items()}
     used = {*options.named().values(), options.image, *BOX}
-    labels: Any = known["labels"]
+    labels = known["labels"]
     if labels in (None, "", []):
         labels = row.get("label")
         used.add("label")
@@ -195,7 +195,7 @@ def image_of(line: int, row: dict[str, Any], options: FolderOptions, table: str)
     return image
 
 
-def _listed_boxes(value: Any, where: str) -> list[dict[str, Any]]:
+def _listed_boxes(value: object, where: str) -> list[dict[str, object]]:
     """Boxes of the column: JSON, or already a list."""
     if isinstance(value, str):
         try:
@@ -212,7 +212,7 @@ def _listed_boxes(value: Any, where: str) -> list[dict[str, Any]]:
     return found
 
 
-def bad_box(values: dict[str, Any]) -> str | None:
+def bad_box(values: Mapping[str, object]) -> str | None:
     """Why x, y, w, h are no box; None if they are one."""
     box = [number(cell(values.get(name))) for name in BOX]
     if any(one != one for one in box):
@@ -220,13 +220,13 @@ def bad_box(values: dict[str, Any]) -> str | None:
     return None if on_image(box) else "no area, or outside the image"
 
 
-def box_label(image: FolderImage, values: dict[str, Any], options: FolderOptions) -> str | None:
+def box_label(image: FolderImage, values: Mapping[str, object], options: FolderOptions) -> str | None:
     """A box's label as it is called here: its own, else the image's if it has one only, else ""; None is left out."""
     label = cell(values.get("label")) or (image.written[0] if len(image.written) == 1 else "")
     return (options.label_map.get(label, label) or None) if label else ""
 
 
-def add_box(image: FolderImage, values: dict[str, Any], options: FolderOptions) -> bool:
+def add_box(image: FolderImage, values: Mapping[str, object], options: FolderOptions) -> bool:
     """Give an image a box (:func:`bad_box` is None), unless its label is left out; returns whether it was given."""
     label = box_label(image, values, options)
     if label is None:
@@ -237,7 +237,7 @@ def add_box(image: FolderImage, values: dict[str, Any], options: FolderOptions) 
     return True
 
 
-def _mask_paths(value: Any, where: str, options: FolderOptions) -> dict[str, str]:
+def _mask_paths(value: object, where: str, options: FolderOptions) -> dict[str, str]:
     """name as it is called here -> path, of the column of masks."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:

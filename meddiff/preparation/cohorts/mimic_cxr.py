@@ -18,7 +18,7 @@ from meddiff.preparation.cohorts.mimic_files import Reports, folder_above, image
 from meddiff.preparation.cohorts.mimic_labels import OTHER_LABELS, label_table, label_value, labels_of
 from meddiff.preparation.records import Funnel, Reading, Record
 from meddiff.preparation.reports_text import SECTIONS, Impression, TextRules
-from meddiff.preparation.tables import Row, Sieve, locate, read_rows, require, zipped
+from meddiff.preparation.tables import Row, Sieve, find_file, read_rows, require, zipped
 
 #: Training images of the paper.
 PAPER_TRAIN = 162_651
@@ -226,7 +226,7 @@ def ms_cxr_members(root: Path, name: str = "") -> tuple[set[str], set[str]]:
     Raises:
         UserError: its csv is not there.
     """
-    name = name or locate(root, ["MS_CXR_Local_Alignment_v*.csv"]) or ""
+    name = name or find_file(root, ["MS_CXR_Local_Alignment_v*.csv"]) or ""
     if not name:
         raise UserError(
             f"{root} holds no MS_CXR_Local_Alignment_v*.csv (physionet.org/content/ms-cxr, credentialed access), without which "

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from meddiff.common.errors import UserError
 from meddiff.preparation.reports_text import Impression, TextRules, find_impression
 from meddiff.preparation.safe_files import inside
-from meddiff.preparation.tables import locate
+from meddiff.preparation.tables import find_file
 
 #: Studies tried before a folder is taken to hold no reports.
 TRIED = 200
@@ -90,7 +90,7 @@ class Reports:
         return source if source.endswith(".zip") else source.rstrip("/") + "/"
 
     def _found(self, studies: Sequence[tuple[str, str]]) -> str | None:
-        archive = locate(self.root, ["mimic-cxr-reports.zip"])
+        archive = find_file(self.root, ["mimic-cxr-reports.zip"])
         if archive is not None:
             return archive
         for depth in ("", "*/", "*/*/"):

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
@@ -12,7 +11,7 @@ from meddiff.preparation.tables import Row, read_rows
 OTHER_LABELS = ("Enlarged Cardiomediastinum", "Fracture", "Lung Lesion", "Pleural Other", "Support Devices")
 
 
-def labels_of(row: Mapping[str, Any], uncertain: str = "drop", unlabelled: str = "none") -> tuple[str, ...]:
+def labels_of(row: Mapping[str, object], uncertain: str = "drop", unlabelled: str = "none") -> tuple[str, ...]:
     """Labels of a study among the eight findings and "No Finding".
 
     1 is a label; 0 and blank are none; -1 is none or one (``uncertain``). "No Finding" is a label where its own column
@@ -43,7 +42,7 @@ def label_table(root: Path, name: str, studies: set[str]) -> dict[str, Row]:
     return table
 
 
-def label_value(row: Mapping[str, Any], label: str) -> float | None:
+def label_value(row: Mapping[str, object], label: str) -> float | None:
     """1, 0, -1, or None where the cell is blank or missing."""
     text = str(row.get(label) or "").strip()
     if not text:

@@ -7,10 +7,10 @@ from ``MS_CXR_Local_Alignment_v1.0.0.csv`` and later versions (one row a box), o
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
@@ -19,7 +19,7 @@ from meddiff.preparation.cohorts.mimic_files import Reports, folder_above, image
 from meddiff.preparation.records import Funnel, Reading, Record
 from meddiff.preparation.reports_text import SECTIONS, TextRules, one_line
 from meddiff.preparation.safe_files import open_text
-from meddiff.preparation.tables import Sieve, locate, read_rows
+from meddiff.preparation.tables import Sieve, find_file, read_rows
 from meddiff.shards.sample import Box, Phrase
 
 #: Pairs of image and phrase in the paper (version 1.0.0).
@@ -71,8 +71,8 @@ def read(root: Path, options: MsCxrOptions | None = None) -> Reading:
         UserError: the file of MS-CXR is missing or damaged.
     """
     options, root = options or MsCxrOptions(), Path(root)
-    name = options.file or locate(root, ["MS_CXR_Local_Alignment_v*.csv", "MS_CXR_Local_Alignment_v*.csv.gz"])
-    name = name or locate(root, ["MS_CXR_Local_Alignment_v*.json"])
+    name = options.file or find_file(root, ["MS_CXR_Local_Alignment_v*.csv", "MS_CXR_Local_Alignment_v*.csv.gz"])
+    name = name or find_file(root, ["MS_CXR_Local_Alignment_v*.json"])
     if not name:
         raise UserError(
             f"{root} holds no MS_CXR_Local_Alignment_v*.csv (nor the folders below it); it comes from {PHYSIONET}."
@@ -154,17 +154,19 @@ def _json_rows(root: Path, name: str) -> Iterator[_Row]:
         ) from error
 
 
-def _row(line: int, row: dict[str, Any], path: str) -> _Row:
+def _row(line: int, row: Mapping[str, object], path: str) -> _Row:
     x, y, w, h, width, height = (_number(row[column]) for column in COLUMNS[4:])
     text, label = one_line(str(row["label_text"])), one_line(str(row["category_name"]))
     split = str(row.get("split") or "")
     return _Row(line, str(row["dicom_id"]), label, text, path, (x, y, w, h), (width, height), split)
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
+    if not isinstance(value, str | int | float):
+        return math.nan
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except ValueError:
         return math.nan
 
 
@@ -198,7 +200,7 @@ def _bad_box(row: _Row) -> str | None:
 
 def _image_prefix(root: Path) -> str:
     """Where ``files/`` of MIMIC-CXR-JPG is: beside its metadata when they are there, else below the root."""
-    metadata = locate(root, ["mimic-cxr-2.0.0-metadata.csv.gz", "mimic-cxr-2.0.0-metadata.csv"])
+    metadata = find_file(root, ["mimic-cxr-2.0.0-metadata.csv.gz", "mimic-cxr-2.0.0-metadata.csv"])
     return folder_above(metadata) if metadata else ""
 
 

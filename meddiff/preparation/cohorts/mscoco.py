@@ -9,18 +9,24 @@ draw and all checks own. Files, rules and licences: docs/cohorts_open.md.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from meddiff.attribution.coco_words import COCO_CLASSES, classes_in
-from meddiff.attribution.words import Preset
+from meddiff.common.coco_classes import COCO_CLASSES, Preset, classes_in
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
-from meddiff.preparation.coco_masks import CocoMasks, class_names, read_json, segmentation_mask
+from meddiff.preparation.coco_masks import (
+    CocoAnnotation,
+    CocoImage,
+    CocoMasks,
+    class_names,
+    read_json,
+    segmentation_mask,
+)
 from meddiff.preparation.cohorts.boxes_csv import image_folder, on_image
 from meddiff.preparation.records import Funnel, Reading, Record, Rejected
 from meddiff.preparation.tables import Sieve, require
@@ -55,14 +61,22 @@ class MscocoOptions:
             raise UserError(f"mscoco: subsets are train2017 and val2017, not {', '.join(self.subsets) or 'none'}.")
 
 
+@dataclass(frozen=True)
+class _Instance:
+    """An object that is used, and the number of its annotation."""
+
+    number: int
+    box: Box
+
+
 @dataclass
 class _Image:
     """An image of a captions file, with what the annotations say about it."""
 
     subset: str
-    values: dict[str, Any]
+    values: CocoImage
     captions: list[str] = field(default_factory=list)
-    instances: list[dict[str, Any]] = field(default_factory=list)
+    instances: list[_Instance] = field(default_factory=list)
     split: str = ""
 
     @property
@@ -143,8 +157,8 @@ def _read_subset(
     unused = "" if subset == "val2017" else "segmentation"
     shown = read_json(root, instances, ("annotations", "categories"), unused)
     names = class_names(instances, shown)
-    images = [_Image(subset, one if isinstance(one, dict) else {}) for one in listed["images"]]
-    by_id: dict[Any, _Image] = {}
+    images = [_Image(subset, one if isinstance(one, dict) else CocoImage()) for one in listed["images"]]
+    by_id: dict[int, _Image] = {}
     for image in images:
         if _malformed(image) is None:
             by_id.setdefault(image.values["id"], image)
@@ -160,13 +174,14 @@ def _read_subset(
     if not unused:
         objects.apply("damaged segmentation", lambda one: _bad_segmentation(one, by_id[one["image_id"]]))
     for one in objects.items:
-        by_id[one["image_id"]].instances.append(one | {"label": names[one["category_id"]]})
+        box = Box(names[one["category_id"]], *map(float, one["bbox"]))
+        by_id[one["image_id"]].instances.append(_Instance(one["id"], box))
     return images, [*texts.rejected, *objects.rejected], (captions, instances)
 
 
-def _sieve(annotations: Iterable[Any], kind: str, images: dict[Any, _Image]) -> Sieve[dict[str, Any]]:
+def _sieve(annotations: Iterable[CocoAnnotation], kind: str, images: Mapping[int, _Image]) -> Sieve[CocoAnnotation]:
     """Annotations with an id of their own, of images that are listed."""
-    entries = [one if isinstance(one, dict) else {} for one in annotations]
+    entries = [one if isinstance(one, dict) else CocoAnnotation() for one in annotations]
     sieve = Sieve(entries, lambda one: f"{kind} {one.get('id')}", Funnel())
     sieve.apply("malformed annotation", lambda one: None if _whole(one.get("id")) else "no id")
     sieve.unique("repeated annotation", lambda one: one["id"])
@@ -174,7 +189,7 @@ def _sieve(annotations: Iterable[Any], kind: str, images: dict[Any, _Image]) -> 
     return sieve
 
 
-def _whole(value: Any, least: int = 0) -> bool:
+def _whole(value: object, least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 10**12
 
 
@@ -188,18 +203,18 @@ def _malformed(image: _Image) -> str | None:
     return None
 
 
-def _unlisted(one: dict[str, Any], images: dict[Any, _Image]) -> str | None:
+def _unlisted(one: CocoAnnotation, images: Mapping[int, _Image]) -> str | None:
     known = _whole(one.get("image_id")) and one["image_id"] in images
     return None if known else f"image_id {one.get('image_id')!r}"
 
 
-def _unknown_class(one: dict[str, Any], names: dict[int, str]) -> str | None:
+def _unknown_class(one: CocoAnnotation, names: dict[int, str]) -> str | None:
     number = one.get("category_id")
     known = isinstance(number, int) and names.get(number) in COCO_CLASSES
     return None if known else f"category_id {number!r}"
 
 
-def _bad_box(one: dict[str, Any], image: _Image) -> str | None:
+def _bad_box(one: CocoAnnotation, image: _Image) -> str | None:
     box = one.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
         return f"bbox {box!r}"
@@ -207,7 +222,7 @@ def _bad_box(one: dict[str, Any], image: _Image) -> str | None:
     return None if fits else f"bbox {box!r}"
 
 
-def _bad_segmentation(one: dict[str, Any], image: _Image) -> str | None:
+def _bad_segmentation(one: CocoAnnotation, image: _Image) -> str | None:
     try:
         segmentation_mask(one.get("segmentation"), image.values["height"], image.values["width"])
     except UserError as error:
@@ -215,18 +230,18 @@ def _bad_segmentation(one: dict[str, Any], image: _Image) -> str | None:
     return None
 
 
-def _text(one: dict[str, Any]) -> str:
+def _text(one: CocoAnnotation) -> str:
     text = one.get("caption")
     return " ".join(text.split()) if isinstance(text, str) else ""
 
 
 def _record(image: _Image, folder: str, preset: Preset) -> Record:
-    boxes = tuple(Box(one["label"], *map(float, one["bbox"])) for one in image.instances)
+    boxes = tuple(one.box for one in image.instances)
     labels = {box.label for box in boxes}
     grounded = image.split == "grounding"
-    attributes: dict[str, Any] = {"native_size": [image.values["width"], image.values["height"]]}
+    attributes: dict[str, object] = {"native_size": [image.values["width"], image.values["height"]]}
     if grounded:
-        attributes["annotation_ids"] = [one["id"] for one in image.instances]
+        attributes["annotation_ids"] = [one.number for one in image.instances]
     key = f"{image.values['id']:012d}"
     return Record(
         key=key,

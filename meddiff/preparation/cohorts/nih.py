@@ -22,7 +22,7 @@ from meddiff.common.findings import NO_FINDING
 from meddiff.preparation.cohorts.boxes_csv import in_order, label_phrases, label_prompt, number, on_image
 from meddiff.preparation.records import Funnel, Reading, Record, Rejected
 from meddiff.preparation.safe_files import open_text
-from meddiff.preparation.tables import Row, Sieve, locate, read_rows, require
+from meddiff.preparation.tables import Row, Sieve, find_file, read_rows, require
 from meddiff.shards.sample import Box
 
 NIH = "NIH ChestX-ray14 (nihcc.app.box.com/v/ChestXray-NIHCC, public)"
@@ -101,7 +101,7 @@ def read(root: Path, options: NihOptions | None = None) -> Reading:
     options, root = options or NihOptions(), Path(root)
     names = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
     entries = require(root, [*names, *(f"{name}.gz" for name in names)], NIH)
-    boxes_file = locate(root, ["BBox_List_2017.csv", "BBox_List_2017.csv.gz", "BBox_list_2017.csv"])
+    boxes_file = find_file(root, ["BBox_List_2017.csv", "BBox_List_2017.csv.gz", "BBox_list_2017.csv"])
     left_out = set(OPACITIES) - set(options.opacities)
     classes = {written: "" if SPELLED.get(written, written) in left_out else CLASSES[written] for written in CLASSES}
     files = _image_files(root)
@@ -209,7 +209,7 @@ def _labels(image: _Image, classes: Mapping[str, str]) -> tuple[str, ...]:
 
 def _split(root: Path, sieve: Sieve[_Image], options: NihOptions) -> list[str]:
     """Give the images their splits; returns the official lists that were used."""
-    lists = [file for name in LISTS if (file := locate(root, [name]))]
+    lists = [file for name in LISTS if (file := find_file(root, [name]))]
     if len(lists) == 1:
         raise UserError(
             f"{root} holds {lists[0]} but not the other of {' and '.join(LISTS)}: both come from {NIH}; with neither, "

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from meddiff.common.errors import UserError
 from meddiff.preparation.records import Rejected, check_relative
 from meddiff.preparation.safe_files import inside
-from meddiff.preparation.tables import locate, read_rows
+from meddiff.preparation.tables import find_file, read_rows
 
 OPEN_I = "Open-I (openi.nlm.nih.gov/faq: NLMCXR_reports.tgz, NLMCXR_png.tgz) or Kaggle (raddar/chest-xrays-indiana-university)"
 #: A report has a few kilobytes.
@@ -93,7 +93,7 @@ def frontal_names(root: Path, views: str) -> tuple[str, dict[str, str] | None]:
     """
     if views == "first":
         return views, None
-    table = locate(root, ["indiana_projections.csv"])
+    table = find_file(root, ["indiana_projections.csv"])
     if views != "judged" and table:
         rows = read_rows(root, table, ("uid", "filename", "projection"))
         return "projections", {
@@ -116,14 +116,14 @@ def frontal_names(root: Path, views: str) -> tuple[str, dict[str, str] | None]:
 
 def _find_reports(root: Path) -> str:
     for name in ("NLMCXR_reports.tgz", "NLMCXR_reports.tar.gz"):
-        if found := locate(root, [name]):
+        if found := find_file(root, [name]):
             return found
     folders = ("ecgen-radiology", "*/ecgen-radiology")
     for pattern in folders:
         for path in sorted(root.glob(pattern)):
             if path.is_dir():
                 return path.relative_to(root).as_posix()
-    found = locate(root, ["indiana_reports.csv"])
+    found = find_file(root, ["indiana_reports.csv"])
     if not found:
         raise UserError(
             f"{root} holds no reports (NLMCXR_reports.tgz, ecgen-radiology/*.xml or indiana_reports.csv): {OPEN_I}."

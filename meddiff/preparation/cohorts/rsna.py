@@ -27,7 +27,7 @@ from meddiff.preparation.cohorts.boxes_csv import (
 )
 from meddiff.preparation.records import Funnel, Reading, Record
 from meddiff.preparation.safe_files import open_text
-from meddiff.preparation.tables import Row, Sieve, locate, read_rows, require
+from meddiff.preparation.tables import Row, Sieve, find_file, read_rows, require
 from meddiff.shards.sample import Box
 
 RSNA = "the RSNA Pneumonia Detection Challenge (kaggle.com/competitions/rsna-pneumonia-detection-challenge)"
@@ -163,7 +163,7 @@ def _contradiction(image: _Image) -> str | None:
 
 def _patients(root: Path, mapping: str) -> tuple[str, Mapping[str, str]]:
     """The file and image -> NIH patient, the number before "_" of 00000061_012.png; "" and {} where it is not there."""
-    file = mapping or locate(root, ["pneumonia-challenge-dataset-mappings_2018.json"])
+    file = mapping or find_file(root, ["pneumonia-challenge-dataset-mappings_2018.json"])
     if not file:
         return "", {}
     try:

@@ -23,7 +23,7 @@ from meddiff.preparation.cohorts.boxes_csv import (
     number,
 )
 from meddiff.preparation.records import Funnel, Reading, Record, Rejected
-from meddiff.preparation.tables import Row, Sieve, locate, read_rows, require, zipped
+from meddiff.preparation.tables import Row, Sieve, find_file, read_rows, require, zipped
 from meddiff.shards.sample import Box
 
 VINDR = "VinDr-CXR (physionet.org/content/vindr-cxr) or kaggle.com/competitions/vinbigdata-chest-xray-abnormalities-detection"
@@ -148,14 +148,14 @@ def read(root: Path, options: VindrCxrOptions | None = None) -> Reading:
 
 def _files(root: Path, options: VindrCxrOptions) -> tuple[str, str, dict[str, str]]:
     """Boxes of train and test ("" where there is no test set), and subset -> labels of whole images."""
-    train = options.annotations or locate(root, _official("annotations_train.csv"))
+    train = options.annotations or find_file(root, _official("annotations_train.csv"))
     if train and not options.annotations:
         labels = {"train": require(root, _official("image_labels_train.csv"), VINDR)}
-        test = locate(root, _official("annotations_test.csv")) or ""
+        test = find_file(root, _official("annotations_test.csv")) or ""
         if test:
             labels["test"] = require(root, _official("image_labels_test.csv"), VINDR)
         return train, test, labels
-    train = train or locate(root, zipped("train.csv"))
+    train = train or find_file(root, zipped("train.csv"))
     if not train:
         raise UserError(f"{root} holds no annotations_train.csv and no train.csv (nor the folders below it): {VINDR}.")
     return train, "", {}
