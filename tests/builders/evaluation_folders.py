@@ -11,7 +11,7 @@ import numpy as np
 from meddiff.common.draws import generator
 from meddiff.common.files import write_json
 from meddiff.common.findings import FINDINGS, NO_FINDING
-from meddiff.reports.paper.model import Table
+from meddiff.reports.paper.cells import Table
 from meddiff.runs.tables import read_table, write_table
 
 #: phrases of each class
