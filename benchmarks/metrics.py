@@ -2,7 +2,7 @@
 
     python benchmarks/metrics.py [--samples 32] [--grid 64] [--size 512]
 
-One thread. "ours" is `metrics.functional.score_grid_maps`: the columns of an evaluation (CNR in its variants, pixel
+One thread. "ours" is `meddiff.metrics.functional.score_grid_maps`: the columns of an evaluation (CNR in its variants, pixel
 AUROC, Top-1, IoU over two mixture thresholds, BioViL's mIoU, distance) from maps on the latents' grid. "plain" is how
 the published code gets its scores (spec/tradeoff.md, section 6), written with scikit-learn: one sample at a time, one
 `roc_auc_score`, one `GaussianMixture`, four times `jaccard_score`, and the CNR in torch; it makes fewer columns. The

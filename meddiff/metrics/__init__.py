@@ -1,4 +1,4 @@
-"""Measures of grounding and of fidelity: torchmetrics classes over the functions of `metrics.functional`.
+"""Measures of grounding and of fidelity: torchmetrics classes over the functions of `meddiff.metrics.functional`.
 
 Names are imported when they are asked for: torchmetrics takes longer to import than torch, and who needs the functions or
 `summarise` alone should not wait for it.

@@ -40,7 +40,7 @@ def score_maps(maps: Tensor, masks: Tensor, threshold: Tensor | None = None) -> 
             paper fits it there); None: `mixture_threshold` of ``maps``.
 
     Returns:
-        cnr, auroc, top1, miou: (N,) float64 each, NaN where undefined (see the functions of `metrics.functional`).
+        cnr, auroc, top1, miou: (N,) float64 each, NaN where undefined (see the functions of `meddiff.metrics.functional`).
 
     Raises:
         UserError: shapes differ, or masks are not boolean.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 #: What a row of a table may hold; None is undefined.
 Score = str | float | None
 
-#: What is measured of a sample, in the order in which `metrics.GroundingScores` keeps it.
+#: What is measured of a sample, in the order in which `meddiff.metrics.GroundingScores` keeps it.
 SCORES = ("cnr", "auroc", "top1", "miou")
 #: What is averaged.
 AVERAGES = ("cnr", "cnr_abs", "auroc", "top1", "miou")
