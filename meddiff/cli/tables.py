@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--bootstrap", type=int, default=1000, help="Draws of the confidence intervals; 0: none.")
     options = parser.parse_args(arguments)
-    from meddiff.reports.paper.tables import build_tables, render, write_tables
+    from meddiff.reports.paper.build import build_tables, render, write_tables
 
     tables = build_tables(options.runs, options.tables, options.evaluation, options.min_occurrences, options.bootstrap)
     print(render(tables, options.format), end="")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ class ClassifierAUROC(ListMetric):
     Args:
         classes: names of the outputs, in their order.
         healthy: the label of the negatives.
+        sync_on_compute: see :class:`ListMetric`.
 
     Raises:
         UserError: no classes, or one twice.
@@ -36,8 +36,8 @@ class ClassifierAUROC(ListMetric):
     higher_is_better = True
     state_dtype = torch.float64
 
-    def __init__(self, classes: Sequence[str], healthy: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, classes: Sequence[str], healthy: str, sync_on_compute: bool = True) -> None:
+        super().__init__(sync_on_compute)
         if not classes or len({*classes, healthy}) != len(classes) + 1:
             raise UserError(f"classes are {list(classes)} beside {healthy!r}; a list of different names is needed.")
         self.classes, self.healthy = list(classes), healthy

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +37,7 @@ class PairwiseSimilarity(ListMetric):
 
     Args:
         data_range: of the images' values; None takes it from each pair (the paper's way).
+        sync_on_compute: see :class:`ListMetric`.
 
     Example:
         >>> import torch
@@ -53,8 +53,8 @@ class PairwiseSimilarity(ListMetric):
     state_dtype = torch.float64
     scales: Tensor
 
-    def __init__(self, data_range: float | None = 255.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, data_range: float | None = 255.0, sync_on_compute: bool = True) -> None:
+        super().__init__(sync_on_compute)
         self.data_range = data_range
         self.add_list("values")
         self.add_state("scales", default=torch.tensor(0), dist_reduce_fx="max")
@@ -75,6 +75,12 @@ class PairwiseSimilarity(ListMetric):
         self.scales = torch.full_like(self.scales, scales)
         self.append("values", values)
 
+    def pairs(self) -> list[float]:
+        """MS-SSIM of every pair of this process (of all, inside `compute`): group after group, in each in the order of
+        ``itertools.combinations``; NaN where it is undefined."""
+        values: list[float] = self.joined("values").tolist()
+        return values
+
     def compute(self) -> dict[str, float]:
         """As `summarise_similarity`, over all processes, and ``scales``, at how many scales images were compared."""
-        return {**summarise_similarity(self.joined("values").tolist()), "scales": float(self.scales)}
+        return {**summarise_similarity(self.pairs()), "scales": float(self.scales)}

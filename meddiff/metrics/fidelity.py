@@ -2,13 +2,12 @@
 (2018); which extractor and which input range is the caller's affair (spec/tradeoff.md, section 7)."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from meddiff.common.errors import UserError
-from meddiff.metrics.functional import feature_statistics, frechet_distance, kernel_distance
+from meddiff.metrics.functional import FeatureStatistics, feature_statistics, frechet_distance, kernel_distance
 from meddiff.metrics.gathering import ListMetric
 
 
@@ -17,6 +16,11 @@ class FrechetFeatureDistance(ListMetric):
 
     Keeps the features (float32) rather than their moments, because the kernel distance needs them: 5,000 x 2,048 are
     39 MiB. With NCCL the metric must be on the GPU (``.to(device)``).
+
+    Args:
+        keep_real: `reset` forgets the generated features only, for one reference that meets many sets; its statistics are
+            computed once, which is half of the work.
+        sync_on_compute: see :class:`ListMetric`.
 
     Example:
         >>> import torch
@@ -30,9 +34,12 @@ class FrechetFeatureDistance(ListMetric):
 
     higher_is_better = False
     width: Tensor
+    real: list[Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, keep_real: bool = False, sync_on_compute: bool = True) -> None:
+        super().__init__(sync_on_compute)
+        self.keep_real = keep_real
+        self._reference: FeatureStatistics | None = None  # of the real features
         self.add_list("real")
         self.add_list("fake")
         # Features are gathered flat; a process without images learns their number from the others.
@@ -53,7 +60,17 @@ class FrechetFeatureDistance(ListMetric):
         if int(self.width) not in (0, features.shape[1]):
             raise UserError(f"{features.shape[1]} features after {int(self.width)}: use one extractor for one metric.")
         self.width = torch.full_like(self.width, features.shape[1])
+        self._reference = None if real else self._reference
         self.append("real" if real else "fake", features)
+
+    def reset(self) -> None:
+        """Forget the features; with ``keep_real`` those of generated images only."""
+        real, width = list(self.real), self.width
+        super().reset()
+        if self.keep_real:
+            self.real, self.width = real, width
+        else:
+            self._reference = None
 
     def compute(self) -> dict[str, float]:
         """frechet, kid, n_real, n_fake over all processes.
@@ -65,6 +82,14 @@ class FrechetFeatureDistance(ListMetric):
         real, fake = (self.joined(name).reshape(-1, width) for name in ("real", "fake"))
         frechet = kid = math.nan
         if min(len(real), len(fake)) > 1 and bool(real.isfinite().all() and fake.isfinite().all()):
-            frechet = frechet_distance(feature_statistics(real), feature_statistics(fake))
+            frechet = frechet_distance(self._statistics(real), feature_statistics(fake))
             kid = kernel_distance(real, fake)
         return {"frechet": frechet, "kid": kid, "n_real": float(len(real)), "n_fake": float(len(fake))}
+
+    def _statistics(self, real: Tensor) -> FeatureStatistics:
+        """Those of the real features of all processes (N, D), kept until there are others."""
+        kept = self._reference
+        # Another process may have been given more, and the metric may have been moved.
+        if kept is None or kept.n != len(real) or kept.mean.device != real.device:
+            kept = self._reference = feature_statistics(real)
+        return kept

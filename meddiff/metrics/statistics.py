@@ -6,8 +6,7 @@ Source: own; percentile bootstrap (Efron 1979), permutation p-values that count 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +59,7 @@ def micro_mean(values: Floats, weights: Floats | None = None) -> Floats:
     return mean_of_known(means)
 
 
-def macro_mean(values: Floats, classes: Sequence[Any], weights: Floats | None = None) -> Floats:
+def macro_mean(values: Floats, classes: Sequence[Hashable], weights: Floats | None = None) -> Floats:
     """Mean of the class means (of the classes that have a value); arguments and result as for :func:`micro_mean`.
 
     Example:
@@ -98,13 +97,14 @@ def auroc(scores: Floats, labels: NDArray[np.bool_], weights: Floats | None = No
     )
     below = np.cumsum(negative, axis=1) - 0.5 * negative
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+        areas: Floats = (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+    return areas
 
 
 def bootstrap_interval(
     statistic: Statistic,
-    groups: Sequence[Any],
-    strata: Sequence[Any] | None = None,
+    groups: Sequence[Hashable],
+    strata: Sequence[Hashable] | None = None,
     draws: int = 1000,
     level: float = 0.95,
     address: tuple[object, ...] = (),
@@ -135,7 +135,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def class_strata(groups: Sequence[Any], classes: Sequence[str]) -> list[str]:
+def class_strata(groups: Sequence[Hashable], classes: Sequence[str]) -> list[str]:
     """Strata for a macro average: each image belongs to the rarest of its classes.
 
     With one class an image this is stratification by class. Where images have several, each is still drawn as a whole,
@@ -152,17 +152,17 @@ def class_strata(groups: Sequence[Any], classes: Sequence[str]) -> list[str]:
         >>> class_strata(["i", "i", "j", "k"], ["edema", "mass", "mass", "mass"])
         ['edema', 'edema', 'mass', 'mass']
     """
-    sizes: dict[str, set[Any]] = {}
+    sizes: dict[str, set[Hashable]] = {}
     for group, name in zip(groups, classes, strict=True):
         sizes.setdefault(name, set()).add(group)
-    rarest: dict[Any, str] = {}
+    rarest: dict[Hashable, str] = {}
     for group, name in zip(groups, classes, strict=True):
         rarest[group] = min(rarest.get(group, name), name, key=lambda one: (len(sizes[one]), one))
     return [rarest[group] for group in groups]
 
 
 def resamplings(
-    groups: Sequence[Any], strata: Sequence[Any] | None, draws: int, address: tuple[object, ...]
+    groups: Sequence[Hashable], strata: Sequence[Hashable] | None, draws: int, address: tuple[object, ...]
 ) -> Iterator[Floats]:
     """Blocks (D, N) of how often each sample is drawn when groups are drawn with replacement within each stratum."""
     parts = [np.arange(len(groups))] if strata is None else _places(strata)
@@ -181,7 +181,7 @@ def resamplings(
 
 
 def sign_flip_test(
-    contributions: Floats, groups: Sequence[Any], draws: int = 9999, address: tuple[object, ...] = ()
+    contributions: Floats, groups: Sequence[Hashable], draws: int = 9999, address: tuple[object, ...] = ()
 ) -> float:
     """Two-sided paired permutation test: p of a mean difference when the two models of a pair could be swapped.
 
@@ -218,7 +218,7 @@ def sign_flip_test(
     return (beyond + 1) / (draws + 1)
 
 
-def wilcoxon_test(differences: Floats, groups: Sequence[Any]) -> float:
+def wilcoxon_test(differences: Floats, groups: Sequence[Hashable]) -> float:
     """Two-sided Wilcoxon signed-rank test on the mean difference of each group; zero differences are left out.
 
     Returns:
@@ -273,7 +273,7 @@ def _rising(p_values: Sequence[float]) -> list[int]:
     return sorted((i for i, p in enumerate(p_values) if math.isfinite(p)), key=lambda i: p_values[i])
 
 
-def _places(names: Sequence[Any]) -> list[NDArray[np.intp]]:
+def _places(names: Sequence[Hashable]) -> list[NDArray[np.intp]]:
     """Where each name stands, name by name."""
     if not len(names):
         return []

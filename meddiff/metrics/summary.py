@@ -6,15 +6,17 @@ itself with are means of class means (macro).
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-#: What is measured of a sample, in the order in which `metrics.GroundingScores` keeps it.
+#: What a row of a table may hold; None is undefined.
+Score = str | float | None
+
+#: What is measured of a sample, in the order in which `meddiff.metrics.GroundingScores` keeps it.
 SCORES = ("cnr", "auroc", "top1", "miou")
 #: What is averaged.
 AVERAGES = ("cnr", "cnr_abs", "auroc", "top1", "miou")
 
 
-def summarise(rows: Iterable[Mapping[str, Any]], extra: Sequence[str] = ()) -> dict[str, float]:
+def summarise(rows: Iterable[Mapping[str, Score]], extra: Sequence[str] = ()) -> dict[str, float]:
     """Averages of samples, over all (micro), over class means (macro) and by class.
 
     A sample without a defined CNR is left out of every average and counted, so that all columns speak of the same
@@ -41,7 +43,7 @@ def summarise(rows: Iterable[Mapping[str, Any]], extra: Sequence[str] = ()) -> d
     excluded = 0
     for row in rows:
         kept = classes.setdefault(str(row["class"]), [])
-        scores = {name: math.nan if row[name] is None else float(row[name]) for name in (*SCORES, *extra)}
+        scores = {name: _number(row[name]) for name in (*SCORES, *extra)}
         if math.isfinite(scores["cnr"]):
             kept.append({**scores, "cnr_abs": abs(scores["cnr"])})
         else:
@@ -64,9 +66,13 @@ def summarise(rows: Iterable[Mapping[str, Any]], extra: Sequence[str] = ()) -> d
     return {**summary, "n": float(len(samples)), "excluded": float(excluded)}
 
 
-def summarise_defined(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def summarise_defined(rows: Iterable[Mapping[str, Score]]) -> dict[str, float]:
     """As :func:`summarise`, without what is undefined (JSON has no NaN)."""
     return {name: value for name, value in summarise(rows).items() if not math.isnan(value)}
+
+
+def _number(score: Score) -> float:
+    return math.nan if score is None else float(score)
 
 
 def _defined(samples: Sequence[Mapping[str, float]], name: str) -> list[float]:

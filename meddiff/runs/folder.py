@@ -1,4 +1,4 @@
-"""A run folder as a report sees it: what is there is read, what is missing is empty.
+"""A run folder as a report sees it: what is there is read when it is asked for, what is missing is empty.
 
 Nothing here imports torch or Lightning: the page is rewritten from a training process after every evaluation, and must
 also be made on a machine that has neither. Source: own (the run folder of the design).
@@ -6,21 +6,35 @@ also be made on a machine that has neither. Source: own (the run folder of the d
 
 import csv
 import json
-import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from meddiff.common.errors import UserError
+from meddiff.runs import names
+from meddiff.runs.config_file import parse_config
+from meddiff.runs.metrics_file import MetricsRow, parse_metrics
+from meddiff.runs.tables import parse_table
+from meddiff.runs.values import nested, number
 
-#: Any of these makes a folder a run folder.
-MARKS = ("config.yaml", "metrics.jsonl", "tradeoff.csv")
+#: What a gallery shows: file names, texts, numbers.
+Entry = dict[str, object]
+#: The order in which a report names the files that it could not read.
+ORDER = (
+    names.CONFIG,
+    names.METRICS,
+    names.TRADEOFF,
+    names.CONTROLS,
+    names.GROUNDING,
+    f"{names.GROUNDING}/{names.EXCLUDED}",
+    f"{names.MEDIA}/{names.ATTENTION}",
+    f"{names.MEDIA}/{names.SAMPLES}",
+)
 
 
 @dataclass(frozen=True)
@@ -32,39 +46,86 @@ class Evaluation:
     values: dict[str, float]
 
 
-@dataclass
 class Run:
-    """Everything of one run folder that a report shows.
+    """Everything of one run folder that a report shows; each file is read once, when it is first asked for.
 
-    Attributes:
-        path: the folder.
-        name: how the page calls it.
-        config_text: ``config.yaml`` as written, "" if there is none.
-        config: the same parsed.
-        rows: of ``metrics.jsonl``.
-        evaluations: of ``tradeoff.csv``, by images.
-        controls: ``controls.json``.
-        phrases: the newest per-sample grounding table.
-        phrases_images: images trained on when it was written.
-        excluded: samples left out of grounding, with the reason.
-        attention: word maps by images trained on.
-        samples: drawn images by images trained on.
-        problems: files that are there and could not be read, a sentence each.
+    Args:
+        path: the folder; :func:`read_run` refuses what is none.
     """
 
-    path: Path
-    name: str
-    config_text: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    evaluations: list[Evaluation] = field(default_factory=list)
-    controls: dict[str, Any] = field(default_factory=dict)
-    phrases: list[dict[str, str]] = field(default_factory=list)
-    phrases_images: int | None = None
-    excluded: list[dict[str, str]] = field(default_factory=list)
-    attention: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    samples: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._problems: list[tuple[str, str]] = []  # (file, sentence)
+
+    @cached_property
+    def name(self) -> str:
+        """How the page calls it: as configured, else as its folder."""
+        folder = self.path.resolve()
+        return str(self.config.get("name") or folder.parent.name or folder.name)
+
+    @cached_property
+    def config_text(self) -> str:
+        """``config.yaml`` as written, "" if there is none."""
+        return self._text(names.CONFIG)
+
+    @cached_property
+    def config(self) -> dict[str, object]:
+        """The same parsed."""
+        try:
+            return parse_config(self.config_text)
+        except yaml.YAMLError:
+            self._problems.append((names.CONFIG, f"{names.CONFIG} is not valid YAML."))
+            return {}
+
+    @cached_property
+    def rows(self) -> list[MetricsRow]:
+        """Of ``metrics.jsonl``."""
+        return parse_metrics(self._text(names.METRICS))
+
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        """Of ``tradeoff.csv``, by images; of the logged rows where there is none."""
+        table = self._table(names.TRADEOFF)
+        return _evaluations(table or [row for row in self.rows if any(_measured(key) for key in row)])
+
+    @cached_property
+    def controls(self) -> dict[str, object]:
+        """``controls.json``."""
+        controls = self._json(names.CONTROLS)
+        return controls if isinstance(controls, dict) else {}
+
+    @cached_property
+    def phrases_images(self) -> int | None:
+        """Images trained on when the newest per-sample grounding table was written."""
+        return max(_numbered(self.path / names.GROUNDING, "csv"), default=None)
+
+    @cached_property
+    def phrases(self) -> list[dict[str, str]]:
+        """The newest per-sample grounding table."""
+        tables = _numbered(self.path / names.GROUNDING, "csv")
+        return self._table(f"{names.GROUNDING}/{tables[max(tables)].name}") if tables else []
+
+    @cached_property
+    def excluded(self) -> list[dict[str, str]]:
+        """Samples left out of grounding, with the reason."""
+        return self._table(f"{names.GROUNDING}/{names.EXCLUDED}")
+
+    @cached_property
+    def attention(self) -> dict[int, list[Entry]]:
+        """Word maps by images trained on."""
+        return self._media(names.ATTENTION)
+
+    @cached_property
+    def samples(self) -> dict[int, list[Entry]]:
+        """Drawn images by images trained on."""
+        return self._media(names.SAMPLES)
+
+    @property
+    def problems(self) -> list[str]:
+        """Files that are there and could not be read, a sentence each; reads all of them."""
+        _ = self.config, self.rows, self.evaluations, self.controls
+        _ = self.phrases, self.excluded, self.attention, self.samples
+        return [text for _, text in sorted(self._problems, key=lambda problem: _place(problem[0]))]
 
     def series(self, key: str) -> list[tuple[Evaluation, float]]:
         """The evaluations that have ``key``, with its value."""
@@ -72,17 +133,11 @@ class Run:
 
     def control(self, *names: str) -> float | None:
         """``controls[names[0]][names[1]]...`` if it is there and a finite number."""
-        value: Any = self.controls
-        for name in names:
-            value = value.get(name) if isinstance(value, dict) else None
-        return number(value)
+        return number(nested(self.controls, *names))
 
-    def setting(self, *names: str) -> Any:
+    def setting(self, *names: str) -> object:
         """``config[names[0]][names[1]]...`` or None."""
-        value: Any = self.config
-        for name in names:
-            value = value.get(name) if isinstance(value, dict) else None
-        return value
+        return nested(self.config, *names)
 
     @cached_property
     def images_per_step(self) -> float | None:
@@ -111,20 +166,39 @@ class Run:
         times = [value for row in self.rows if (value := number(row.get("time"))) is not None]
         return datetime.fromtimestamp(max(times), UTC).strftime("%Y-%m-%d %H:%M UTC") if times else ""
 
+    def _text(self, name: str) -> str:
+        file = self.path / name
+        try:
+            return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        except OSError as error:
+            self._problems.append((name, f"{name} could not be read ({error.strerror})."))
+            return ""
 
-def number(value: Any) -> float | None:
-    """A finite float, or None (empty cell, null, NaN, text)."""
-    if value is None or isinstance(value, bool | list | dict) or value == "":
-        return None
-    try:
-        result = float(value)
-    except (TypeError, ValueError):
-        return None
-    return result if math.isfinite(result) else None
+    def _json(self, name: str) -> object:
+        text = self._text(name)
+        try:
+            return json.loads(text) if text else None
+        except json.JSONDecodeError:
+            self._problems.append((name, f"{name} is not valid JSON."))
+            return None
+
+    def _table(self, name: str) -> list[dict[str, str]]:
+        try:
+            return parse_table(self._text(name))
+        except csv.Error:
+            self._problems.append((name, f"{name} is not a valid table."))
+            return []
+
+    def _media(self, kind: str) -> dict[int, list[Entry]]:
+        found: dict[int, list[Entry]] = {}
+        for images, file in sorted(_numbered(self.path / names.MEDIA / kind, "json").items()):
+            entries = self._json(f"{names.MEDIA}/{kind}/{file.name}")
+            found[images] = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+        return found
 
 
 def read_run(path: str | Path) -> Run:
-    """Read a run folder.
+    """A run by its folder.
 
     Raises:
         UserError: there is no such folder, or it is not one of a run.
@@ -132,65 +206,45 @@ def read_run(path: str | Path) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"No run folder at {path}.")
-    if not any((path / mark).is_file() for mark in MARKS):
-        inside = sorted(path.glob("*/config.yaml")) + sorted(path.glob("*/*/config.yaml"))
+    if not any((path / mark).is_file() for mark in names.MARKS):
+        inside = sorted(path.glob(f"*/{names.CONFIG}")) + sorted(path.glob(f"*/*/{names.CONFIG}"))
         hint = (
             f"name one of the runs in it, such as {inside[-1].parent}" if inside else "a run folder is RUNS/NAME/TIME"
         )
-        raise UserError(f"{path} is not a run folder (no {', '.join(MARKS[:-1])} or {MARKS[-1]} in it): {hint}.")
-    run = Run(path, path.resolve().name)
-    run.config_text = _text(run, "config.yaml")
-    try:
-        config = yaml.load(run.config_text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        run.config = config if isinstance(config, dict) else {}
-    except yaml.YAMLError:
-        run.problems.append("config.yaml is not valid YAML.")
-    parent = path.resolve().parent.name
-    name = run.config.get("name") or parent
-    run.name = str(name) if name else run.name
-    run.rows = [row for row in _json_lines(_text(run, "metrics.jsonl")) if isinstance(row, dict)]
-    table = _table(run, "tradeoff.csv")
-    run.evaluations = _evaluations(table or [row for row in run.rows if any(_measured(key) for key in row)])
-    controls = _json(run, "controls.json")
-    run.controls = controls if isinstance(controls, dict) else {}
-    tables = _numbered(path / "grounding", "csv")
-    if tables:
-        run.phrases_images = max(tables)
-        run.phrases = _table(run, f"grounding/{tables[run.phrases_images].name}")
-    run.excluded = _table(run, "grounding/excluded.csv")
-    for kind, found in (("attention", run.attention), ("samples", run.samples)):
-        for images, file in sorted(_numbered(path / "media" / kind, "json").items()):
-            entries = _json(run, f"media/{kind}/{file.name}")
-            found[images] = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    return run
+        marks = f"{', '.join(names.MARKS[:-1])} or {names.MARKS[-1]}"
+        raise UserError(f"{path} is not a run folder (no {marks} in it): {hint}.")
+    return Run(path)
 
 
 def distinct_names(runs: list[Run]) -> None:
     """Runs of one name are told apart by their folder's (a time), and what is still equal by its number."""
-    names = [run.name for run in runs]
+    found = [run.name for run in runs]
     for run in runs:
-        if names.count(run.name) > 1:
+        if found.count(run.name) > 1:
             run.name = f"{run.name} {run.path.resolve().name}"
-    names = [run.name for run in runs]
+    found = [run.name for run in runs]
     for position, run in enumerate(runs):
-        if names.count(run.name) > 1:
-            run.name = f"{run.name} ({names[: position + 1].count(names[position])})"
+        if found.count(run.name) > 1:
+            run.name = f"{run.name} ({found[: position + 1].count(found[position])})"
+
+
+def _place(file: str) -> int:
+    """Of a file in :data:`ORDER`: that of the last part that its name begins with."""
+    return max(place for place, part in enumerate(ORDER) if file.startswith(part))
 
 
 def _measured(key: str) -> bool:
     return key.startswith(("grounding/", "fidelity/"))
 
 
-def _evaluations(table: Iterable[dict[str, Any]]) -> list[Evaluation]:
+def _evaluations(table: Iterable[Mapping[str, object]]) -> list[Evaluation]:
     """Sorted by images; of rows for the same images (a run that went on) the later one wins where it has a value."""
     found: dict[int, Evaluation] = {}
     for row in table:
         step, images = number(row.get("step")), number(row.get("images"))
         if step is None and images is None:
             continue
-        values = {
-            key: value for key, cell in row.items() if _measured(str(key)) and (value := number(cell)) is not None
-        }
+        values = {key: value for key, cell in row.items() if _measured(key) and (value := number(cell)) is not None}
         place = int(images if images is not None else step or 0)
         earlier = found[place].values if place in found else {}
         found[place] = Evaluation(int(step or 0), place, {**earlier, **values})
@@ -199,43 +253,3 @@ def _evaluations(table: Iterable[dict[str, Any]]) -> list[Evaluation]:
 
 def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
     return {int(file.stem): file for file in folder.glob(f"*.{suffix}") if re.fullmatch(r"[0-9]+", file.stem)}
-
-
-def _text(run: Run, name: str) -> str:
-    file = run.path / name
-    try:
-        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    except OSError as error:
-        run.problems.append(f"{name} could not be read ({error.strerror}).")
-        return ""
-
-
-def _json(run: Run, name: str) -> Any:
-    text = _text(run, name)
-    try:
-        return json.loads(text) if text else None
-    except json.JSONDecodeError:
-        run.problems.append(f"{name} is not valid JSON.")
-        return None
-
-
-def _json_lines(text: str) -> list[Any]:
-    """A last line cut off by a kill is left out."""
-    rows = []
-    for line in text.splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
-
-
-def _table(run: Run, name: str) -> list[dict[str, str]]:
-    try:
-        return [
-            {key: cell for key, cell in row.items() if isinstance(key, str) and isinstance(cell, str)}
-            for row in csv.DictReader(_text(run, name).splitlines())
-        ]
-    except csv.Error:
-        run.problems.append(f"{name} is not a valid table.")
-        return []

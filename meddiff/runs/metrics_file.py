@@ -3,18 +3,34 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
-METRICS_FILE = "metrics.jsonl"
+from meddiff.runs.names import METRICS as METRICS_FILE
+
+__all__ = ["METRICS_FILE", "MetricsRow", "parse_metrics", "read_metrics"]
+
+#: ``{"step": 9, "time": 1795251052.9, "train/loss": 0.41}``; null is a value that was not finite.
+MetricsRow = dict[str, float | None]
 
 
-def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Rows of a ``metrics.jsonl``; a last line cut off by a kill is left out, a missing file is no rows."""
-    file = Path(path)
+def parse_metrics(text: str) -> list[MetricsRow]:
+    """Rows of a ``metrics.jsonl``; a last line cut off by a kill is left out.
+
+    Example:
+        >>> parse_metrics('{"step": 9, "train/loss": 0.5}\\n{"step": 19, "tra')
+        [{'step': 9, 'train/loss': 0.5}]
+    """
     rows = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+    for line in text.splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(row, dict):
+            rows.append(row)
     return rows
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[MetricsRow]:
+    """As :func:`parse_metrics`; a missing file is no rows."""
+    file = Path(path)
+    return parse_metrics(file.read_text(encoding="utf-8")) if file.is_file() else []

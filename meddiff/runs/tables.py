@@ -1,16 +1,19 @@
 """Small tables and controls of a run folder, written whole or not at all. Source: own."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from meddiff.common.files import atomic_open, write_json
+from meddiff.runs.names import CONTROLS
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]], first: Sequence[str] = (), only: bool = False) -> None:
+def write_table(
+    path: Path, rows: Sequence[Mapping[str, object]], first: Sequence[str] = (), only: bool = False
+) -> None:
     """Write ``rows``; an absent or undefined value is an empty cell.
 
     Args:
@@ -25,22 +28,38 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], first: Sequence[s
         writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
+def parse_table(text: str) -> list[dict[str, str]]:
+    """Rows of a table as text; cells without a column and columns without a cell are left out.
+
+    Raises:
+        csv.Error: not a table.
+
+    Example:
+        >>> parse_table("a,b\\n1,2\\n3\\n4,5,6\\n")
+        [{'a': '1', 'b': '2'}, {'a': '3'}, {'a': '4', 'b': '5'}]
+    """
+    return [
+        {name: cell for name, cell in row.items() if isinstance(name, str) and isinstance(cell, str)}
+        for row in csv.DictReader(io.StringIO(text, newline=""))
+    ]
+
+
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a table as text; a missing file is no rows."""
+    """As :func:`parse_table`; a missing file is no rows."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+        return parse_table(stream.read())
 
 
-def update_controls(run: Path, side: str, values: dict[str, Any]) -> None:
+def update_controls(run: Path, side: str, values: Mapping[str, object]) -> None:
     """Write ``values`` under ``side`` of ``RUN/controls.json``; the other side stays."""
-    path = run / "controls.json"
+    path = run / CONTROLS
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     write_json(path, {**before, side: {**before.get(side, {}), **values}})

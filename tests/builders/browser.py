@@ -10,7 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+#: What JavaScript can say in JSON.
+Json: TypeAlias = "bool | float | str | list[Json] | dict[str, Json] | None"
+Answer = dict[str, Any]  # of the protocol, which has no types
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")
 
@@ -34,10 +38,10 @@ class Browser:
         self.problems: list[str] = []
         self.requests: list[str] = []
 
-    def call(self, method: str, **params: Any) -> Any:
+    def call(self, method: str, **params: object) -> Answer:
         """Send a command and wait for its answer."""
         self._id += 1
-        message: dict[str, Any] = {"id": self._id, "method": method, "params": params}
+        message: dict[str, object] = {"id": self._id, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
         os.write(self._send, json.dumps(message).encode() + b"\0")
@@ -49,7 +53,7 @@ class Browser:
                 return answer["result"]
             self._note(answer)
 
-    def _read(self, seconds: float) -> dict[str, Any]:
+    def _read(self, seconds: float) -> Answer:
         end = time.monotonic() + seconds
         while b"\0" not in self._buffer:
             if not select.select([self._receive], [], [], max(0.0, end - time.monotonic()))[0]:
@@ -61,7 +65,7 @@ class Browser:
         message, self._buffer = self._buffer.split(b"\0", 1)
         return json.loads(message)
 
-    def _note(self, event: dict[str, Any]) -> None:
+    def _note(self, event: Answer) -> None:
         method, params = event.get("method"), event.get("params", {})
         if method == "Network.requestWillBeSent":
             url = params["request"]["url"]
@@ -94,7 +98,7 @@ class Browser:
             time.sleep(0.05)
         self.run("Promise.all([...document.images].map(i => i.decode().catch(() => 0))).then(() => 1)")
 
-    def run(self, expression: str) -> Any:
+    def run(self, expression: str) -> Json:
         """The value of a JavaScript expression."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:

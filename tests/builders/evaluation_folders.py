@@ -4,14 +4,13 @@ import math
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import numpy as np
 
 from meddiff.common.draws import generator
 from meddiff.common.files import write_json
 from meddiff.common.findings import FINDINGS, NO_FINDING
-from meddiff.reports.paper.model import Table
+from meddiff.reports.paper.cells import Cell, Table
 from meddiff.runs.tables import read_table, write_table
 
 #: phrases of each class
@@ -64,7 +63,7 @@ def make_evaluation(
     return out
 
 
-def _grounding(side: str, seed: int, table: str, undefined: int, shift: float) -> list[dict[str, Any]]:
+def _grounding(side: str, seed: int, table: str, undefined: int, shift: float) -> list[dict[str, object]]:
     """CNR = class effect + image (shared by models and seeds) + training + noise."""
     rows = []
     for label, n in SIZES.items():
@@ -84,7 +83,7 @@ def _grounding(side: str, seed: int, table: str, undefined: int, shift: float) -
     return rows
 
 
-def _words(side: str, seed: int) -> list[dict[str, Any]]:
+def _words(side: str, seed: int) -> list[dict[str, object]]:
     rows = []
     for label, words in WORDS.items():
         for i in range(30):
@@ -126,7 +125,7 @@ def _write_images(out: Path, side: str, seed: int) -> None:
         for value in [centre + 0.03 * generator(side, seed, protocol, group).normal() + 0.001 * pair]
     ]
     write_table(out / "diversity.csv", [*pairs, {**pairs[0], "value": None}], ("protocol", "group", "pair", "value"))
-    scores: list[dict[str, Any]] = []
+    scores: list[dict[str, object]] = []
     for source, strength in (("real", 2.0), ("drawn", 1.0 if side != "base" else 0.0)):
         healthy = [f"{NO_FINDING}-{i}" for i in range(12)]
         for label in FINDINGS:
@@ -137,7 +136,7 @@ def _write_images(out: Path, side: str, seed: int) -> None:
     write_table(out / "classifier.csv", scores, ("source", "class", "key", "label", "score"))
 
 
-def column(table: Table, head: str, *labels: str) -> dict[str, Any]:
+def column(table: Table, head: str, *labels: str) -> dict[str, Cell]:
     """Last label -> cell of a column, in the rows that begin with ``labels``."""
     place = table.columns.index(head)
     return {

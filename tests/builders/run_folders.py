@@ -4,7 +4,6 @@ import csv
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -57,7 +56,7 @@ def make_run(
     """A run folder with everything in it; CNR and distance follow curves like those of real runs."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    config: dict[str, Any] = {
+    config: dict[str, object] = {
         "name": name,
         "seed_everything": seed,
         "trainer": {"max_steps": 1000, "precision": "32-true"},
@@ -78,7 +77,7 @@ def make_run(
         done = 1 - math.exp(-step / 330)
         fall = 1.0 if frozen else 1 - 0.45 * max(0.0, (step - 500) / 500)
         cnr = top * done * fall + rng.normal(0, 0.02)
-        row: dict[str, Any] = {"step": step, "images": 16 * step}
+        row: dict[str, float] = {"step": step, "images": 16 * step}
         for metric, value in (
             ("cnr", cnr),
             ("auroc", 0.5 + 0.3 * cnr / 1.2),
@@ -107,7 +106,7 @@ def make_run(
 def _metrics(folder: Path, rng: np.random.Generator) -> None:
     with (folder / "metrics.jsonl").open("w", encoding="utf-8") as stream:
         for step in range(9, 1000, 10):
-            row: dict[str, Any] = {"step": step, "time": 1795251049.9 + 0.34 * step}
+            row: dict[str, float] = {"step": step, "time": 1795251049.9 + 0.34 * step}
             row |= {
                 "train/loss": 0.07 + 0.9 * math.exp(-step / 70) + rng.normal(0, 0.004),
                 "throughput/images_per_s": 47.0,
@@ -121,7 +120,7 @@ def _metrics(folder: Path, rng: np.random.Generator) -> None:
         stream.write('{"step": 1000, "train/lo')  # cut off by a kill
 
 
-def _phrases(folder: Path, last: dict[str, Any], rng: np.random.Generator) -> None:
+def _phrases(folder: Path, last: dict[str, float], rng: np.random.Generator) -> None:
     (folder / "grounding").mkdir(exist_ok=True)
     file = folder / "grounding" / f"{last['images']:09d}.csv"
     with file.open("w", newline="", encoding="utf-8") as stream:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from meddiff.common.errors import UserError
 from meddiff.metrics import FrechetFeatureDistance
-from meddiff.metrics.functional import feature_statistics, frechet_distance, kernel_distance, kid, merge
+from meddiff.metrics.functional import feature_statistics, frechet_distance, kernel_distance, kid
 
 
 def features(seed: int, n: int, width: int = 12, rank: int | None = None, shift: float = 0.0) -> Tensor:
@@ -64,7 +64,7 @@ def test_frechet_of_few_samples_is_finite_and_right() -> None:
 
 def test_frechet_of_constant_features_is_the_distance_of_the_means() -> None:
     a, b = feature_statistics(torch.zeros(5, 3)), feature_statistics(torch.full((4, 3), 2.0))
-    assert frechet_distance(a, b) == 12.0
+    assert frechet_distance(a, b) == 12.0  # exactly: small whole numbers
 
 
 def test_frechet_agrees_with_scipy_on_a_spectrum_like_that_of_a_network() -> None:
@@ -102,14 +102,12 @@ def test_frechet_of_few_samples_with_themselves_is_nothing_in_absolute_terms() -
     assert 0 <= frechet_distance(feature_statistics(x), feature_statistics(x.clone())) < 1e-6
 
 
-def test_statistics_are_numpys_and_merge_like_one_set() -> None:
+def test_statistics_are_numpys() -> None:
     x = features(7, 90) * 5 + 1000
     whole = feature_statistics(x)
     np.testing.assert_allclose(whole.covariance.numpy(), np.cov(x.numpy(), rowvar=False), rtol=1e-9)
-    parts = merge(merge(feature_statistics(x[:2]), feature_statistics(x[2:50])), feature_statistics(x[50:]))
-    assert parts.n == whole.n == 90
-    torch.testing.assert_close(parts.mean, whole.mean, rtol=1e-13, atol=0)
-    torch.testing.assert_close(parts.covariance, whole.covariance, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(whole.mean.numpy(), x.numpy().mean(axis=0), rtol=1e-12)
+    assert whole.n == 90
 
 
 @pytest.mark.parametrize("degree", [1, 3])
@@ -185,6 +183,24 @@ def test_metric_over_batches_is_the_function_over_all() -> None:
     assert (scores["n_real"], scores["n_fake"]) == (40.0, 30.0)
     metric.reset()
     assert metric.compute()["n_real"] == 0
+
+
+def test_one_reference_meets_many_sets() -> None:
+    real, *sets = (features(seed, n).float() for seed, n in ((16, 40), (17, 30), (18, 50)))
+    metric = FrechetFeatureDistance(keep_real=True)
+    metric.update(real, real=True)
+    for fake in sets:
+        metric.reset()
+        metric.update(fake, real=False)
+        scores = metric.compute()
+        assert scores["frechet"] == pytest.approx(
+            frechet_distance(feature_statistics(real), feature_statistics(fake)), rel=1e-9
+        )
+        assert scores["kid"] == pytest.approx(kernel_distance(real, fake), rel=1e-9)
+        assert (scores["n_real"], scores["n_fake"]) == (40.0, float(len(fake)))
+    metric.update(sets[0], real=True)
+    more = frechet_distance(feature_statistics(torch.cat([real, sets[0]])), feature_statistics(sets[1]))
+    assert metric.compute()["frechet"] == pytest.approx(more, rel=1e-9), "what is kept must follow the reference"
 
 
 @pytest.mark.parametrize("fake", [torch.zeros(0, 12), torch.zeros(1, 12), torch.full((5, 12), float("nan"))])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from meddiff.common.errors import UserError
-from meddiff.metrics.functional import binary_iou, mean_iou, mixture_threshold
+from meddiff.metrics.functional import mean_iou, mixture_threshold
 
 
 def formula_maps() -> np.ndarray:
@@ -83,20 +83,6 @@ def test_threshold_of_a_map_of_two_values_is_between_them(share: float) -> None:
 def rectangles(seed: int, n: int = 10) -> Tensor:
     random = np.random.default_rng(seed)
     return torch.from_numpy(random.random((n, 8, 10)) < random.random((n, 1, 1)))
-
-
-def test_binary_iou_by_sets() -> None:
-    pred, masks = rectangles(0), rectangles(1)
-    for score, a, b in zip(binary_iou(pred, masks), pred.tolist(), masks.tolist(), strict=True):
-        one = {(i, j) for i, row in enumerate(a) for j, value in enumerate(row) if value}
-        two = {(i, j) for i, row in enumerate(b) for j, value in enumerate(row) if value}
-        assert score.item() == len(one & two) / len(one | two)
-
-
-def test_binary_iou_of_nothing_with_nothing_is_undefined() -> None:
-    nothing = torch.zeros(1, 3, 3, dtype=torch.bool)
-    assert binary_iou(nothing, nothing).isnan().all()
-    assert binary_iou(nothing, ~nothing).item() == 0
 
 
 def plain_mean_iou(image: np.ndarray, mask: np.ndarray, threshold: float) -> float:

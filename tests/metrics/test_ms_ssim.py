@@ -139,6 +139,7 @@ def test_the_metric_averages_all_pairs_of_all_groups() -> None:
         for j in range(i + 1, len(group))
     ]
     scores = metric.compute()
+    assert metric.pairs() == pytest.approx(values, rel=1e-9)
     assert pairwise_similarity(groups[0]).tolist() == pytest.approx(values[:6], rel=1e-9)
     assert scores["mean"] == pytest.approx(np.mean(values))
     assert scores["std"] == pytest.approx(np.std(values, ddof=1))

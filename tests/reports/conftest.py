@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from meddiff.reports.paper.model import Table
-from meddiff.reports.paper.tables import build_tables
+from meddiff.reports.paper.build import build_tables
+from meddiff.reports.paper.cells import Table
 from tests.builders.evaluation_folders import make_evaluation
 
 

@@ -9,9 +9,9 @@ from scipy import stats
 
 from meddiff.common.findings import FINDINGS
 from meddiff.reports.paper import published as paper
-from meddiff.reports.paper.model import MACRO, MICRO, PRINTED, Table
+from meddiff.reports.paper.build import build_tables
+from meddiff.reports.paper.cells import MACRO, MICRO, PRINTED, Table
 from meddiff.reports.paper.render import plain
-from meddiff.reports.paper.tables import build_tables
 from meddiff.runs.tables import read_table, write_table
 from tests.builders.evaluation_folders import by_class, column, effect, make_evaluation, phrases
 

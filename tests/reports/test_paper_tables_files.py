@@ -4,18 +4,17 @@ import csv
 import io
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
-from meddiff.reports.paper.model import MACRO, MICRO, PRINTED, Cell, Table
-from meddiff.reports.paper.read import group_models, read_evaluation
+from meddiff.reports.paper.build import build_tables, render, write_tables
+from meddiff.reports.paper.cells import MACRO, MICRO, PRINTED, Cell, Table
+from meddiff.reports.paper.pooling import group_models
 from meddiff.reports.paper.render import RENDERERS, plain
-from meddiff.reports.paper.tables import build_tables, render, write_tables
+from meddiff.runs.evaluation_folder import read_evaluation
 from tests.builders.evaluation_folders import column, make_evaluation
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,18 +47,6 @@ def test_runs_are_grouped_by_all_but_the_seed(evaluated_runs, six_runs, tmp_path
     )
     (other / "config.yaml").write_text(config)
     assert len(group_models([read_evaluation(six_runs[0]), read_evaluation(other)])) == 2
-
-
-def test_the_newest_evaluation_is_taken_or_the_one_named(tmp_path):
-    run = tmp_path / "t"
-    for images in (16000, 8000):
-        make_evaluation(run, images=images, shift=images / 1000)
-    (run / "evaluation" / "000032000").mkdir()  # begun, not finished
-    assert read_evaluation(run).path.name == "000016000"
-    assert read_evaluation(run, "000008000").about["images"] == 8000
-    assert read_evaluation(run / "evaluation" / "000008000").about["images"] == 8000
-    with pytest.raises(UserError, match=r"no evaluation 'best' \(there: 000008000, 000016000\)"):
-        read_evaluation(run, "best")
 
 
 @pytest.mark.parametrize(
@@ -183,12 +170,3 @@ def test_files_are_one_a_table_and_format(paper_tables, tmp_path):
 def test_the_same_input_gives_the_same_text(paper_tables, six_runs):
     assert render(build_tables(six_runs, draws=200), "text") == render(list(paper_tables.values()), "text")
     assert math.isfinite(column(paper_tables["table1"], "frozen", "CNR")[MICRO].low)
-
-
-def test_torch_is_not_imported():
-    code = (
-        "import sys, meddiff.cli.tables, meddiff.reports.paper.tables; "
-        "print([m for m in ('torch', 'lightning', 'matplotlib', 'scipy') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

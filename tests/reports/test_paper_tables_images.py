@@ -7,9 +7,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from meddiff.common.findings import FINDINGS
-from meddiff.reports.paper.model import MACRO, PRINTED
+from meddiff.reports.paper.build import build_tables
+from meddiff.reports.paper.cells import MACRO, PRINTED
 from meddiff.reports.paper.render import plain
-from meddiff.reports.paper.tables import build_tables
 from meddiff.runs.tables import read_table
 from tests.builders.evaluation_folders import by_class, column, effect, make_evaluation, phrases
 

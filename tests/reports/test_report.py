@@ -6,9 +6,8 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -346,17 +345,17 @@ def test_pictures_keep_to_a_budget(run, monkeypatch):
     assert media.affordable(media.Media(run), {}, ("map",), 1) == []
 
 
-def test_neither_torch_nor_lightning_is_imported():
-    code = (
-        "import sys, meddiff.cli.report, meddiff.reports.page.report; "
-        "print([m for m in ('torch', 'lightning', 'numpy', 'matplotlib') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def cost(work: Callable[[], object]) -> float:
+    """Processor time of the quickest of three runs."""
+    spent = []
+    for _ in range(3):
+        start = time.process_time()
+        work()
+        spent.append(time.process_time() - start)
+    return min(spent)
 
 
 def test_it_is_quick(tmp_path):
+    """A page costs no more than some ten million additions in Python (a second where this was written)."""
     run = make_run(tmp_path / "a" / "t", evaluations=10, overlays=16, samples=8, size=128)
-    start = time.process_time()
-    write_report([run])
-    assert time.process_time() - start < 1.0
+    assert cost(lambda: write_report([run])) < 10 * cost(lambda: sum(i % 7 for i in range(1_000_000)))

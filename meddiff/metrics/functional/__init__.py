@@ -4,9 +4,8 @@ from meddiff.metrics.functional.auroc import pixel_auroc
 from meddiff.metrics.functional.boxes import Boxes, box_masks, box_windows
 from meddiff.metrics.functional.cnr import Regions, box_contrast_to_noise_ratio, contrast_to_noise_ratio, region_moments
 from meddiff.metrics.functional.distance import centre_distance
-from meddiff.metrics.functional.frechet import FeatureStatistics, feature_statistics, frechet_distance, merge
+from meddiff.metrics.functional.frechet import FeatureStatistics, feature_statistics, frechet_distance
 from meddiff.metrics.functional.iou import (
-    binary_iou,
     both_ious,
     foreground,
     mean_iou,
@@ -25,7 +24,6 @@ __all__ = [
     "Boxes",
     "FeatureStatistics",
     "Regions",
-    "binary_iou",
     "both_ious",
     "box_contrast_to_noise_ratio",
     "box_masks",
@@ -37,7 +35,6 @@ __all__ = [
     "frechet_distance",
     "kernel_distance",
     "mean_iou",
-    "merge",
     "min_max",
     "mixture_iou",
     "mixture_threshold",

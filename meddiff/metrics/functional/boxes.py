@@ -1,8 +1,6 @@
 """Boxes as pixels. The rounding is that of the grounding samples: a pixel belongs to a box when its centre lies inside,
 and no box is lost. Source: spec/tradeoff.md, section 11 (a small box vanishes otherwise); the rule own."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +9,7 @@ from torch import Tensor
 from meddiff.common.errors import UserError
 
 #: (K, 4) of x, y, width, height in pixels; x and y of the upper left corner.
-Boxes = Tensor | NDArray[Any]
+Boxes = Tensor | NDArray[np.generic]
 
 Window = tuple[slice, slice]
 

@@ -6,7 +6,7 @@ takes each box alone, with variances divided by n.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from meddiff.metrics.functional.checks import NAN, bounds, defined, mask_rows, n
 #: What a box is compared with: all that lies in no box, or all but itself and the boxes before it.
 Exterior = Literal["no_box", "later"]
 
-Values = NDArray[Any]
+Values = NDArray[np.floating]
 Sums = tuple[float, float, float]
 
 #: A region is flat where its standard deviation is below this part of the map's range: only rounding is left of it.

@@ -1,7 +1,7 @@
 """Frechet distance between two sets of features, over any extractor.
 
-Source: Heusel et al. (NeurIPS 2017), ``d^2 = |mu_a - mu_b|^2 + tr A + tr B - 2 tr sqrt(A^1/2 B A^1/2)``; pairwise update
-of statistics: Chan, Golub & LeVeque (1979). The numerics are our own.
+Source: Heusel et al. (NeurIPS 2017), d^2 = |mu_a - mu_b|^2 + tr A + tr B - 2 tr sqrt(A^1/2 B A^1/2). The
+numerics are our own.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,8 @@ class FeatureStatistics:
         """
         values, vectors = torch.linalg.eigh((self.covariance + self.covariance.T) / 2)
         keep = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
-        return vectors[:, keep] * values[keep].sqrt()
+        root: Tensor = vectors[:, keep] * values[keep].sqrt()
+        return root
 
 
 def check_features(features: Tensor, name: str = "features") -> Tensor:
@@ -64,26 +65,6 @@ def feature_statistics(features: Tensor) -> FeatureStatistics:
     return FeatureStatistics(len(features), mean, centred.T @ centred / (len(features) - 1))
 
 
-def merge(a: FeatureStatistics, b: FeatureStatistics) -> FeatureStatistics:
-    """Statistics of the union of two disjoint sets, without their features.
-
-    Raises:
-        UserError: different numbers of features.
-
-    Example:
-        >>> import torch
-        >>> x = torch.tensor([[0.0], [2.0], [4.0], [10.0]])
-        >>> both = merge(feature_statistics(x[:2]), feature_statistics(x[2:]))
-        >>> both.n, both.mean.item(), round(both.covariance.item(), 4)
-        (4, 4.0, 18.6667)
-    """
-    _check_pair(a, b)
-    n = a.n + b.n
-    shift = b.mean - a.mean
-    scatter = a.covariance * (a.n - 1) + b.covariance * (b.n - 1) + torch.outer(shift, shift) * (a.n * b.n / n)
-    return FeatureStatistics(n, a.mean + shift * (b.n / n), scatter / (n - 1))
-
-
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     """Squared Frechet distance between two Gaussians (what the literature calls FID), finite and not negative.
 
@@ -101,12 +82,8 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         >>> round(frechet_distance(same, same), 9), round(frechet_distance(same, moved), 9)
         (0.0, 18.0)
     """
-    _check_pair(a, b)
+    if a.mean.shape != b.mean.shape:
+        raise UserError(f"statistics of {len(a.mean)} and of {len(b.mean)} features: both need the same extractor.")
     overlap = torch.linalg.svdvals(a.root.T @ b.root).sum()
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap
     return max(0.0, float(distance))
-
-
-def _check_pair(a: FeatureStatistics, b: FeatureStatistics) -> None:
-    if a.mean.shape != b.mean.shape:
-        raise UserError(f"statistics of {len(a.mean)} and of {len(b.mean)} features: both need the same extractor.")

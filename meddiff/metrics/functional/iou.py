@@ -98,29 +98,6 @@ def foreground(maps: Tensor, threshold: Tensor | float | None = None) -> Tensor:
     return _smooth(above(values, cut[:, None]).reshape(maps.shape))
 
 
-def binary_iou(pred: Tensor, masks: Tensor) -> Tensor:
-    """Intersection over union of two binary images.
-
-    Args:
-        pred: (N, H, W) bool.
-        masks: (N, H, W) bool.
-
-    Returns:
-        (N,) float64; NaN where both are empty.
-
-    Raises:
-        UserError: not boolean, or shapes differ.
-
-    Example:
-        >>> import torch
-        >>> pred = torch.tensor([[[True, True, False]]])
-        >>> binary_iou(pred, torch.tensor([[[False, True, True]]])).item()
-        0.3333333333333333
-    """
-    a, b = mask_rows(pred, pred, "predictions"), mask_rows(masks, pred)
-    return count_true(a & b).double() / count_true(a | b)
-
-
 def mean_iou(maps: Tensor, masks: Tensor, threshold: Tensor | float | None = None) -> Tensor:
     """Mean of the IoU of the foreground and of the background of a map; see :func:`foreground`.
 

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from meddiff.reports.page.names import compact, count_text, esc, label, short_label, value_text
-from meddiff.reports.page.statistics import ClassRow
+from meddiff.reports.page.derived import ClassRow
 from meddiff.reports.page.svg import Plot, element, limits, nice_step, text_width, tick_text
-from meddiff.runs.folder import Evaluation, Run, number
+from meddiff.reports.page.wording import compact, count_text, esc, label, short_label, value_text
+from meddiff.runs.folder import Evaluation, Run
+from meddiff.runs.values import number
 
 #: evaluations labelled with their number of images, besides the first and the last
 LABELS = 5

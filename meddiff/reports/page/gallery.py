@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from meddiff.reports.page.media import PAGE_BYTES, Media, affordable, boxes_of, media_of, size_of
-from meddiff.reports.page.names import compact, count_text, esc, value_text
-from meddiff.runs.folder import Run, number
+from meddiff.reports.page.wording import compact, count_text, esc, value_text
+from meddiff.runs import names
+from meddiff.runs.folder import Entry, Run
+from meddiff.runs.values import number
 
 #: tiles of one gallery at most; the page says how many were left out
 MAX_TILES = 48
@@ -57,7 +58,6 @@ class Gallery:
     left_out: list[str]
 
 
-Entry = dict[str, Any]
 Key = tuple[str, ...]
 
 
@@ -76,6 +76,7 @@ def _keyed(entries: list[Entry], parts: tuple[str, ...]) -> dict[Key, Entry]:
 def _collect(
     runs: Sequence[Run],
     kind: str,
+    stored: Sequence[dict[int, list[Entry]]],
     parts: tuple[str, ...],
     pictures: tuple[str, ...],
     build: Callable[[Media, Entry], Tile],
@@ -83,7 +84,6 @@ def _collect(
 ) -> Gallery | None:
     """One tile for everything any run shows in its newest evaluation, with every run's picture of it."""
     medias = [media_of(run, kind) for run in runs]
-    stored: list[dict[int, list[Entry]]] = [getattr(run, kind) for run in runs]
     budget = PAGE_BYTES // (2 * len(runs))
     kept = [affordable(media, found, pictures, budget) for media, found in zip(medias, stored, strict=True)]
     keyed = [
@@ -110,7 +110,7 @@ def _collect(
     for key, tile in shown.items():
         for media, of_run in zip(medias, keyed, strict=True):
             tile.cells.append(Cell(_frames(positions, of_run, key, partial(frame, media))))
-    return Gallery(kind, "word map" if kind == "attention" else "drawn", list(shown.values()), positions, left_out)
+    return Gallery(kind, "word map" if kind == names.ATTENTION else "drawn", list(shown.values()), positions, left_out)
 
 
 def _frames(
@@ -166,7 +166,15 @@ def attention_gallery(runs: Sequence[Run]) -> Gallery | None:
         picture, cnr = media.picture(entry.get("map")), number(entry.get("cnr"))
         return (picture.uri, "" if cnr is None else f"CNR {value_text(cnr)}") if picture else None
 
-    return _collect(runs, "attention", ("key", "class", "word", "phrase"), ("map",), build, frame)
+    return _collect(
+        runs,
+        names.ATTENTION,
+        [run.attention for run in runs],
+        ("key", "class", "word", "phrase"),
+        ("map",),
+        build,
+        frame,
+    )
 
 
 def sample_gallery(runs: Sequence[Run]) -> Gallery | None:
@@ -185,7 +193,9 @@ def sample_gallery(runs: Sequence[Run]) -> Gallery | None:
         picture = media.picture(entry.get("image"))
         return (picture.uri, str(entry.get("sampler") or "")) if picture else None
 
-    return _collect(runs, "samples", ("key", "prompt", "sampler"), ("image",), build, frame)
+    return _collect(
+        runs, names.SAMPLES, [run.samples for run in runs], ("key", "prompt", "sampler"), ("image",), build, frame
+    )
 
 
 def _marks(tile: Tile) -> str:

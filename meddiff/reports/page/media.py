@@ -4,9 +4,10 @@ import base64
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from meddiff.runs.folder import Run, number
+from meddiff.runs import names
+from meddiff.runs.folder import Entry, Run
+from meddiff.runs.values import number
 
 #: bytes of pictures in one page; the newest evaluation comes first, then the first, then the others
 PAGE_BYTES = 16_000_000
@@ -33,19 +34,19 @@ class Media:
         self.folder = folder.resolve()
         self._read: dict[str, Picture | None] = {}
 
-    def file(self, name: Any) -> Path | None:
+    def file(self, name: object) -> Path | None:
         """The file of that name, or None: no name, outside the folder, or not there."""
         if not isinstance(name, str) or not name or "\0" in name:
             return None
         path = (self.folder / name).resolve()
         return path if path.is_relative_to(self.folder) and path.is_file() else None
 
-    def bytes_of(self, entry: dict[str, Any], names: tuple[str, ...]) -> int:
+    def bytes_of(self, entry: Entry, names: tuple[str, ...]) -> int:
         """What the pictures of one entry add to the page."""
         files = {self.file(entry.get(name)) for name in names}
         return sum(file.stat().st_size for file in files if file is not None)
 
-    def picture(self, name: Any) -> Picture | None:
+    def picture(self, name: object) -> Picture | None:
         """The picture, or None if there is none that can be shown."""
         if not isinstance(name, str):
             return None
@@ -69,7 +70,7 @@ class Media:
         return Picture(f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}", size, transparent)
 
 
-def affordable(media: Media, found: dict[int, list[dict[str, Any]]], names: tuple[str, ...], budget: int) -> list[int]:
+def affordable(media: Media, found: dict[int, list[Entry]], names: tuple[str, ...], budget: int) -> list[int]:
     """Which evaluations fit into ``budget`` bytes: the newest always, then the first, then backwards from the newest."""
     order = sorted((images for images, entries in found.items() if entries), reverse=True)
     if len(order) > 2:
@@ -83,7 +84,7 @@ def affordable(media: Media, found: dict[int, list[dict[str, Any]]], names: tupl
     return sorted(kept)
 
 
-def size_of(entry: dict[str, Any], picture: Picture | None) -> tuple[float, float]:
+def size_of(entry: Entry, picture: Picture | None) -> tuple[float, float]:
     """Width and height of an entry's image: as stated, else as in the file."""
     stated = entry.get("size")
     if isinstance(stated, list) and len(stated) == 2:
@@ -93,10 +94,11 @@ def size_of(entry: dict[str, Any], picture: Picture | None) -> tuple[float, floa
     return picture.size if picture is not None and picture.size is not None else (1.0, 1.0)
 
 
-def boxes_of(entry: dict[str, Any]) -> list[tuple[float, float, float, float]]:
+def boxes_of(entry: Entry) -> list[tuple[float, float, float, float]]:
     """Boxes (x, y, w, h) of an entry; what is not four numbers is left out."""
     found = []
-    for box in entry.get("boxes") or [] if isinstance(entry.get("boxes"), list) else []:
+    boxes = entry.get("boxes")
+    for box in boxes if isinstance(boxes, list) else []:
         values = [number(v) for v in box] if isinstance(box, list) else []
         if len(values) == 4 and all(v is not None for v in values):
             x, y, w, h = (float(v or 0.0) for v in values)
@@ -106,4 +108,4 @@ def boxes_of(entry: dict[str, Any]) -> list[tuple[float, float, float, float]]:
 
 def media_of(run: Run, kind: str) -> Media:
     """The pictures of a run of one kind, ``attention`` or ``samples``."""
-    return Media(run.path / "media" / kind)
+    return Media(run.path / names.MEDIA / kind)

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
-from meddiff.reports.page import findings, sections, tables
-from meddiff.reports.page.names import count_text, esc
+from meddiff.reports.page import configuration, evidence, numbers, overview
+from meddiff.reports.page.elements import swatch
 from meddiff.reports.page.script import SCRIPT, SCRIPT_HASH
-from meddiff.reports.page.sections import Subject
 from meddiff.reports.page.style import STYLE
+from meddiff.reports.page.subject import Subject
+from meddiff.reports.page.wording import count_text, esc
+from meddiff.runs import names
 from meddiff.runs.folder import Run, distinct_names, read_run
 
-REPORT_FILE = "report.html"
 #: Nothing may be loaded from anywhere, and no script may run but the page's own.
 POLICY = (
     f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {SCRIPT_HASH}; "
@@ -65,7 +66,7 @@ def _head(runs: Sequence[Run]) -> str:
     updated = max((run.updated for run in runs), default="")
     parts += [f"as of {updated}"] if updated else []
     legend = "".join(
-        f'<button class="r{i}" data-run="r{i}" aria-pressed="true" title="show or hide">{sections.swatch(i, runs)}</button>'
+        f'<button class="r{i}" data-run="r{i}" aria-pressed="true" title="show or hide">{swatch(i, runs)}</button>'
         for i in range(len(runs))
     )
     problems = [f"{run.path}: {problem}" for run in runs for problem in run.problems]
@@ -83,16 +84,16 @@ def page(runs: Sequence[Run]) -> str:
     """The whole page."""
     subject = Subject(runs)
     body = [
-        sections.headline(subject),
-        sections.tradeoff(subject),
-        sections.over_training(subject),
-        sections.loss(subject),
-        findings.classes(subject),
-        findings.attention(subject),
-        findings.samples(subject),
-        tables.controls(subject),
-        tables.all_numbers(subject),
-        tables.configuration(subject),
+        overview.headline(subject),
+        overview.tradeoff(subject),
+        overview.over_training(subject),
+        overview.loss(subject),
+        evidence.classes(subject),
+        evidence.attention(subject),
+        evidence.samples(subject),
+        numbers.controls(subject),
+        numbers.all_numbers(subject),
+        configuration.configuration(subject),
     ]
     links = "".join(
         f'<a href="#{anchor}">{text}</a>' for (anchor, text), part in zip(NAVIGATION.items(), body, strict=True) if part
@@ -127,9 +128,9 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     named = {Path(run).resolve(): Path(run) for run in reversed(runs)}
     found = [read_run(named[folder]) for folder in folders]
     distinct_names(found)
-    target = Path(out) if out is not None else found[0].path / REPORT_FILE
+    target = Path(out) if out is not None else found[0].path / names.REPORT
     if target.is_dir():
-        raise UserError(f"{target} is a folder: name a file for the report, such as {target / REPORT_FILE}.")
+        raise UserError(f"{target} is a folder: name a file for the report, such as {target / names.REPORT}.")
     text = page(found)
     try:
         with atomic_open(target, "w") as stream:

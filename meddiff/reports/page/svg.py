@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from meddiff.reports.page.names import MINUS, esc
+from meddiff.reports.page.wording import MINUS, esc
 
 FONT = 12.0
 #: bold text is this much wider

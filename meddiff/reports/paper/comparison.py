@@ -19,8 +19,8 @@ from meddiff.metrics.statistics import (
     sign_flip_test,
     wilcoxon_test,
 )
-from meddiff.reports.paper.model import MACRO, MICRO, Cell, Table, number_cell
-from meddiff.reports.paper.read import Model, Sample, Scores
+from meddiff.reports.paper.cells import MACRO, MICRO, Cell, Table, number_cell
+from meddiff.reports.paper.pooling import Model, Samples, Scores
 
 HEADINGS = ("n", "images", "difference", "p", "p Holm", "p BH", "p Wilcoxon", "p Wilcoxon Holm")
 NOTES = (
@@ -32,26 +32,14 @@ NOTES = (
 
 
 @dataclass
-class Pairs:
+class Pairs(Samples):
     """Differences between two models on the samples both have, sorted by sample.
 
     Attributes:
-        samples: (N).
         values: (N), first minus second, each averaged over its seeds.
     """
 
-    samples: list[Sample]
     values: NDArray[np.float64]
-
-    @property
-    def keys(self) -> list[str]:
-        """Image of each sample."""
-        return [sample[0] for sample in self.samples]
-
-    @property
-    def classes(self) -> list[str]:
-        """Class of each sample."""
-        return [sample[1] for sample in self.samples]
 
 
 def pair(first: Scores, second: Scores, metric: str) -> Pairs:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from meddiff.common.findings import FINDINGS
-from meddiff.reports.paper.model import PRINTED, Cell
+from meddiff.reports.paper.cells import PRINTED, Cell
 
 FOLDER = Path(__file__).parent / "published"
 FILES = {

@@ -5,7 +5,7 @@ import io
 import textwrap
 from collections.abc import Callable, Sequence
 
-from meddiff.reports.paper.model import Cell, Table
+from meddiff.reports.paper.cells import Cell, Table
 
 #: format -> suffix of its file
 SUFFIXES = {"text": "txt", "markdown": "md", "csv": "csv", "latex": "tex"}

@@ -7,10 +7,11 @@ import numpy as np
 
 from meddiff.metrics.statistics import bootstrap_interval, micro_mean, over_seeds
 from meddiff.reports.paper import published as paper
-from meddiff.reports.paper.grounding import Averages, evaluation_notes, phantom_notes, why_missing
-from meddiff.reports.paper.model import MACRO, MICRO, PAPER_MODELS, Cell, Table, number_cell
-from meddiff.reports.paper.read import Evaluation, Model, scores_of
-from meddiff.runs.folder import number
+from meddiff.reports.paper.cells import MACRO, MICRO, PAPER_MODELS, Cell, Table, number_cell
+from meddiff.reports.paper.grounding_tables import Averages, evaluation_notes, phantom_notes, why_missing
+from meddiff.reports.paper.pooling import Model, scores_of
+from meddiff.runs.evaluation_folder import EvaluationFolder
+from meddiff.runs.values import number
 
 #: (metric of fidelity.csv, what it is, column of the published table 4)
 DISTANCES = (
@@ -26,7 +27,7 @@ DIVERSITY = (("paper", "MS-SSIM %, prompts mixed as in the paper"), ("standard",
 PAPER_N = 5000
 
 
-def distances(evaluation: Evaluation, metric: str, control: str = "") -> list[float]:
+def distances(evaluation: EvaluationFolder, metric: str, control: str = "") -> list[float]:
     """The values of a metric in one evaluation, one a sampling seed."""
     rows = [row for row in evaluation.table("fidelity") if row.get("control", "") == control]
     return [v for row in rows if row.get("metric") == metric and (v := number(row.get("value"))) is not None]

@@ -8,11 +8,12 @@ import numpy as np
 from meddiff.common.findings import FINDINGS
 from meddiff.metrics.statistics import Floats, auroc, bootstrap_interval, mean_of_known, over_seeds
 from meddiff.reports.paper import published as paper
+from meddiff.reports.paper.cells import MACRO, PRINTED, Cell, Table, number_cell
 from meddiff.reports.paper.comparison import class_order
-from meddiff.reports.paper.grounding import evaluation_notes, phantom_notes, why_missing
-from meddiff.reports.paper.model import MACRO, PRINTED, Cell, Table, number_cell
-from meddiff.reports.paper.read import Evaluation, Model
-from meddiff.runs.folder import number
+from meddiff.reports.paper.grounding_tables import evaluation_notes, phantom_notes, why_missing
+from meddiff.reports.paper.pooling import Model
+from meddiff.runs.evaluation_folder import EvaluationFolder
+from meddiff.runs.values import number
 
 #: class -> (keys, scores (N), labels (N))
 ClassScores = dict[str, tuple[list[str], Floats, Floats]]
@@ -51,7 +52,7 @@ def table5(models: Sequence[Model], draws: int) -> Table:
     return table
 
 
-def _by_class(evaluation: Evaluation, source: str) -> ClassScores:
+def _by_class(evaluation: EvaluationFolder, source: str) -> ClassScores:
     """Class -> (keys, scores (N), labels (N)) of one source."""
     rows: dict[str, list[tuple[str, float, float]]] = {}
     for row in evaluation.table("classifier"):

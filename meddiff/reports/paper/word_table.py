@@ -7,11 +7,12 @@ from dataclasses import replace
 from meddiff.common.findings import FINDINGS
 from meddiff.metrics.statistics import over_seeds
 from meddiff.reports.paper import published as paper
+from meddiff.reports.paper.cells import PAPER_MODELS, Cell, Table, number_cell
 from meddiff.reports.paper.comparison import class_order
-from meddiff.reports.paper.grounding import evaluation_notes, phantom_notes, why_missing
-from meddiff.reports.paper.model import PAPER_MODELS, Cell, Table, number_cell
-from meddiff.reports.paper.read import Evaluation, Model
-from meddiff.runs.folder import number
+from meddiff.reports.paper.grounding_tables import evaluation_notes, phantom_notes, why_missing
+from meddiff.reports.paper.pooling import Model
+from meddiff.runs.evaluation_folder import EvaluationFolder
+from meddiff.runs.values import number
 
 SPECIAL = ("SOS", "EOS")
 TOP = 3
@@ -21,7 +22,7 @@ Means = dict[tuple[str, str], tuple[int, float]]
 Words = dict[tuple[str, str], tuple[float, float, float]]
 
 
-def word_means(evaluation: Evaluation, variant: str) -> Means:
+def word_means(evaluation: EvaluationFolder, variant: str) -> Means:
     """Occurrences with a defined CNR, and its mean, of every word of a class.
 
     Args:

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
 MINUS = "−"
 DASH = "–"
@@ -33,6 +32,21 @@ QUESTIONS = {
     ),
     "fallback": ("without a query word", "share of phrases that name no query word: all words are averaged", 0),
 }
+#: what the numbers are compared with, by its name in controls.json
+CONTROLS = {
+    "prior": "location prior: only where the finding usually is",
+    "centre": "centre prior: always the middle of the image",
+    "random": "random maps",
+    "shuffled_captions": "phrase of another image about the same class",
+    "absent_finding": "asked for a finding that is not there",
+    "base": "base weights, before training",
+    "mirrored_own": "mirrored pairs: where the finding lies",
+    "mirrored_twin": "mirrored pairs: where it lies in the twin",
+    "real_vs_real": "real against other real images",
+    "autoencoder": "real images through the autoencoder",
+    "untrained": "untrained model",
+    "noise": "noise",
+}
 EXTRACTORS = {
     "domain": "domain-classifier features",
     "inception": "Inception features",
@@ -50,7 +64,7 @@ FIDELITY = {
 FIDELITY_ORDER = ("fid_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_xrv", "fid_inception")
 
 
-def esc(value: Any) -> str:
+def esc(value: object) -> str:
     """HTML-escaped text, also for attributes."""
     return escape(str(value), quote=True)
 

@@ -1,8 +1,11 @@
-"""The report's lower half: every finding beside the prior, word maps, samples. Source: own."""
+"""What the report's numbers look like: every finding beside the prior, word maps, samples. Source: own."""
 
 from meddiff.reports.page import charts
+from meddiff.reports.page.derived import asked_n, change, class_rows, exclusions, phrases_text
+from meddiff.reports.page.elements import figure, nothing, section, swatch
 from meddiff.reports.page.gallery import attention_gallery, gallery_html, sample_gallery
-from meddiff.reports.page.names import (
+from meddiff.reports.page.subject import Subject
+from meddiff.reports.page.wording import (
     DASH,
     QUESTIONS,
     compact,
@@ -14,8 +17,6 @@ from meddiff.reports.page.names import (
     parts,
     value_text,
 )
-from meddiff.reports.page.sections import Subject, figure, nothing, section, swatch
-from meddiff.reports.page.statistics import asked_n, change, class_rows, exclusions, phrases_text
 
 
 def classes(subject: Subject) -> str:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from meddiff.reports.page.names import parts, value_text
-from meddiff.runs.folder import Run, number
+from meddiff.reports.page.wording import parts, value_text
+from meddiff.runs.folder import Run
+from meddiff.runs.values import number
 
 #: two-sided 95 % of the normal distribution
 Z95 = 1.96

@@ -1,79 +1,12 @@
-"""The report's upper half: headline numbers, the trade-off, its parts over training, the loss. Source: own."""
+"""The report at a glance: headline numbers, the trade-off, its parts over training, the loss. Source: own."""
 
 from collections.abc import Sequence
 
 from meddiff.reports.page import charts
-from meddiff.reports.page.names import (
-    DASH,
-    GROUNDING,
-    QUESTIONS,
-    compact,
-    direction,
-    esc,
-    fidelity_keys,
-    first_of,
-    label,
-    meaning,
-    parts,
-    value_text,
-)
-from meddiff.reports.page.statistics import asked_n, change, fidelity_n, one_n, phrases_n
-from meddiff.runs.folder import Run
-
-CNR = ("grounding/macro_cnr", "grounding/cnr")
-AUROC = ("grounding/macro_auroc", "grounding/auroc")
-TOP1 = ("grounding/macro_top1", "grounding/top1")
-
-
-class Subject:
-    """What the sections are about: the runs, and which of the measured names stand for what.
-
-    Args:
-        runs: one or more.
-    """
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self.runs = list(runs)
-        self.keys = sorted({key for run in runs for evaluation in run.evaluations for key in evaluation.values})
-        self.cnr, self.auroc, self.top1 = (first_of(self.keys, wanted) for wanted in (CNR, AUROC, TOP1))
-        self.distances = fidelity_keys(self.keys)
-        self.distance = self.distances[0] if self.distances else "fidelity/fid_domain"
-        self.n_phrases = one_n([phrases_n(run) for run in runs], "phrases")
-        self.n_images = one_n([fidelity_n(run) for run in runs], "images")
-
-    def n_of(self, key: str) -> str:
-        """The N of a name, for an axis."""
-        room, _, name = key.partition("/")
-        if room == "grounding" and (name in QUESTIONS or parts(name)[2]):
-            return one_n([asked_n(run, name) for run in self.runs], "pairs" if name in QUESTIONS else "phrases")
-        return self.n_phrases if room == "grounding" else self.n_images
-
-    def control_of(self, key: str) -> tuple[tuple[str, ...], str]:
-        """Where the control of a name lies in controls.json, and what it is called."""
-        room, _, name = key.partition("/")
-        if room == "grounding":
-            return ("grounding", "prior", name), "location prior"
-        return ("fidelity", name, "real_vs_real"), "real against real"
-
-
-def section(anchor: str, title: str, how_to_read: str, body: str) -> str:
-    """A titled section with one sentence that says how to read it."""
-    return f'<section id="{anchor}"><h2>{esc(title)}</h2><p class="how">{esc(how_to_read)}</p>{body}</section>'
-
-
-def figure(chart: str, text: str) -> str:
-    """A chart with the words below it."""
-    return f'<figure class="box"><div class="scroll">{chart}</div><figcaption>{esc(text)}</figcaption></figure>'
-
-
-def nothing(text: str) -> str:
-    """What stands where a part of the run is missing."""
-    return f'<p class="nothing">{esc(text)}</p>'
-
-
-def swatch(position: int, runs: Sequence[Run]) -> str:
-    """The colour of a run and its name; nothing for a single run."""
-    return f'<span class="swatch r{position}"></span>{esc(runs[position].name)}' if len(runs) > 1 else ""
+from meddiff.reports.page.derived import change
+from meddiff.reports.page.elements import figure, nothing, section, swatch, tabs
+from meddiff.reports.page.subject import Subject
+from meddiff.reports.page.wording import DASH, GROUNDING, compact, direction, esc, label, meaning, value_text
 
 
 def _card(subject: Subject, key: str) -> str:
@@ -151,22 +84,6 @@ def tradeoff(subject: Subject) -> str:
     drawn = [(name, f"{chart}<figcaption>{esc(text + unit)}</figcaption>") for name, chart, unit in panels]
     body = f'<figure class="box">{tabs("distance", drawn)}</figure>'
     return section("tradeoff", "The trade-off over training", how, body)
-
-
-def tabs(name: str, panels: Sequence[tuple[str, str]]) -> str:
-    """One panel as it is; several behind tabs (all of them one below the other without script)."""
-    if len(panels) == 1:
-        return panels[0][1]
-    buttons = "".join(
-        f'<button role="tab" id="{name}-tab-{i}" aria-controls="{name}-{i}" aria-selected="{"true" if i == 0 else "false"}"'
-        f"{'' if i == 0 else ' tabindex=-1'}>{esc(title)}</button>"
-        for i, (title, _) in enumerate(panels)
-    )
-    bodies = "".join(
-        f'<div role="tabpanel" id="{name}-{i}" aria-labelledby="{name}-tab-{i}">{body}</div>'
-        for i, (_, body) in enumerate(panels)
-    )
-    return f'<div class="tabs"><div role="tablist" aria-label="{esc(name)}">{buttons}</div>{bodies}</div>'
 
 
 def over_training(subject: Subject) -> str:

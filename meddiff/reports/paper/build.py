@@ -9,13 +9,14 @@ from pathlib import Path
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
-from meddiff.reports.paper.classifier import table5
-from meddiff.reports.paper.grounding import table1, table3, table7
-from meddiff.reports.paper.images import table2, table4
-from meddiff.reports.paper.model import Table
-from meddiff.reports.paper.read import Model, group_models, read_evaluation
+from meddiff.reports.paper.cells import Table
+from meddiff.reports.paper.classifier_table import table5
+from meddiff.reports.paper.grounding_tables import table1, table3, table7
+from meddiff.reports.paper.image_tables import table2, table4
+from meddiff.reports.paper.pooling import Model, group_models
 from meddiff.reports.paper.render import RENDERERS, SUFFIXES
-from meddiff.reports.paper.words import table6
+from meddiff.reports.paper.word_table import table6
+from meddiff.runs.evaluation_folder import read_evaluation
 
 NUMBERS = (1, 2, 3, 4, 5, 6, 7)
 

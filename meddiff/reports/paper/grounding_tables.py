@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from meddiff.common.findings import FINDINGS
-from meddiff.metrics.statistics import bootstrap_interval, class_strata, macro_mean, micro_mean, over_seeds
+from meddiff.metrics.statistics import Floats, bootstrap_interval, class_strata, macro_mean, micro_mean, over_seeds
 from meddiff.reports.paper import published as paper
+from meddiff.reports.paper.cells import MACRO, MICRO, PAPER_MODELS, PRINTED, Cell, Table, number_cell
 from meddiff.reports.paper.comparison import class_order, comparison_table
-from meddiff.reports.paper.model import MACRO, MICRO, PAPER_MODELS, PRINTED, Cell, Table, number_cell
-from meddiff.reports.paper.read import Model, Scores, scores_of
+from meddiff.reports.paper.pooling import Model, Scores, scores_of
+from meddiff.runs.values import nested
 
 #: (column, heading, factor, decimals)
 Metric = tuple[str, str, float, int]
@@ -38,7 +38,7 @@ class Averages:
         if not classes:
             return Cell()
 
-        def statistic(rows: Any, weights: Any = None) -> Any:
+        def statistic(rows: Floats, weights: Floats | None = None) -> Floats:
             return micro_mean(rows, weights) if kind == MICRO else macro_mean(rows, classes, weights)
 
         mean, std = over_seeds([float(statistic(row[None])[0]) for row in values])
@@ -122,8 +122,9 @@ def phantom_notes(models: Sequence[Model]) -> list[str]:
 
 def evaluation_notes(models: Sequence[Model], part: str) -> list[str]:
     """Settings of an evaluation part in which the models differ."""
-    settings = [(one.about.get("parts") or {}).get(part) or {} for model in models for one in model.evaluations]
-    names = sorted({name for one in settings if isinstance(one, dict) for name in one})
+    found = [nested(one.about, "parts", part) for model in models for one in model.evaluations]
+    settings = [one if isinstance(one, dict) else {} for one in found]
+    names = sorted({name for one in settings for name in one})
     differing = [name for name in names if len({repr(one.get(name)) for one in settings}) > 1]
     if not differing:
         return []

@@ -1,57 +1,21 @@
-"""Evaluation folders of runs, and the models they stand for: runs that differ only by their seed are one model.
+"""The models that evaluations stand for, runs that differ only by their seed being one, and their scores by sample.
 
-Nothing here imports torch. Source: own (the folder of an evaluation, RUN/evaluation/NAME/).
+Nothing here imports torch. Source: own.
 """
 
-import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from meddiff.common.errors import UserError
-from meddiff.runs.folder import number
+from meddiff.runs.evaluation_folder import EvaluationFolder
+from meddiff.runs.values import number
 
-ABOUT = "evaluation.json"
 #: (key, class, phrase)
 Sample = tuple[str, str, str]
-
-
-@dataclass
-class Evaluation:
-    """One evaluation folder; its tables are read when they are asked for, a missing one is no rows.
-
-    Attributes:
-        path: the folder.
-        about: ``evaluation.json``.
-        settings: model and data section of the run's ``config.yaml``; empty if there is none.
-    """
-
-    path: Path
-    about: dict[str, Any]
-    settings: dict[str, Any] = field(default_factory=dict)
-    _tables: dict[str, list[dict[str, str]]] = field(default_factory=dict, repr=False)
-
-    def table(self, name: str) -> list[dict[str, str]]:
-        """Rows of ``NAME.csv`` as text."""
-        if name not in self._tables:
-            file = self.path / f"{name}.csv"
-            rows: list[dict[str, Any]] = []
-            if file.is_file():
-                with file.open(encoding="utf-8", newline="") as stream:
-                    rows = list(csv.DictReader(stream))
-            self._tables[name] = [{k: v for k, v in row.items() if isinstance(v, str)} for row in rows]
-        return self._tables[name]
-
-    @property
-    def seed(self) -> int:
-        """Of training."""
-        return int(number(self.about.get("seed")) or 0)
 
 
 @dataclass
@@ -64,17 +28,17 @@ class Model:
     """
 
     label: str
-    evaluations: list[Evaluation]
+    evaluations: list[EvaluationFolder]
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """What the evaluations share."""
         return self.evaluations[0].about
 
     @property
     def images(self) -> int:
         """Images seen in training."""
-        return int(number(self.about.get("images")) or 0)
+        return self.evaluations[0].images
 
     @property
     def side(self) -> str:
@@ -104,18 +68,14 @@ class Model:
 
 
 @dataclass
-class Scores:
-    """Per-sample scores of a model.
+class Samples:
+    """What was measured.
 
     Attributes:
-        samples: (N) key, class and phrase; those with a defined CNR in any seed.
-        values: metric -> (S, N), a row a seed, NaN where undefined.
-        left_out: samples without a defined CNR in any seed.
+        samples: (N) key, class and phrase.
     """
 
     samples: list[Sample]
-    values: dict[str, NDArray[np.float64]]
-    left_out: int
 
     @property
     def keys(self) -> list[str]:
@@ -126,6 +86,19 @@ class Scores:
     def classes(self) -> list[str]:
         """Class of each sample."""
         return [sample[1] for sample in self.samples]
+
+
+@dataclass
+class Scores(Samples):
+    """Per-sample scores of a model: the samples are those with a defined CNR in any seed.
+
+    Attributes:
+        values: metric -> (S, N), a row a seed, NaN where undefined.
+        left_out: samples without a defined CNR in any seed.
+    """
+
+    values: dict[str, NDArray[np.float64]]
+    left_out: int
 
 
 def scores_of(tables: Sequence[Sequence[dict[str, str]]], metrics: Sequence[str]) -> Scores:
@@ -144,61 +117,13 @@ def scores_of(tables: Sequence[Sequence[dict[str, str]]], metrics: Sequence[str]
     return Scores(list(places), values, len(everything) - len(places))
 
 
-def read_evaluation(run: str | Path, name: str | None = None) -> Evaluation:
-    """The newest finished evaluation of a run (most images seen, then latest), or the one called ``name``.
-
-    ``run`` may also be the folder of an evaluation itself.
-
-    Raises:
-        UserError: no such folder, or it has no (such) evaluation.
-    """
-    run = Path(run)
-    if not run.is_dir():
-        raise UserError(f"No run folder at {run}.")
-    if (run / ABOUT).is_file():
-        return _open(run)
-    found = sorted(run.glob(f"evaluation/*/{ABOUT}"))
-    if name is not None:
-        chosen = run / "evaluation" / name
-        if not (chosen / ABOUT).is_file():
-            there = ", ".join(file.parent.name for file in found) or "none"
-            raise UserError(f"{run} has no evaluation {name!r} (there: {there}): `lightning evaluate all --run {run}`.")
-        return _open(chosen)
-    if not found:
-        raise UserError(f"{run} has not been evaluated: run `lightning evaluate all --run {run}` first.")
-    evaluations = [_open(file.parent) for file in found]
-    return max(evaluations, key=lambda one: (number(one.about.get("images")) or 0, (one.path / ABOUT).stat().st_mtime))
-
-
-def _open(folder: Path) -> Evaluation:
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / ABOUT} cannot be read ({error}): evaluate again.") from error
-    if not isinstance(about, dict):
-        raise UserError(f"{folder / ABOUT} does not describe an evaluation: evaluate again.")
-    return Evaluation(folder, about, _settings(folder))
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """The parts of the run's configuration that make two runs differ by more than their seed."""
-    file = folder.resolve().parent.parent / "config.yaml"
-    if not file.is_file():
-        return {}
-    try:
-        config = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return {part: config.get(part) for part in ("model", "data")} if isinstance(config, dict) else {}
-
-
-def group_models(evaluations: Sequence[Evaluation]) -> list[Model]:
+def group_models(evaluations: Sequence[EvaluationFolder]) -> list[Model]:
     """Models in the order in which they were named, with labels that tell them apart.
 
     Evaluations of equal name, freezing, prompts, cohort, images and settings are seeds of one model; a folder named
     twice counts once, and a second run of the same seed is a model of its own.
     """
-    groups: dict[str, list[Evaluation]] = {}
+    groups: dict[str, list[EvaluationFolder]] = {}
     seen: set[Path] = set()
     for one in evaluations:
         if one.path.resolve() in seen:
@@ -222,7 +147,7 @@ def _label(models: Sequence[Model]) -> None:
         lambda m: str(m.about.get("model")),
         lambda m: f"{m.images:,} images",
         lambda m: str(m.about.get("cohort")),
-        lambda m: _run_folder(m.evaluations[0].path),
+        lambda m: m.evaluations[0].run.name,
     ]
     chosen = [parts[0]]
     for part in parts[1:]:
@@ -235,7 +160,3 @@ def _label(models: Sequence[Model]) -> None:
         model.label = " ".join(part(model) for part in chosen)
         if any(other.label == model.label for other in models[:place]):
             model.label += f" ({place + 1})"
-
-
-def _run_folder(path: Path) -> str:
-    return path.resolve().parent.parent.name

@@ -1,0 +1,56 @@
+"""What the files and folders of a run are called: nothing else spells them out. Source: own (the design's run folder).
+
+::
+
+    RUNS/NAME/TIME/
+        config.yaml                  CONFIG       as resolved; trains the same run again
+        metrics.jsonl                METRICS      every row that was logged
+        tradeoff.csv                 TRADEOFF     one row an evaluation
+        controls.json                CONTROLS     what the numbers have to be compared with
+        report.html                  REPORT
+        wandb_id.txt                 WANDB_ID     under which W&B knows the run
+        checkpoints/                 CHECKPOINTS
+        grounding/IMAGES.csv         GROUNDING    one row a phrase
+        grounding/excluded.csv       EXCLUDED     what could not be grounded, and why
+        media/attention/IMAGES.json  ATTENTION    word maps and where their pictures lie
+        media/samples/IMAGES.json    SAMPLES      drawn images beside real ones
+        media/predict/               PREDICTED    what `lightning predict` drew
+        evaluation/IMAGES/           EVALUATIONS  what `lightning evaluate` found
+            evaluation.json          ABOUT        of which model, with which settings
+            summary.json             SUMMARY      averages
+            MEASUREMENT.csv                       tables, and coco_excluded.csv or excluded.csv beside them
+            images/                  IMAGES       what was drawn for them
+
+IMAGES in a name is the number of images trained on, as :func:`by_images` writes it.
+"""
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+TRADEOFF = "tradeoff.csv"
+CONTROLS = "controls.json"
+REPORT = "report.html"
+WANDB_ID = "wandb_id.txt"
+CHECKPOINTS = "checkpoints"
+GROUNDING = "grounding"
+EXCLUDED = "excluded.csv"
+MEDIA = "media"
+ATTENTION = "attention"
+SAMPLES = "samples"
+PREDICTED = "predict"
+EVALUATIONS = "evaluation"
+ABOUT = "evaluation.json"
+SUMMARY = "summary.json"
+IMAGES = "images"
+
+#: Any of these makes a folder a run folder.
+MARKS = (CONFIG, METRICS, TRADEOFF)
+
+
+def by_images(images: int) -> str:
+    """The stem of what was made after so many training images: sorted by name is sorted by number.
+
+    Example:
+        >>> by_images(32000)
+        '000032000'
+    """
+    return f"{images:09d}"
