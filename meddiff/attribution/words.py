@@ -6,11 +6,11 @@ Source: spec/tradeoff.md section 5, points 7 to 10 (Dombrowski et al. 2024, phra
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from meddiff.common.coco_classes import Preset
 from meddiff.models.text.encoder import CONTEXT_LENGTH, token_ids
 
 #: class -> lower-case query words; a word of the text matches when it contains one (the paper's list).
@@ -25,7 +25,6 @@ QUERY_WORDS: dict[str, tuple[str, ...]] = {
     "Pneumothorax": ("pneumothorax", "pneumothoraces"),
 }
 
-Preset = Literal["standard", "paper"]
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,47 @@
-"""``lightning evaluate PART``: every number of the paper's tables from one checkpoint."""
+"""``lightning evaluate PART``: every number of the paper's tables, and their controls, from one checkpoint."""
 
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from jsonargparse import Namespace
+
+from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
+from meddiff.common.places import locate
 
-#: part -> what it measures. "words" needs no pass of its own: its numbers come out of the grounding pass.
+if TYPE_CHECKING:
+    from meddiff.evaluation.measurement import Measurement, Result
+    from meddiff.runs.open_run import OpenRun
+
+
+@dataclass(frozen=True)
+class Part:
+    """One measurement as the command knows it.
+
+    Attributes:
+        text: what it measures.
+        options: the group of options it reads; several parts may share one.
+    """
+
+    text: str
+    options: str
+
+
 PARTS = {
-    "grounding": "phrase grounding: CNR, AUROC, Top-1, IoU (Tables 1, 3, 7), and of every word (Table 6)",
-    "fidelity": "Frechet and kernel distances of drawn to real images (Table 4)",
-    "diversity": "MS-SSIM between images drawn for one prompt (Table 4)",
-    "classifier": "AUROC of a classifier on drawn images (Table 5)",
-    "coco": "grounding of MS-COCO captions on instance masks (Table 2)",
+    "grounding": Part("phrase grounding: CNR, AUROC, Top-1, IoU (Tables 1, 3, 7)", "grounding"),
+    "words": Part("phrase grounding of every single word (Table 6), out of the same pass", "grounding"),
+    "fidelity": Part("Frechet and kernel distances of drawn to real images (Table 4)", "fidelity"),
+    "diversity": Part("MS-SSIM between images drawn for one prompt (Table 4)", "diversity"),
+    "classifier": Part("AUROC of a classifier on drawn images (Table 5)", "classifier"),
+    "coco": Part("grounding of MS-COCO captions on instance masks (Table 2)", "coco"),
+    "controls": Part("what a grounding figure must be read against: priors, absent findings, twins", "controls"),
 }
-#: "all" leaves out what its cohort does not allow.
-ALIASES = {"words": ("grounding",), "all": tuple(PARTS)}
+#: "all" are the paper's tables; it leaves out what its cohort does not allow.
+ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name != "controls")}
 #: Parts of natural images, and parts that need radiology's phrases and labels.
-COCO, RADIOLOGY = ("coco",), ("grounding", "classifier")
+COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier")
 
 
 def main(arguments: list[str]) -> int:
@@ -26,24 +50,23 @@ def main(arguments: list[str]) -> int:
     Raises:
         UserError: unknown part, nothing to evaluate, or results of other settings are in the way.
     """
-    names = [*PARTS, *ALIASES]
+    names = [*PARTS, "all"]
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: lightning evaluate PART --run RUN | --ckpt FILE [-c FILE] [options]\n")
-        print("\n".join(f"  {name:<12}{text}" for name, text in PARTS.items()))
-        print("  words       as grounding\n  all         all of them\n\noptions: lightning evaluate PART --help")
+        print("\n".join(f"  {name:<12}{part.text}" for name, part in PARTS.items()))
+        print("  all         all of them but controls\n\noptions: lightning evaluate PART --help")
         return 0
     place = next((i for i, argument in enumerate(arguments) if argument in names), None)
     if place is None:
         raise UserError(f"No part {arguments[0]!r} to evaluate: there are {', '.join(names)}.")
-    part, rest = arguments[place], arguments[:place] + arguments[place + 1 :]
-    return evaluate(ALIASES.get(part, (part,)), _parse(part, rest), choose=part == "all")
+    name, rest = arguments[place], arguments[:place] + arguments[place + 1 :]
+    parts = ALIASES.get(name, (name,))
+    return evaluate(parts, parse(name, parts, rest), choose=name == "all")
 
 
-def _parse(part: str, arguments: list[str]) -> Any:
-    from meddiff.cli.parsing import SentenceParser
-    from meddiff.evaluation.parts import OPTIONS
-
-    parser = SentenceParser(prog=f"lightning evaluate {part}", description="Numbers of the paper's tables.")
+def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
+    """The options of ``parts``, instantiated."""
+    parser = SentenceParser(prog=f"lightning evaluate {name}", description="Numbers of the paper's tables.")
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options below.")
     parser.add_argument("--run", type=str | None, default=None, help="Run folder: its newest checkpoint is evaluated.")
     parser.add_argument("--ckpt", type=str | None, default=None, help="Checkpoint file.")
@@ -51,55 +74,120 @@ def _parse(part: str, arguments: list[str]) -> Any:
     parser.add_argument("--shards", type=str | None, default=None, help="Evaluate on these shards, not the run's.")
     parser.add_argument("--vae", type=str | None, default=None, help="Autoencoder, if it has moved since training.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    for name in ALIASES.get(part, (part,)):
-        parser.add_class_arguments(OPTIONS[name], name)
+    from meddiff.evaluation.classifier import ClassifierOptions
+    from meddiff.evaluation.coco import CocoOptions
+    from meddiff.evaluation.controls import ControlsOptions
+    from meddiff.evaluation.diversity import DiversityOptions
+    from meddiff.evaluation.fidelity import FidelityOptions
+    from meddiff.evaluation.grounding import GroundingOptions
+
+    classes: dict[str, type] = {
+        "grounding": GroundingOptions,
+        "fidelity": FidelityOptions,
+        "diversity": DiversityOptions,
+        "classifier": ClassifierOptions,
+        "coco": CocoOptions,
+        "controls": ControlsOptions,
+    }
+    for group in dict.fromkeys(PARTS[part].options for part in parts):
+        parser.add_class_arguments(classes[group], group)
+        if group == "grounding":  # the short form is for callbacks
+            parser.set_defaults({"grounding.full": True})
+    for i, argument in enumerate(arguments[:-1]):
+        if argument in ("-c", "--config"):  # the suite's own are found from anywhere
+            arguments[i + 1] = str(locate(arguments[i + 1]))
     return parser.instantiate_classes(parser.parse_args(arguments))
 
 
-def evaluate(parts: tuple[str, ...], options: Any, choose: bool = False) -> int:
+def measurements(parts: Sequence[str], options: Namespace, run: "OpenRun") -> dict[str, "Measurement"]:
+    """The measurements of ``parts`` of a run."""
+    from meddiff.cli.controls import control_networks
+    from meddiff.evaluation.classifier import Classifier
+    from meddiff.evaluation.coco import Coco
+    from meddiff.evaluation.controls import Controls
+    from meddiff.evaluation.diversity import Diversity
+    from meddiff.evaluation.fidelity import Fidelity
+    from meddiff.evaluation.grounding import Grounding
+    from meddiff.evaluation.words import Words
+
+    makers: dict[str, Callable[[], Measurement]] = {
+        "grounding": lambda: Grounding(options["grounding"], show_progress=True),
+        "words": lambda: Words(options["grounding"], show_progress=True),
+        "fidelity": lambda: Fidelity(options["fidelity"], show_progress=True),
+        "diversity": lambda: Diversity(options["diversity"], show_progress=True),
+        "classifier": lambda: Classifier(options["classifier"], show_progress=True),
+        "coco": lambda: Coco(options["coco"], show_progress=True),
+        "controls": lambda: Controls(
+            options["controls"], control_networks(run, options["controls"]), show_progress=True
+        ),
+    }
+    return {part: makers[part]() for part in parts}
+
+
+def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> int:
     """Run ``parts`` one after the other; each leaves its files before the next begins.
 
     Args:
         choose: leave out the parts that the cohort does not allow.
     """
-    from meddiff.common.files import write_json
-    from meddiff.evaluation.parts import RUN, read_json
-    from meddiff.runs.open_run import load_subject
+    from meddiff.evaluation.ranks import Ranks
+    from meddiff.models.latent_diffusion import model_of
+    from meddiff.runs.evaluations import EvaluationWriter
+    from meddiff.runs.open_run import open_run
 
-    subject = load_subject(options.run, options.ckpt, options.shards, options.vae, options.device)
-    out = Path(options.out) if options.out else default_folder(subject)
-    record = read_json(out / "evaluation.json")
+    moved = {"vae": options.vae} if options.vae else {}
+    run = open_run(options.run, options.ckpt, options.shards, options.device, **moved)
+    data, model = run.data, model_of(run.module)
     if choose:
-        other = RADIOLOGY if subject.data.manifest.cohort == "mscoco" else COCO
-        parts = tuple(name for name in parts if name not in other)
-    for name in parts:  # all settings are checked before the first long pass
-        RUN[name].check(subject, out, options[name])
-    for name in parts:
-        found = RUN[name].run(subject, out, options[name])
-        record = {
-            **record,
-            **subject.describe(),
-            "parts": {**record.get("parts", {}), name: _plain(asdict(options[name]))},
-        }
-        write_json(out / "evaluation.json", record)
-        write_json(out / "summary.json", {**read_json(out / "summary.json"), name: found})
-        _show(name, found)
+        other = RADIOLOGY if data.manifest.cohort == "mscoco" else COCO
+        parts = tuple(part for part in parts if part not in other)
+    chosen = measurements(parts, options, run)
+    splits = {part: data.dataset(options[PARTS[part].options].split) for part in parts}
+    for part, measurement in chosen.items():  # all settings are checked before the first long pass
+        measurement.check(splits[part])
+    out = Path(options.out) if options.out else default_folder(run)
+    writer = EvaluationWriter(out, describe(run, model.freeze_text_encoder))
+    for part, measurement in chosen.items():
+        result = measurement.run(model, splits[part], out, Ranks())
+        for name, table in result.tables.items():
+            writer.table(name, table.rows, table.first, table.only)
+        writer.part(part, asdict(options[PARTS[part].options]), result.figures)
+        if part == "controls":
+            writer.controls(run.facts.run, "grounding", result.controls)
+        show(part, result)
     print(out)
     return 0
 
 
-def default_folder(subject: Any) -> Path:
+def describe(run: "OpenRun", frozen: bool) -> dict[str, object]:
+    """What the tables group models by."""
+    facts = run.facts
+    return {
+        "model": facts.name,
+        "run": str(facts.run or facts.checkpoint),
+        "checkpoint": facts.checkpoint.name,
+        "images": run.images,
+        "seed": facts.seed,
+        "freeze_text_encoder": frozen,
+        "prompt": str(run.data.prompt),
+        "cohort": run.data.manifest.cohort,
+    }
+
+
+def default_folder(run: "OpenRun") -> Path:
     """``RUN/evaluation/<images>`` of a run; ``evaluation/<checkpoint>`` of a checkpoint without one."""
-    if subject.run is None:
-        return Path("evaluation") / subject.checkpoint.stem
-    return Path(subject.run) / "evaluation" / f"{subject.images:09d}"
+    if run.facts.run is None:
+        return Path("evaluation") / run.facts.checkpoint.stem
+    from meddiff.runs import names
+
+    return run.facts.run / names.EVALUATIONS / names.by_images(run.images)
 
 
-def _plain(value: Any) -> Any:
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+def show(part: str, result: "Result") -> None:
+    """The figures that have no class or sample in their names; of controls, a row each."""
+    from meddiff.cli.controls import controls_text
 
-
-def _show(name: str, found: dict[str, float]) -> None:
-    """The figures that have no class or sample in their names."""
-    short = {key: value for key, value in found.items() if "/" not in key}
-    print(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in short.items()))
+    short = {key: value for key, value in result.figures.items() if "/" not in key}
+    print(f"{part}: " + "  ".join(f"{key} {value:.4g}" for key, value in short.items()))
+    if part == "controls":
+        print(controls_text(result))

@@ -3,7 +3,8 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+
+from jsonargparse import Namespace
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
@@ -51,20 +52,22 @@ def _read_prompts(file: str | None) -> list[str]:
     return [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def draw(prompts: list[str], options: Any) -> list[str]:
+def draw(prompts: list[str], options: Namespace) -> list[str]:
     """Draw ``options.num_images`` images for each prompt into ``options.out``; returns the file names.
 
     Images that are there already are kept if they were drawn with the same settings, so a stopped call goes on.
     """
-    import torch
     from PIL import Image
     from tqdm import tqdm
 
+    from meddiff.models.latent_diffusion import model_of
     from meddiff.models.sampling import SamplingOptions
-    from meddiff.runs.checkpoints import find_checkpoint, load_module
+    from meddiff.runs.open_run import open_run
 
     sampling = SamplingOptions(options.sampler, options.steps, options.guidance_scale)
-    out, checkpoint = Path(options.out), find_checkpoint(options.ckpt)
+    moved = {"vae": options.vae} if options.vae else {}
+    run = open_run(None, options.ckpt, device=options.device, **moved)
+    out, checkpoint = Path(options.out), run.facts.checkpoint
     settings = {
         "checkpoint": str(checkpoint.resolve()),
         "seed": options.seed,
@@ -81,17 +84,15 @@ def draw(prompts: list[str], options: Any) -> list[str]:
     _refuse_other_settings(out / "samples.json", settings, items)
     missing = [item for item in items if not (out / item["file"]).is_file()]
     if missing:
-        module = load_module(checkpoint, **({"vae": options.vae} if options.vae else {}))
-        device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        module.to(device)
+        model = model_of(run.module)
         # Every step of every image counts, so that the bar moves on a slow machine too.
         bar = tqdm(total=len(missing) * sampling.steps, unit="step", desc="sample", file=sys.stdout)
-        with bar, module.evaluated_weights(options.ema):
+        with bar, model.weights(options.ema):
             for start in range(0, len(missing), options.batch_size):
                 batch = missing[start : start + options.batch_size]
                 prompts, keys = [item["prompt"] for item in batch], [item["key"] for item in batch]
                 before = bar.n
-                images = module.sample(
+                images = model.sample(
                     prompts,
                     keys,
                     options.seed,
@@ -105,7 +106,7 @@ def draw(prompts: list[str], options: Any) -> list[str]:
     return [item["file"] for item in items]
 
 
-def _refuse_other_settings(record: Path, settings: dict[str, Any], items: list[dict[str, str]]) -> None:
+def _refuse_other_settings(record: Path, settings: dict[str, object], items: list[dict[str, str]]) -> None:
     """Old images must not pass for new ones."""
     if not record.is_file():
         # The record is written before the first image, so that a stopped call is recognised.

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from meddiff.attribution.coco_words import class_tokens, classes_in
+from meddiff.attribution.coco_words import class_tokens
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
 from meddiff.attribution.words import Preset, Query
+from meddiff.common.coco_classes import classes_in
 from meddiff.common.errors import UserError
 from meddiff.evaluation.drawing import weights_digest
 from meddiff.evaluation.ledger import Ledger

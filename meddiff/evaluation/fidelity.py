@@ -169,9 +169,11 @@ class Fidelity:
         controls: dict[str, dict[str, float]] = {}
         for name, reference in self._reference.items():
             protocol = f"{name}/{EXTRACTORS[name].version}"
+            # the features of all ranks are here already; the reference meets every set
+            metric = FrechetFeatureDistance(keep_real=True, sync_on_compute=False)
+            metric.update(reference, real=True)
             for control, sets in found.items():
-                metric = FrechetFeatureDistance(sync_on_compute=False)  # the features are here already
-                metric.update(reference, real=True)
+                metric.reset()
                 metric.update(sets[name], real=False)
                 distances = metric.compute()
                 for kind, value in ((f"fid_{name}", distances["frechet"]), (f"kid_{name}", distances["kid"])):

@@ -6,7 +6,6 @@ Source: spec/tradeoff.md sections 1.4 and 5; the order and the draws own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.latents import scale_latent
+from meddiff.shards.schema import BoxRecord
 
 Pixels = NDArray[np.bool_]
 
@@ -99,7 +99,7 @@ def grounding_samples(
     return (found if limit is None else _balanced(found, limit, seed)), excluded
 
 
-def _inside(boxes: Sequence[dict[str, Any]], size: tuple[int, int]) -> NDArray[np.float64]:
+def _inside(boxes: Sequence[BoxRecord], size: tuple[int, int]) -> NDArray[np.float64]:
     """The parts of boxes that lie in the image, (n, 4); boxes wholly outside are gone."""
     kept = []
     for box in boxes:

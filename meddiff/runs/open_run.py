@@ -1,131 +1,261 @@
-"""What is evaluated: a trained model, the cohort it was trained on, and where the results go. Source: own."""
+"""One way back from a run: ``module, data, facts = open_run(RUN)``.
 
+Classes are named by the run's ``config.yaml`` (or, for a checkpoint on its own, by the checkpoint), never guessed; what
+they are built with is typed by their signatures, as the command line does it. Nothing here imports a Lightning room.
+Source: own.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, cast
 
-import torch
-import yaml
-
-from datamodules.latent_shards import LatentShardsDataModule
-from lightning_modules.latent_diffusion import LatentDiffusionModule
 from meddiff.common.errors import UserError
-from meddiff.runs.checkpoints import find_checkpoint, load_module
+from meddiff.runs import names
+from meddiff.runs.checkpoints import Checkpoint, find_checkpoint, images_of, read_checkpoint
+from meddiff.runs.config_file import parse_config
 
-CONFIG = "config.yaml"
+if TYPE_CHECKING:
+    from torch import nn
+
+    from meddiff.shards.dataset import LatentShardsDataset
+    from meddiff.shards.manifest import Manifest
 
 
-@dataclass
-class Subject:
-    """A model under evaluation.
+class ShardsData(Protocol):
+    """What is asked of a run's data module: splits of latent shards."""
+
+    prompt: str
+    train_split: str
+    manifest: "Manifest"
+
+    def prepare_data(self) -> None: ...
+
+    def dataset(self, split: str) -> "LatentShardsDataset": ...
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a run without building anything.
 
     Attributes:
-        run: its run folder; None for a checkpoint that lies elsewhere.
+        run: its folder; None for a checkpoint that lies elsewhere.
         checkpoint: the file.
-        images: images it has seen.
         name: of the run.
         seed: of its training (``seed_everything``).
-        prompt: the texts it was trained with.
+        config: the resolved configuration; empty for a checkpoint that lies elsewhere.
     """
 
-    module: LatentDiffusionModule
-    data: LatentShardsDataModule
     run: Path | None
     checkpoint: Path
-    images: int
     name: str
     seed: int
-    prompt: str
+    config: dict[str, object]
 
-    def describe(self) -> dict[str, Any]:
-        """What the tables group models by."""
-        return {
-            "model": self.name,
-            "run": str(self.run or self.checkpoint),
-            "checkpoint": self.checkpoint.name,
-            "images": self.images,
-            "seed": self.seed,
-            "freeze_text_encoder": bool(self.module.h.freeze_text_encoder),
-            "prompt": self.prompt,
-            "cohort": self.data.manifest.cohort,
-        }
+    def section(self, name: str) -> tuple[str | None, dict[str, object]]:
+        """Class path and arguments of "model" or "data"."""
+        given = self.config.get(name)
+        if not isinstance(given, dict) or not given.get("class_path"):
+            return None, {}
+        return str(given["class_path"]), dict(given.get("init_args") or {})
 
 
-def load_subject(
-    run: str | None, ckpt: str | None, shards: str | None = None, vae: str | None = None, device: str = "auto"
-) -> Subject:
-    """Find a run's newest checkpoint (or take ``ckpt``), its configuration and its cohort.
-
-    Args:
-        run: run folder, ``RUNS/NAME/TIME``.
-        ckpt: checkpoint file; in a run folder its configuration is found, elsewhere ``shards`` is needed.
-        shards: evaluate on this folder of shards instead.
-        vae: autoencoder, if it has moved since training.
-        device: "auto", "cpu", "cuda", ...
+def import_class(path: str) -> type:
+    """The class a ``class_path`` names.
 
     Raises:
-        UserError: neither or both given, nothing there, or no cohort to evaluate on.
+        UserError: there is none.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        found: type = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"No class {path} ({error}): install the package that the run was made with.") from None
+    return found
+
+
+def build(path: str, arguments: Mapping[str, object]) -> object:
+    """An object of the class at ``path``; arguments are read as a config file's are (dicts become dataclasses).
+
+    Raises:
+        UserError: no such class, or arguments it does not take.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(import_class(path), "it")
+    try:
+        return parser.instantiate_classes(parser.parse_object({"it": dict(arguments)}))["it"]
+    except UserError:
+        raise
+    except Exception as error:  # jsonargparse raises whatever its parts do
+        raise UserError(f"{path} does not take the arguments it was made with: {' '.join(str(error).split())}") from error
+
+
+class OpenRun:
+    """A run with its parts built when they are first asked for; unpacks to module, data, facts.
+
+    Args:
+        facts: what is known.
+        shards: evaluate on this folder of shards instead of the run's.
+        overrides: hyperparameters of the module to replace, e.g. ``vae``, when the autoencoder has moved.
+        device: "auto", "cpu", "cuda", ...
+    """
+
+    def __init__(
+        self, facts: Facts, shards: str | None = None, overrides: Mapping[str, object] | None = None, device: str = "cpu"
+    ) -> None:
+        self.facts, self._shards, self._overrides, self._device = facts, shards, dict(overrides or {}), device
+
+    def __iter__(self) -> Iterator[object]:
+        yield self.module
+        yield self.data
+        yield self.facts
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The content of the checkpoint."""
+        return read_checkpoint(self.facts.checkpoint)
+
+    @property
+    def images(self) -> int:
+        """Images the model has seen."""
+        return images_of(self.checkpoint)
+
+    @cached_property
+    def module(self) -> "nn.Module":
+        """The trained module in eval mode, with its EMA if it kept one; needs no weights it started from.
+
+        Raises:
+            UserError: the checkpoint does not say what it is, or does not fit.
+        """
+        path = self.facts.section("model")[0] or self.checkpoint.get("class_path")
+        if path is None:
+            raise UserError(
+                f"{self.facts.checkpoint} does not say of which class it is: give the run folder it was made in."
+            )
+        arguments = {**self.checkpoint["hyper_parameters"], **self.checkpoint.get("architecture", {})}
+        module = self._built(str(path), {**arguments, **self._overrides})
+        # a copy: the hook may rename what an older version wrote
+        checkpoint = dict(self.checkpoint)
+        module.on_load_checkpoint(checkpoint)
+        try:
+            module.load_state_dict(checkpoint["state_dict"])
+        except RuntimeError as error:
+            raise UserError(f"{self.facts.checkpoint} does not fit {path}: {str(error).splitlines()[0]}") from error
+        return cast("nn.Module", module.to(wanted_device(self._device)).eval())
+
+    def start(self, **overrides: object) -> "nn.Module":
+        """The module before it was trained, from the sources its configuration names.
+
+        Args:
+            overrides: arguments to replace.
+
+        Raises:
+            UserError: a checkpoint without a run folder, or the sources are gone.
+        """
+        path, arguments = self.facts.section("model")
+        if path is None:
+            raise UserError(f"{self.facts.checkpoint} lies in no run folder: what it started from is not known.")
+        module = self._built(path, {**arguments, **self._overrides, **overrides})
+        return cast("nn.Module", module.to(wanted_device(self._device)).eval())
+
+    @cached_property
+    def data(self) -> ShardsData:
+        """The run's data module with all of its arguments, or one of the same class over other shards.
+
+        Raises:
+            UserError: no cohort to evaluate on.
+        """
+        path, arguments = self.facts.section("data")
+        if self._shards is not None:
+            kept = {"prompt": arguments["prompt"]} if "prompt" in arguments else {}
+            path, arguments = "datamodules.LatentShardsDataModule", {"shards": self._shards, **kept}
+        if path is None:
+            raise UserError(
+                f"{self.facts.checkpoint} lies in no run folder with a {names.CONFIG}: give --shards DIR to evaluate on."
+            )
+        data = build(path, arguments)
+        if not hasattr(data, "dataset"):
+            raise UserError(f"{path} of this run has no latent shards to evaluate on: give --shards DIR.")
+        found = cast(ShardsData, data)
+        if self._shards is None:
+            found.prepare_data()  # phantoms are made at first use
+        return found
+
+    def _built(self, path: str, arguments: Mapping[str, object]) -> "_Module":
+        module = cast(_Module, build(path, arguments))
+        module.configure_model()
+        return module
+
+
+class _Module(Protocol):
+    """What is asked of a run's Lightning module."""
+
+    def configure_model(self) -> None: ...
+    def on_load_checkpoint(self, checkpoint: Checkpoint) -> None: ...
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> object: ...
+    def to(self, device: str) -> "_Module": ...
+    def eval(self) -> "_Module": ...
+
+
+def wanted_device(device: str) -> str:
+    """ "auto" is the GPU where there is one."""
+    import torch
+
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def newest_run(folder: Path) -> Path:
+    """``folder`` if it is a run folder, else the newest run folder in it (RUNS/NAME holds one for each start).
+
+    Example:
+        >>> newest_run(Path("nowhere")).as_posix()
+        'nowhere'
+    """
+    if folder.is_dir() and not (folder / names.CONFIG).is_file():
+        runs = sorted(file.parent for file in folder.glob(f"*/{names.CONFIG}"))
+        return runs[-1] if runs else folder
+    return folder
+
+
+def open_run(
+    run: str | Path | None,
+    ckpt: str | Path | None = None,
+    shards: str | None = None,
+    device: str = "cpu",
+    **overrides: object,
+) -> OpenRun:
+    """Find a run's newest checkpoint (or take ``ckpt``), its configuration and its cohort; nothing is built yet.
+
+    Args:
+        run: run folder, RUNS/NAME/TIME, or RUNS/NAME for its newest run.
+        ckpt: checkpoint file; in a run folder its configuration is found.
+        shards: evaluate on this folder of shards instead.
+        device: "auto", "cpu", "cuda", ...
+        overrides: hyperparameters to replace, e.g. ``vae=FOLDER`` when the autoencoder has moved.
+
+    Raises:
+        UserError: neither or both given, or nothing there.
+
+    Example::
+
+        module, data, facts = open_run("runs/quickstart")
     """
     if (run is None) == (ckpt is None):
         raise UserError("Give either --run RUN (its newest checkpoint) or --ckpt FILE.")
-    checkpoint = find_checkpoint(run or str(ckpt))
-    folder = Path(run) if run else next((p for p in checkpoint.parents if (p / CONFIG).is_file()), None)
-    config = read_config(folder) if folder and (folder / CONFIG).is_file() else {}
-    data = _data(config, shards, checkpoint)
-    module = load_module(checkpoint, **({"vae": vae} if vae else {}))
-    wanted = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    module.to(wanted)
-    return Subject(
-        module,
-        data,
-        folder,
+    given = Path(cast(str | Path, run if ckpt is None else ckpt)).expanduser()
+    checkpoint = find_checkpoint(newest_run(given))
+    folder = next((p for p in checkpoint.parents if (p / names.CONFIG).is_file()), None)
+    config = parse_config((folder / names.CONFIG).read_text(encoding="utf-8")) if folder is not None else {}
+    seed = config.get("seed_everything")
+    facts = Facts(
+        folder or (newest_run(given) if ckpt is None else None),
         checkpoint,
-        images_seen(checkpoint),
         str(config.get("name") or checkpoint.stem),
-        int(config.get("seed_everything") or 0),
-        str(data.prompt),
+        int(seed) if isinstance(seed, int) else 0,
+        config,
     )
-
-
-def read_config(run: Path) -> dict[str, Any]:
-    """``config.yaml`` of a run folder."""
-    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        raise UserError(f"{run / CONFIG} is no configuration of a run.")
-    return config
-
-
-def _data(config: dict[str, Any], shards: str | None, checkpoint: Path) -> LatentShardsDataModule:
-    """The run's data module, by its own arguments, or one over ``shards``."""
-    given = config.get("data") or {}
-    arguments = dict(given.get("init_args") or {})
-    prompt, others = arguments.get("prompt", "impression"), arguments.get("splits_from")
-    if shards is not None:
-        return LatentShardsDataModule(shards, batch_size=1, prompt=prompt)
-    if "phantom" in arguments:
-        from datamodules.phantom import PhantomLatentsDataModule
-        from meddiff.phantoms import PhantomOptions
-
-        phantom: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments["phantom"].items()}
-        data = PhantomLatentsDataModule(
-            PhantomOptions(**phantom),
-            arguments["vae"],
-            arguments.get("shards"),
-            batch_size=1,
-            prompt=prompt,
-            splits_from=others,
-        )
-        data.prepare_data()
-        return data
-    if "shards" not in arguments:
-        raise UserError(f"{checkpoint} lies in no run folder with a {CONFIG}: give --shards DIR to evaluate on.")
-    return LatentShardsDataModule(arguments["shards"], batch_size=1, prompt=prompt, splits_from=others)
-
-
-def images_seen(checkpoint: Path) -> int:
-    """Images the model of a checkpoint has been trained on; its optimiser steps where no data module was stored."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    for value in state.values():
-        if isinstance(value, dict) and "images_consumed" in value:
-            return int(value["images_consumed"])
-    return int(state.get("global_step", 0))
+    return OpenRun(facts, shards, overrides, device)

@@ -1,0 +1,77 @@
+"""What ``lightning evaluate controls`` needs beside the other measurements: networks to compare with, and its printing."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from meddiff.common.errors import UserError
+from meddiff.evaluation.controls import FIRST, ControlsOptions, Others
+from meddiff.evaluation.measurement import Result, Value
+
+if TYPE_CHECKING:
+    from meddiff.runs.open_run import OpenRun
+
+#: Columns of the printed table.
+SHOWN = FIRST[1:]
+
+
+def control_networks(run: "OpenRun", options: ControlsOptions) -> Others:
+    """The run's start and its network untrained, and, for a run on phantoms, cohorts of twins and of several findings."""
+    from meddiff.models.latent_diffusion import model_of
+    from meddiff.phantoms import PhantomOptions
+    from meddiff.preparation.control_cohorts import crowded_cohort, mirrored_cohort
+    from meddiff.shards.dataset import LatentShardsDataset
+
+    data, trained = run.data, model_of(run.module)
+    others = Others(train=data.dataset(data.train_split))
+    try:
+        others.base = model_of(run.start())
+        plain = {name: value for name, value in dict(trained.unet.config).items() if not name.startswith("_")}
+        others.untrained = model_of(run.start(unet=plain))
+    except UserError as error:  # the sources may be gone; everything else can still be measured
+        print(f"without base and untrained weights: {error}")
+    phantom, vae = getattr(data, "phantom", None), getattr(data, "vae", None)
+    if isinstance(phantom, PhantomOptions) and isinstance(vae, str):
+        if options.mirrored:
+            others.mirrored = LatentShardsDataset(mirrored_cohort(phantom, vae, options.mirrored), "grounding")
+        if options.crowded:
+            others.crowded = LatentShardsDataset(crowded_cohort(phantom, vae, options.crowded), "grounding")
+    return others
+
+
+def controls_text(result: Result) -> str:
+    """Markdown: every row of the controls, then whether words tell findings apart and maps follow the finding."""
+    lines = ["", "| | " + " | ".join(SHOWN) + " |", "|---|" + "---|" * len(SHOWN)]
+    for row in result.tables["controls"].rows:
+        cells = [number(row.get(column)) for column in SHOWN]
+        lines.append(f"| {str(row['control']).replace('_', ' ')} | " + " | ".join(cells) + " |")
+    compared = result.tables.get("own_first")
+    for row in compared.rows if compared is not None else ():
+        lines.append(f"{row['network']}: " + "; ".join(sentences(row)))
+    return "\n".join(lines)
+
+
+def number(value: Value) -> str:
+    """Two decimals, or nothing."""
+    return f"{value:.2f}" if isinstance(value, float) else ""
+
+
+def sentences(row: Mapping[str, Value]) -> list[str]:
+    """What pairs and twins show of one network."""
+    found = []
+    if "first" in row:
+        found.append(
+            f"own finding before another's {percent(row, 'first', 'low', 'high')} of {row['pairs']:.0f} pairs (CNR "
+            f"{row['own']:.2f} and {row['other']:.2f}; end token {100 * float(row['eos_first'] or 0):.0f} %)"
+        )
+    if "moved" in row:
+        found.append(
+            f"the map moves with the finding in {percent(row, 'moved', 'moved_low', 'moved_high')} of {row['twins']:.0f} "
+            f"mirrored pairs (CNR {row['own_place']:.2f} at its place, {row['twins_place']:.2f} at the twin's)"
+        )
+    return found
+
+
+def percent(row: Mapping[str, Value], *names: str) -> str:
+    """``64 % [61, 67]``: a share and its 95 % interval."""
+    share, low, high = (100 * float(row[name] or 0) for name in names)
+    return f"{share:.0f} % [{low:.0f}, {high:.0f}]"

@@ -1,0 +1,49 @@
+"""What ``lightning evaluate`` writes: tables, what was measured, averages. Each file is whole or absent. Source: own."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from meddiff.common.files import write_json
+from meddiff.runs import names
+from meddiff.runs.tables import update_controls, write_table
+
+#: Columns by which tables tell models apart; a table that lists them among its first gets them.
+WHO = ("model", "images", "seed")
+
+
+class EvaluationWriter:
+    """The folder of one evaluation; parts that were measured before stay.
+
+    Args:
+        folder: is made at the first writing.
+        about: the model: name, run, checkpoint, images, seed, ...
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, object]) -> None:
+        self.folder, self.about = folder, dict(about)
+
+    def table(
+        self, name: str, rows: Sequence[Mapping[str, object]], first: Sequence[str] = (), only: bool = False
+    ) -> None:
+        """``NAME.csv``."""
+        who = {column: self.about[column] for column in WHO if column in first}
+        write_table(self.folder / f"{name}.csv", [{**who, **row} for row in rows], first, only)
+
+    def part(self, name: str, options: Mapping[str, object], figures: Mapping[str, float]) -> None:
+        """Record that a part was measured, with which options, and its averages."""
+        record, summary = self._read(names.ABOUT), self._read(names.SUMMARY)
+        parts = record.get("parts")
+        done = {**(parts if isinstance(parts, dict) else {}), name: dict(options)}
+        write_json(self.folder / names.ABOUT, {**record, **self.about, "parts": done})
+        write_json(self.folder / names.SUMMARY, {**summary, name: dict(figures)})
+
+    def controls(self, run: Path | None, side: str, controls: Mapping[str, object]) -> None:
+        """Controls go into the run folder, where the report finds them."""
+        if run is not None:
+            update_controls(run, side, controls)
+
+    def _read(self, name: str) -> dict[str, object]:
+        path = self.folder / name
+        found: dict[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return found
