@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,11 @@ def make_run(
         _attention(folder, 16 * step, step / 1000 * (1 if frozen else 0.6), overlays, size, phrase)
         _samples(folder, 16 * step, step / 1000, samples, size, seed)
     return folder
+
+
+def copy_run(run: Path, folder: Path) -> Path:
+    """A copy that may be spoilt, ``FOLDER/quickstart/copy``."""
+    return Path(shutil.copytree(run, folder / "quickstart" / "copy"))
 
 
 def _metrics(folder: Path, rng: np.random.Generator) -> None:

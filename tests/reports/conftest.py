@@ -1,4 +1,4 @@
-"""Evaluated runs and their tables, made once."""
+"""A run, evaluated runs and their tables, made once."""
 
 from pathlib import Path
 
@@ -7,6 +7,13 @@ import pytest
 from meddiff.reports.paper.build import build_tables
 from meddiff.reports.paper.cells import Table
 from tests.builders.evaluation_folders import make_evaluation
+from tests.builders.run_folders import make_run
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything in it; who changes it takes a copy."""
+    return make_run(tmp_path_factory.mktemp("runs") / "quickstart" / "20261121-085035")
 
 
 @pytest.fixture(scope="session")
