@@ -26,7 +26,6 @@ QUERY_WORDS: dict[str, tuple[str, ...]] = {
 }
 
 
-
 @dataclass(frozen=True)
 class Word:
     """A blank-separated word of a text and its token positions ``start`` to ``stop`` - 1 (1 is the first after SOS)."""

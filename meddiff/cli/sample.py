@@ -92,13 +92,12 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
                 batch = missing[start : start + options.batch_size]
                 prompts, keys = [item["prompt"] for item in batch], [item["key"] for item in batch]
                 before = bar.n
-                images = model.sample(
-                    prompts,
-                    keys,
-                    options.seed,
-                    sampling,
-                    on_step=lambda step, before=before, n=len(batch): bar.update(before + step * n - bar.n),  # noqa: B008
-                )
+                before, done = bar.n, len(batch)
+
+                def on_step(step: int, before: int = before, done: int = done) -> None:
+                    bar.update(before + step * done - bar.n)
+
+                images = model.sample(prompts, keys, options.seed, sampling, on_step=on_step)
                 for item, image in zip(batch, images, strict=True):
                     with atomic_open(out / item["file"]) as stream:
                         Image.fromarray(image).save(stream, format="PNG")

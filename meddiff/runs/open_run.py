@@ -91,7 +91,9 @@ def build(path: str, arguments: Mapping[str, object]) -> object:
     except UserError:
         raise
     except Exception as error:  # jsonargparse raises whatever its parts do
-        raise UserError(f"{path} does not take the arguments it was made with: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"{path} does not take the arguments it was made with: {' '.join(str(error).split())}"
+        ) from error
 
 
 class OpenRun:
@@ -105,7 +107,11 @@ class OpenRun:
     """
 
     def __init__(
-        self, facts: Facts, shards: str | None = None, overrides: Mapping[str, object] | None = None, device: str = "cpu"
+        self,
+        facts: Facts,
+        shards: str | None = None,
+        overrides: Mapping[str, object] | None = None,
+        device: str = "cpu",
     ) -> None:
         self.facts, self._shards, self._overrides, self._device = facts, shards, dict(overrides or {}), device
 

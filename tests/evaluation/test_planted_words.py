@@ -11,7 +11,7 @@ import torch
 from meddiff.common.files import write_json
 from meddiff.evaluation.grounding import GroundingOptions, phrase_item, query_words, score_item, write_results
 from meddiff.evaluation.samples import grounding_samples
-from meddiff.reports.paper.tables import build_tables
+from meddiff.reports.paper.build import build_tables
 from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.tiny import make_shards
 
