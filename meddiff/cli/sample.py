@@ -91,7 +91,6 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
             for start in range(0, len(missing), options.batch_size):
                 batch = missing[start : start + options.batch_size]
                 prompts, keys = [item["prompt"] for item in batch], [item["key"] for item in batch]
-                before = bar.n
                 before, done = bar.n, len(batch)
 
                 def on_step(step: int, before: int = before, done: int = done) -> None:

@@ -67,16 +67,16 @@ def missing_part(source: Source, part: Part) -> str | None:
     return None
 
 
-def read_config(folder: Path) -> Config:
-    """``config.json`` of a part, as a dict.
+def read_config(folder: Path, name: str = "config.json") -> Config:
+    """``config.json`` of a part, or another such file of it, as a dict.
 
     Raises:
         UserError: it is not JSON.
     """
     try:
-        config: Config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config: Config = json.loads((folder / name).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{folder / 'config.json'} is not JSON ({error}): fetch it again.") from error
+        raise UserError(f"{folder / name} is not JSON ({error}): fetch it again.") from error
     return config
 
 

@@ -1,0 +1,241 @@
+"""The suite in a notebook: load a model, ask where its words point in an image, draw images. Source: own."""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
+from meddiff.attribution.overlay import overlay
+from meddiff.attribution.words import QUERY_WORDS, Word, align_words
+from meddiff.common.errors import UserError
+from meddiff.common.places import locate
+from meddiff.evaluation.undisturbed import undisturbed
+from meddiff.metrics.functional import resize_maps
+from meddiff.models.autoencoder import encode
+from meddiff.models.backbones import vae_downsample
+from meddiff.models.latent_diffusion import LatentDiffusion, model_of
+from meddiff.models.sampling import SamplingOptions
+from meddiff.models.text.encoder import CONTEXT_LENGTH
+from meddiff.models.weights.sources import missing_part, read_config
+from meddiff.preparation.geometry import resize_image
+from meddiff.preparation.images import UnreadableImage, read_image, to_uint8
+from meddiff.runs.open_run import newest_run, open_run, wanted_device
+
+#: A file, a picture, or an array (H, W), (H, W, 1) or (H, W, 3).
+AnyImage = str | os.PathLike[str] | Image.Image | NDArray[np.generic]
+#: Images drawn at a time; changes no result.
+BATCH = 8
+
+
+def load(
+    path: str | os.PathLike[str], vae: str | None = None, ema: bool = False, device: str = "auto"
+) -> "LoadedModel":
+    """A trained model.
+
+    Args:
+        path: run folder (RUNS/NAME/TIME, or RUNS/NAME for its newest run), checkpoint file, or a diffusers folder with
+            ``unet/`` and ``text_encoder/`` such as ``assets/phantom_base``.
+        vae: autoencoder, if it has moved since training or the folder has none.
+        ema: compute with the averaged weights.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", ...
+
+    Raises:
+        UserError: nothing there, or weights that do not fit.
+    """
+    folder = locate(path)
+    if (folder / "unet").is_dir():
+        return LoadedModel(_from_folder(folder, vae).to(wanted_device(device)), ema)
+    given = (newest_run(folder), None) if folder.is_dir() else (None, folder)
+    run = open_run(*given, device=device, **({"vae": vae} if vae else {}))
+    return LoadedModel(model_of(run.module), ema)
+
+
+def _from_folder(folder: Path, vae: str | None) -> LatentDiffusion:
+    scheduler = folder / "scheduler"
+    name = "scheduler_config.json"
+    kind = read_config(scheduler, name).get("prediction_type", "epsilon") if (scheduler / name).is_file() else "epsilon"
+    own = str(folder) if missing_part(str(folder / "vae"), "vae") is None else None
+    return LatentDiffusion.build(str(folder), str(folder), vae or own, kind)
+
+
+class LoadedModel:
+    """A model that can be asked and drawn with.
+
+    Args:
+        model: its parts.
+        ema: compute with the averaged weights.
+    """
+
+    def __init__(self, model: LatentDiffusion, ema: bool = False) -> None:
+        self.model, self.ema = model.eval(), ema
+
+    @property
+    def resolution(self) -> int:
+        """Side of its images in pixels."""
+        return self.model.latent_shape[1] * vae_downsample(dict(self.model.vae.config))
+
+    def ground(
+        self, image: AnyImage, text: str, timesteps: int = 40, seed: int = 0, batch_size: int = 64
+    ) -> "WordMaps":
+        """Where each word of ``text`` points in ``image``.
+
+        As the suite's grounding measurement: latents noised at the paper's timesteps, cross-attention averaged over
+        layers, heads and timesteps. An image that is not square is covered by square windows of its short side, as few
+        as reach; where they overlap, maps are averaged.
+
+        Args:
+            image: of any size; arrays that are not uint8 are scaled by their range.
+            timesteps: how many of the paper's 40 timesteps.
+            seed: of the noise.
+            batch_size: forward passes at once; changes no result.
+
+        Raises:
+            UserError: no image, or no word in ``text``.
+        """
+        pixels = read_pixels(image)
+        words = [word for word in align_words(text) if word.kept[1] > word.kept[0]]
+        if not words:
+            raise UserError("There is no word in the text to ask for: give a phrase such as 'Left pleural effusion.'.")
+        height, width = pixels.shape[:2]
+        corners, side = windows(height, width)
+        crops = [resize_image(pixels[y : y + side, x : x + side], self.resolution) for y, x in corners]
+        latents = encode(self.model.vae, crops, self.model.scaling_factor).cpu()  # (B, C, h, w)
+        groups = torch.zeros(len(words), CONTEXT_LENGTH)  # (K, 77)
+        for row, word in enumerate(words):
+            start, stop = word.kept
+            groups[row, start:stop] = 1.0 / (stop - start)
+        items = [GroundingItem(f"window {i}", one, text, groups) for i, one in enumerate(latents)]
+        steps = paper_timesteps(timesteps)
+        total, covered = torch.zeros(len(words), height, width), torch.zeros(height, width)
+        with undisturbed(self.model), self.model.weights(self.ema):
+            maps = grounding_pass(self.model, items, steps, seed, batch_size)
+            for i, heat in mean_over_timesteps(maps, len(steps)):  # heat (K, h, w)
+                y, x = corners[i]
+                total[:, y : y + side, x : x + side] += resize_maps(heat, (side, side))
+                covered[y : y + side, x : x + side] += 1
+        return WordMaps(pixels, text, words, (total / covered).numpy())
+
+    def sample(
+        self, prompts: str | Sequence[str], seed: int = 0, sampling: SamplingOptions | None = None
+    ) -> list[Image.Image]:
+        """One image a prompt, the same as ``lightning sample --seed SEED`` draws first for each.
+
+        Args:
+            seed: the noise is drawn from (seed, number of the prompt).
+            sampling: how; None takes the model's own.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        keys = [f"{number:04d}-000" for number in range(len(texts))]
+        drawn: list[Image.Image] = []
+        with undisturbed(self.model), self.model.weights(self.ema):
+            for start in range(0, len(texts), BATCH):
+                part = slice(start, start + BATCH)
+                drawn += map(Image.fromarray, self.model.sample(texts[part], keys[part], seed, sampling))
+        return drawn
+
+
+class WordMaps:
+    """Heat maps of the words of a text over an image.
+
+    Attributes:
+        image: uint8 (H, W) or (H, W, 3).
+        text: the prompt.
+        words: as they stand in the text; those beyond the context of 77 tokens are left out.
+        heat: (K, H, W) float32, attention of each word; values of one map are comparable with each other.
+    """
+
+    def __init__(self, image: NDArray[np.uint8], text: str, words: Sequence[Word], heat: NDArray[np.float32]) -> None:
+        self.image, self.text, self.heat = image, text, heat
+        self.words = [word.text for word in words]
+
+    def __getitem__(self, phrase: str) -> NDArray[np.float32]:
+        """The mean map (H, W) of every place in the text where the words of ``phrase`` stand, in any case.
+
+        Raises:
+            UserError: the text has no such words.
+        """
+        wanted, there = phrase.split(), [bare(word) for word in self.words]
+        size = max(1, len(wanted))
+        starts = [i for i in range(len(there)) if there[i : i + size] == [bare(word) for word in wanted]]
+        if not wanted or not starts:
+            raise UserError(f"{phrase!r} is no word of {self.text!r}: there are {', '.join(dict.fromkeys(there))}.")
+        return self._mean([k for i in starts for k in range(i, i + size)])
+
+    def plot(self, phrase: str | None = None) -> Image.Image:
+        """The map over the image.
+
+        Args:
+            phrase: as in ``maps[phrase]``; None takes the words that name a finding, or all words where none does.
+        """
+        if phrase is not None:
+            return Image.fromarray(overlay(self.image, self[phrase]))
+        queries = [query for words in QUERY_WORDS.values() for query in words]
+        hits = [i for i, word in enumerate(self.words) if any(query in word.lower() for query in queries)]
+        return Image.fromarray(overlay(self.image, self._mean(hits or list(range(len(self.words))))))
+
+    def _mean(self, places: list[int]) -> NDArray[np.float32]:
+        mean: NDArray[np.float32] = self.heat[places].mean(axis=0)
+        return mean
+
+
+def bare(word: str) -> str:
+    """A word in lower case without the punctuation around it.
+
+    Example:
+        >>> bare("(Effusion).")
+        'effusion'
+    """
+    return re.sub(r"^\W+|\W+$", "", word.lower())
+
+
+def windows(height: int, width: int) -> tuple[list[tuple[int, int]], int]:
+    """Upper left corners (y, x) of the fewest square windows of the short side that cover an image, evenly spread.
+
+    Returns:
+        the corners and the side.
+
+    Example:
+        >>> windows(512, 640)
+        ([(0, 0), (0, 128)], 512)
+    """
+    side, long = min(height, width), max(height, width)
+    number = math.ceil(long / side)
+    starts = [round(i * (long - side) / max(1, number - 1)) for i in range(number)]
+    return [(start, 0) if height > width else (0, start) for start in starts], side
+
+
+def read_pixels(image: AnyImage) -> NDArray[np.uint8]:
+    """uint8 (H, W) or (H, W, 3) of a file, a picture or an array.
+
+    Raises:
+        UserError: not there, damaged, or of another shape.
+    """
+    if isinstance(image, str | os.PathLike):
+        try:
+            return read_image(Path(image).expanduser())
+        except UnreadableImage as error:
+            raise UserError(f"No image to ground at {image} ({error}): give a PNG, JPEG, TIFF or DICOM file.") from None
+    if isinstance(image, Image.Image):
+        grey = image.mode in ("1", "L")
+        deep = image.mode.startswith(("I", "F"))
+        image = np.asarray(image if deep else image.convert("L" if grey else "RGB"))
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or 0 in array.shape:
+        raise UserError(f"The image has the shape {array.shape}: (H, W), (H, W, 1) or (H, W, 3) is needed.")
+    if array.dtype == np.uint8:
+        return array
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
+        raise UserError(f"The image holds {array.dtype}: numbers are needed.")
+    try:
+        return to_uint8(array.astype(np.float64))
+    except UnreadableImage as error:
+        raise UserError(f"The image holds {error}: numbers are needed everywhere.") from None
