@@ -44,12 +44,12 @@ class JsonlLogger(Logger):
         return str(self.path.parent)
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: dict[str, object] | Namespace, *args: object, **kwargs: object) -> None:
         """Nothing: the run folder has config.yaml."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row: dict[str, Any] = {"step": step, "time": round(time.time(), 3)}
+        row: dict[str, object] = {"step": step, "time": round(time.time(), 3)}
         # JSON has no NaN; null says "was computed and is not a number".
         row.update({key: value if math.isfinite(value) else None for key, value in metrics.items()})
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ class RunWandbLogger(WandbLogger):
 
     @property
     @rank_zero_only
-    def experiment(self) -> Any:
+    def experiment(self) -> "Run":
         run = super().experiment
         if not self._id_file.is_file() and getattr(run, "id", None):
             with atomic_open(self._id_file, "w") as stream:

@@ -21,6 +21,7 @@ from meddiff.metrics.functional import resize_maps
 from meddiff.models.autoencoder import encode
 from meddiff.models.backbones import vae_downsample
 from meddiff.models.latent_diffusion import LatentDiffusion, model_of
+from meddiff.models.noise_schedule import PredictionType
 from meddiff.models.sampling import SamplingOptions
 from meddiff.models.text.encoder import CONTEXT_LENGTH
 from meddiff.models.weights.sources import missing_part, read_config
@@ -52,15 +53,16 @@ def load(
     folder = locate(path)
     if (folder / "unet").is_dir():
         return LoadedModel(_from_folder(folder, vae).to(wanted_device(device)), ema)
-    given = (newest_run(folder), None) if folder.is_dir() else (None, folder)
-    run = open_run(*given, device=device, **({"vae": vae} if vae else {}))
-    return LoadedModel(model_of(run.module), ema)
+    moved = {"vae": vae} if vae else {}
+    run, ckpt = (newest_run(folder), None) if folder.is_dir() else (None, folder)
+    return LoadedModel(model_of(open_run(run, ckpt, None, device, **moved).module), ema)
 
 
 def _from_folder(folder: Path, vae: str | None) -> LatentDiffusion:
     scheduler = folder / "scheduler"
     name = "scheduler_config.json"
-    kind = read_config(scheduler, name).get("prediction_type", "epsilon") if (scheduler / name).is_file() else "epsilon"
+    config = read_config(scheduler, name) if (scheduler / name).is_file() else {}
+    kind: PredictionType = config.get("prediction_type", "epsilon")
     own = str(folder) if missing_part(str(folder / "vae"), "vae") is None else None
     return LatentDiffusion.build(str(folder), str(folder), vae or own, kind)
 
@@ -232,7 +234,7 @@ def read_pixels(image: AnyImage) -> NDArray[np.uint8]:
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or 0 in array.shape:
         raise UserError(f"The image has the shape {array.shape}: (H, W), (H, W, 1) or (H, W, 3) is needed.")
     if array.dtype == np.uint8:
-        return array
+        return array.view(np.uint8)
     if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
         raise UserError(f"The image holds {array.dtype}: numbers are needed.")
     try:
