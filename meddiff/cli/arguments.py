@@ -12,9 +12,9 @@ import yaml
 
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
+from meddiff.runs.new_run import RUN_DIR_VARIABLE
 
 CONFIG_FLAGS = ("-c", "--config")
-RUN_DIR_VARIABLE = "MEDDIFF_RUN_DIR"
 
 
 def split_configs(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -3,9 +3,9 @@
 import shlex
 import sys
 from dataclasses import fields
-from typing import Any
 
 from meddiff.common.errors import UserError
+from meddiff.shards.manifest import Manifest
 
 PHANTOM = "phantom"
 #: Stable Diffusion 2.0's, where configs/frozen.yaml expects it; README, "Weights".
@@ -96,7 +96,7 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
     return 0
 
 
-def _show(manifest: Any, out: str) -> None:
+def _show(manifest: Manifest, out: str) -> None:
     for split, counts in manifest.counts.items():
         labels = ", ".join(f"{label} {number}" for label, number in counts["labels"].items())
         boxes = ", ".join(f"{number} boxes {what}" for what, number in counts.get("boxes", {}).items())
