@@ -38,6 +38,8 @@ EXPECTED_WARNINGS = (
     r"The dirpath has changed from .*",  # a checkpoint of another run
     r"Checkpoint directory .* exists and is not empty.*",  # a run that goes on in its own folder
 )
+#: ... and what it says where nothing is trained: evaluations and checkpoints are not needed to draw.
+EXPECTED_WITHOUT_TRAINING = (r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",)
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,  # the stream shards itself
@@ -126,7 +128,7 @@ def run(verb: str, arguments: list[str]) -> int:
         UserError: preflight found something missing.
     """
     inherited = os.environ.get(RUN_DIR_VARIABLE)
-    for pattern in EXPECTED_WARNINGS:
+    for pattern in EXPECTED_WARNINGS + (EXPECTED_WITHOUT_TRAINING if verb != "fit" else ()):
         warnings.filterwarnings("ignore", pattern)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()

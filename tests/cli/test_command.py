@@ -13,46 +13,16 @@ import pytest
 import torch
 import yaml
 
-from meddiff.cli.main import main
-from tests.builders.tiny import make_shards, make_vae, model_config
+from tests.builders.command import ROOT, call, child, write_fit
+from tests.builders.tiny import make_shards, make_vae
 
-ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "configs"
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of ``lightning ARGUMENTS`` in this process."""
-    with pytest.raises(SystemExit) as exit_:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    return int(exit_.value.code or 0), out, err
 
 
 @pytest.fixture
 def config(tmp_path, shards, vae_folder) -> Path:
     """A fit of four steps with a checkpoint every two."""
-    content: dict[str, Any] = {
-        "name": "t",
-        "runs": str(tmp_path / "runs"),
-        "trainer": {
-            "accelerator": "cpu",
-            "devices": 1,
-            "max_steps": 4,
-            "val_check_interval": 2,
-            "log_every_n_steps": 1,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "callbacks": [{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_images": 16}}],
-        },
-        "model": {"class_path": "lightning_modules.LatentDiffusionModule", "init_args": model_config(vae_folder)},
-        "data": {
-            "class_path": "datamodules.LatentShardsDataModule",
-            "init_args": {"shards": str(shards), "batch_size": 8},
-        },
-    }
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+    return write_fit(tmp_path / "config.yaml", shards, vae_folder, checkpoint={"every_n_images": 16})
 
 
 def runs(tmp_path: Path) -> list[Path]:
@@ -74,14 +44,8 @@ def flat(content: Any, prefix: str = "") -> dict[str, Any]:
 
 def printed_config(path: Path) -> dict[str, Any]:
     """What jsonargparse makes of a config file, bases and defaults included."""
-    done = subprocess.run(
-        [sys.executable, "-m", "meddiff", "fit", "-c", str(path), "--print_config"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    done = child("fit", "-c", str(path), "--print_config", folder=ROOT)
+    assert done.returncode == 0, done.stderr
     return flat(yaml.safe_load(done.stdout))
 
 
@@ -221,15 +185,7 @@ def test_sample(config, tmp_path, capsys):
 def test_missing_weights_and_shards_stop_in_time(tmp_path):
     """As a user runs it, imports included; from an empty folder, so that nothing is there by accident."""
     begin = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "meddiff", "fit", "-c", str(CONFIGS / "frozen.yaml")],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = child("fit", "-c", str(CONFIGS / "frozen.yaml"), folder=tmp_path)
     took = time.monotonic() - begin
     assert done.returncode == 2, done.stderr
     assert "hf download" in done.stderr
