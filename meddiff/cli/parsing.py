@@ -3,9 +3,13 @@
 import re
 import sys
 from argparse import ArgumentError
+from collections.abc import Sequence
 from typing import NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
+
+from meddiff.cli.arguments import split_configs
+from meddiff.common.places import locate
 
 
 def one_sentence(parser: ArgumentParser, message: str, error: Exception | None) -> NoReturn:
@@ -48,7 +52,17 @@ def brief(message: str) -> str:
 
 
 class SentenceParser(ArgumentParser):
-    """jsonargparse's parser for the suite's own verbs."""
+    """jsonargparse's parser for the suite's own verbs, which finds the suite's own configs from anywhere."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Namespace | None = None, **how: bool
+    ) -> Namespace:
+        """As jsonargparse's, but ``-c configs/...`` is looked up in the suite, and flags win over files."""
+        if args is not None and any("--config" in action.option_strings for action in self._actions):
+            files, flags = split_configs(list(args))
+            args = [part for file in files for part in ("--config", str(locate(file)))] + flags
+        parsed: Namespace = super().parse_args(args, namespace, **how)
+        return parsed
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         one_sentence(self, message, ex)
