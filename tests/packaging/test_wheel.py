@@ -115,6 +115,7 @@ def lightning(wheel: Path, empty: Path, tmp_path_factory: pytest.TempPathFactory
     subprocess.run(install, check=True, timeout=3 * PATIENCE)
     # nothing of this checkout: no path to it, and no current folder on sys.path (a script's own folder takes its place)
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MEDDIFF_RUN_DIR")}
+    variables["PATH"] = f"{environment / 'bin'}:{os.environ['PATH']}"
 
     def run(*arguments: str) -> str:
         done = subprocess.run(
