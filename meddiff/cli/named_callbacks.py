@@ -33,7 +33,7 @@ NAMED: dict[str, type[Callback]] = {
 }
 
 # The options stand directly under the name, without class_path and init_args, which other callbacks need.
-set_parsing_settings(subclasses_disabled=list(NAMED.values()), docstring_parse_attribute_docstrings=True)
+set_parsing_settings(subclasses_disabled=list(NAMED.values()))
 
 
 def add_named_callbacks(parser: LightningArgumentParser) -> None:

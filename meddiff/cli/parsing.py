@@ -6,10 +6,13 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from meddiff.cli.arguments import split_configs
 from meddiff.common.places import locate
+
+# The text under each field of an options class is its help.
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 def one_sentence(parser: ArgumentParser, message: str, error: Exception | None) -> NoReturn:

@@ -45,8 +45,6 @@ def _prepare(arguments: list[str]) -> int:
 
 def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
     """``lightning prepare`` of a real cohort."""
-    import jsonargparse
-
     from meddiff.cli.parsing import SentenceParser
     from meddiff.preparation.cohorts import COHORTS, reader
     from meddiff.preparation.prepare_cohort import (
@@ -60,8 +58,6 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
         read_cohort,
     )
 
-    # the text under each field of an options class is its help
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     _, options_class = reader(name)
     parser = SentenceParser(
         prog=f"lightning prepare {name}", description=f"{COHORTS[name].help}; writes latent shards."
