@@ -81,7 +81,7 @@ def test_help_lists_every_option_with_its_text(verb, capsys):
     code, out, _ = call(capsys, verb, "--help")
     assert code == 0
     assert "--grounding.timesteps" in out
-    assert "how many of the paper's 40 timesteps" in " ".join(out.split())
+    assert "ow many of the paper's 40 timesteps" in " ".join(out.split())
     for option in ("fidelity.samples", "gallery.shown", "checkpoint.keep_all", "throughput.every_n_steps"):
         assert f"--{option} " in out
     assert options_help(ArgumentParser()) in out
