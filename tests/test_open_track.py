@@ -19,11 +19,12 @@ SMALL = {
     "trainer": {
         "max_steps": 3,
         "val_check_interval": 3,
-        "callbacks": [
-            {"class_path": "callbacks.GroundingCallback", "init_args": {"every_n_images": 4, "timesteps": 2}},
-            {"class_path": "callbacks.TradeoffCallback"},
-        ],
     },
+    "checkpoint": None,
+    "grounding": {"every_n_images": 4, "timesteps": 2},
+    "fidelity": None,
+    "gallery": None,
+    "throughput": None,
     "model": {
         "init_args": {
             "unet": {

@@ -12,9 +12,9 @@ import yaml
 
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
+from meddiff.runs.new_run import RUN_DIR_VARIABLE
 
 CONFIG_FLAGS = ("-c", "--config")
-RUN_DIR_VARIABLE = "MEDDIFF_RUN_DIR"
 
 
 def split_configs(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -56,7 +56,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 
 
 def with_bases(file: str | Path, above: tuple[Path, ...] = ()) -> list[str]:
-    """``file`` preceded by the files its ``base:`` names (paths relative to the file that names them).
+    """``file`` preceded by the files its ``base:`` names: relative to the file that names them, else the suite's own.
 
     Raises:
         UserError: a base is missing or refers back to itself.
@@ -68,7 +68,9 @@ def with_bases(file: str | Path, above: tuple[Path, ...] = ()) -> list[str]:
     names = [base] if isinstance(base, str) else (base or [])
     files: list[str] = []
     for name in names:
-        files += with_bases(path.parent / name, (*above, path.resolve()))
+        beside = path.parent / name
+        own = not beside.exists() and Path(name).parts[:1] == ("configs",)
+        files += with_bases(locate(name) if own else beside, (*above, path.resolve()))
     return [*files, str(path)]
 
 

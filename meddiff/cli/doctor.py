@@ -18,7 +18,7 @@ PACKAGES = {
     "torchmetrics": "1.8",
     "torchxrayvision": "1.3",
     "omegaconf": "2.3",
-    "jsonargparse": "4.40",
+    "jsonargparse": "4.53",
     "wandb": "0.22",
 }
 LOW_DISK_GB = 5.0
@@ -37,7 +37,8 @@ def check_command() -> Check:
     """Is the ``lightning`` on PATH this suite's? Another package's script of that name may stand in front."""
     found = shutil.which("lightning")
     alternative = (
-        "use `meddiff` or `python -m meddiff` instead, or reinstall with `pip install --force-reinstall --no-deps -e .`"
+        "use `meddiff` or `python -m meddiff` instead, or install this suite once more "
+        "(`pip install --force-reinstall --no-deps -e .` in the clone)"
     )
     if found is None:
         return Check("command", False, f"no `lightning` on PATH: activate the environment, or {alternative}")
@@ -61,7 +62,7 @@ def check_packages() -> list[Check]:
         try:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            checks.append(Check(package, False, f"not installed: `pip install -e .` brings it (>= {least})"))
+            checks.append(Check(package, False, f"not installed: `pip install '{package}>={least}'`"))
             continue
         fits = _version(version) >= _version(least)
         checks.append(Check(package, fits, version if fits else f"{version} is too old, >= {least} is needed"))
@@ -88,13 +89,13 @@ def check_devices() -> list[Check]:
 def check_files() -> list[Check]:
     """Weights, W&B login and free disk, seen from the current folder."""
     from callbacks.tracking import logged_in_to_wandb
+    from meddiff.common.places import locate
     from meddiff.models.weights.sources import missing_part
     from meddiff.preparation.prepare_phantom import DEFAULT_VAE
 
     problem = missing_part(DEFAULT_VAE, "vae")
-    shipped = Check(
-        "phantom VAE", problem is None, DEFAULT_VAE if problem is None else "run from the clone's root: " + problem
-    )
+    found = str(locate(DEFAULT_VAE)) if problem is None else f"the installation is not whole: {problem}"
+    shipped = Check("phantom VAE", problem is None, found)
     weights = Path("weights")
     folders = sorted(p.name for p in weights.iterdir() if p.is_dir()) if weights.is_dir() else []
     free = shutil.disk_usage(".").free / 1e9

@@ -3,28 +3,28 @@
 import logging
 import os
 import sys
-import time
 import warnings
-from pathlib import Path
-from typing import Any
+from argparse import HelpFormatter
+from typing import Any, NoReturn
 
 import jsonargparse
-import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.image_writer import ImageWriter
 from callbacks.progress import ImagesProgressBar
 from callbacks.tracking import JsonlLogger, default_loggers
-from meddiff.cli.arguments import RUN_DIR_VARIABLE
 from meddiff.cli.main import refuse
+from meddiff.cli.named_callbacks import NAMED, add_named_callbacks, listed_callbacks, named_callbacks, options_help
 from meddiff.cli.parsing import one_sentence
 from meddiff.cli.preflight import problems_before_start
+from meddiff.cli.run_config import RunConfig
 from meddiff.common.errors import UserError
-from meddiff.common.files import atomic_open
+from meddiff.runs.new_run import RUN_DIR_VARIABLE, new_run_folder
 
 # `${data.init_args.batch_size}` in a file then means the same place under every verb, and follows overrides.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -38,6 +38,8 @@ EXPECTED_WARNINGS = (
     r"The dirpath has changed from .*",  # a checkpoint of another run
     r"Checkpoint directory .* exists and is not empty.*",  # a run that goes on in its own folder
 )
+#: ... and what it says where nothing is trained: evaluations and checkpoints are not needed to draw.
+EXPECTED_WITHOUT_TRAINING = (r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",)
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,  # the stream shards itself
@@ -50,8 +52,14 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 class SuiteParser(LightningArgumentParser):
     """Errors in one sentence instead of a page of usage."""
 
-    def error(self, message: str, ex: Exception | None = None) -> Any:
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         one_sentence(self, message, ex)
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        """The options of the callbacks by name are not actions of this parser: their sections come last."""
+        return super().format_help(formatter) + (
+            options_help(self) if any(action.dest in NAMED for action in self._actions) else ""
+        )
 
 
 class SuiteCLI(LightningCLI):
@@ -66,24 +74,27 @@ class SuiteCLI(LightningCLI):
             default=None,
             help="Config file(s) this one states its difference from.",
         )
+        add_named_callbacks(parser)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let the checkpoint's hyperparameters silently win over the command line."""
 
     @property
-    def section(self) -> Any:
+    def section(self) -> jsonargparse.Namespace:
         """The parsed configuration of the verb."""
-        return self.config[self.subcommand]
+        section: jsonargparse.Namespace = self.config[self.subcommand]
+        return section
 
     def before_instantiate_classes(self) -> None:
         refuse(problems_before_start(str(self.subcommand), self.section))
-        self.run_dir = run_folder(self.section.runs, self.section.name, str(self.subcommand))
+        self.run_dir = new_run_folder(self.section.runs, self.section.name, str(self.subcommand))
         if self.section.trainer.default_root_dir is None:
             self.section.trainer.default_root_dir = str(self.run_dir)
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        trainer = self._get(self.config_init, "trainer")
-        callbacks = list(trainer.get("callbacks") or [])
+    def instantiate_trainer(self, **kwargs: object) -> Trainer:
+        section = self.config_init[str(self.subcommand)]
+        trainer = section.trainer
+        callbacks = listed_callbacks(section) + (named_callbacks(section) if self.subcommand != "predict" else [])
 
         def has(kind: type[Callback]) -> bool:
             return any(isinstance(callback, kind) for callback in callbacks)
@@ -106,56 +117,8 @@ class SuiteCLI(LightningCLI):
         # metrics.jsonl is the source of every report: written whatever else logs.
         if not any(isinstance(logger, JsonlLogger) for logger in loggers):
             loggers = [*loggers, JsonlLogger(self.run_dir)]
-        self.config_init[str(self.subcommand)]["trainer"]["callbacks"] = callbacks
+        section["trainer"]["callbacks"] = callbacks
         return super().instantiate_trainer(logger=loggers, **kwargs)
-
-
-class RunConfig(SaveConfigCallback):
-    """Writes the resolved configuration to ``config.yaml`` of the run folder and to the loggers."""
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        config.pop("config", None)
-        config["base"] = None  # resolved: the file stands for itself
-        config["ckpt_path"] = None
-        config["trainer"]["default_root_dir"] = None
-        name = "config.yaml" if stage == "fit" else f"config.{stage}.yaml"
-        with atomic_open(Path(trainer.default_root_dir) / name, "w") as stream:
-            yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(config)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Whatever stopped the run: say how to go on from what is there."""
-        checkpoints = sorted((Path(trainer.default_root_dir) / "checkpoints").glob("step-*.ckpt"))
-        if trainer.is_global_zero and checkpoints:
-            print(f"\nstopped at step {trainer.global_step}; the newest checkpoint is {checkpoints[-1]}")
-            print(f"  go on:  lightning fit --resume {trainer.default_root_dir}")
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that goes on in its own folder forgets the rows it is about to log again."""
-        for logger in trainer.loggers:
-            if isinstance(logger, JsonlLogger) and trainer.global_step > 0:
-                logger.drop_after(trainer.global_step)
-
-
-def run_folder(runs: str, name: str, verb: str) -> Path:
-    """RUNS/NAME/TIME, new for every run, the same for all processes of one run.
-
-    Child processes of DDP inherit it through the environment; under SLURM and torchrun, whose processes start
-    independently, the job's id takes the place of the time, so that a requeued job finds its folder again.
-    """
-    if RUN_DIR_VARIABLE in os.environ:
-        return Path(os.environ[RUN_DIR_VARIABLE])
-    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
-    stem = f"job-{job}" if job and job != "none" else time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(runs) / name / (stem if verb == "fit" else f"{stem}-{verb}")
-    attempt = 1
-    while not job and folder.exists():
-        attempt += 1
-        folder = folder.with_name(f"{stem}{'' if verb == 'fit' else '-' + verb}-{attempt}")
-    os.environ[RUN_DIR_VARIABLE] = str(folder)
-    return folder
 
 
 def run(verb: str, arguments: list[str]) -> int:
@@ -165,7 +128,7 @@ def run(verb: str, arguments: list[str]) -> int:
         UserError: preflight found something missing.
     """
     inherited = os.environ.get(RUN_DIR_VARIABLE)
-    for pattern in EXPECTED_WARNINGS:
+    for pattern in EXPECTED_WARNINGS + (EXPECTED_WITHOUT_TRAINING if verb != "fit" else ()):
         warnings.filterwarnings("ignore", pattern)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
@@ -190,6 +153,10 @@ def run(verb: str, arguments: list[str]) -> int:
         )
         _closing_line(cli)
         return 0
+    except OmegaConfBaseException as error:
+        raise UserError(
+            f"The configuration refers to a place that is not there: {' '.join(str(error).split())}"
+        ) from error
     except ValueError as error:
         raise (user_error_within(error) or error) from error
     finally:

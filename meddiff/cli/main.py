@@ -41,7 +41,8 @@ def usage() -> str:
 
 
 def _own(module: str) -> Callable[[list[str]], int]:
-    return import_module(module).main
+    verb: Callable[[list[str]], int] = import_module(module).main
+    return verb
 
 
 def refuse(problems: list[str]) -> None:

@@ -2,30 +2,70 @@
 
 import re
 import sys
-from typing import Any
+from argparse import ArgumentError
+from collections.abc import Sequence
+from typing import NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from meddiff.cli.arguments import split_configs
+from meddiff.common.places import locate
+
+# The text under each field of an options class is its help.
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
-def one_sentence(parser: Any, message: str, error: Exception | None) -> None:
-    """Print ``message`` on one line of stderr, with where to look, and exit with 2."""
+def one_sentence(parser: ArgumentParser, message: str, error: Exception | None) -> NoReturn:
+    """Print ``message`` on one line of stderr, with where to look, and exit with 2.
+
+    Raises:
+        ArgumentError: in a parser within a parser (of a class's arguments), whose caller knows the name of the option.
+    """
+    if not parser.exit_on_error:
+        raise ArgumentError(None, str(message)) from error
     owner = getattr(error, "subcommand_parser", None) or parser
     prog = owner.prog.replace(" [options]", "")
     print(f"error: {brief(str(message))} (`{prog} --help` lists what is accepted)", file=sys.stderr)
     parser.exit(2)
+    raise AssertionError("exit() returned")
 
 
 def brief(message: str) -> str:
-    """jsonargparse's complaint on one line: of a Union, what was wrong with the type that was meant, not with null."""
+    """jsonargparse's complaint on one line: which option, and what is wrong with the type that was meant, not with null.
+
+    Example:
+        >>> brief("Parser key \\"model\\": Problem with given class_path 'a.B': Parser key \\"rate\\": Too much")
+        'model.rate: Too much'
+    """
     text = " ".join(message.split())
-    inner = re.search(
-        r"Does not validate against any of the Union subtypes.*?Errors: - (.*?) - Expected a <class 'NoneType'>", text
+    text, was_union = re.subn(
+        r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - ", "", text
     )
-    return text[: inner.start()] + inner.group(1) if inner else text
+    if was_union:
+        text = text.split(" - Expected a <class 'NoneType'>")[0]
+    keys, owner = "", ""
+    while found := re.search(
+        r"(Parser key \"(?P<key>[^\"]+)\"|Problem with given class_path '(?P<owner>[^']+)'): ", text
+    ):
+        key, owner = found["key"], found["owner"] or ""
+        keys = f"{keys}.{key}" if keys and key else keys or key
+        # what else a list of types could have been is no news once a class was named
+        text = text[found.end() :].split(" - ")[0] if owner else text[found.end() :]
+    return ": ".join(part for part in (keys, owner, text) if part)
 
 
 class SentenceParser(ArgumentParser):
-    """jsonargparse's parser for the suite's own verbs."""
+    """jsonargparse's parser for the suite's own verbs, which finds the suite's own configs from anywhere."""
 
-    def error(self, message: str, ex: Exception | None = None) -> Any:
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Namespace | None = None, **how: bool
+    ) -> Namespace:
+        """As jsonargparse's, but ``-c configs/...`` is looked up in the suite, and flags win over files."""
+        if args is not None and any("--config" in action.option_strings for action in self._actions):
+            files, flags = split_configs(list(args))
+            args = [part for file in files for part in ("--config", str(locate(file)))] + flags
+        parsed: Namespace = super().parse_args(args, namespace, **how)
+        return parsed
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         one_sentence(self, message, ex)

@@ -1,40 +1,43 @@
 """Everything that can be known to be wrong from the configuration, before weights are read or processes start."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
+
+from meddiff.cli.named_callbacks import class_of, given_twice, listed_callbacks, named_arguments
 from meddiff.cli.quick_check import no_gpu_sentence
 from meddiff.common.errors import UserError
 
 
-def problems_before_start(verb: str, section: Any) -> list[str]:
+def problems_before_start(verb: str, section: Namespace) -> list[str]:
     """One sentence for each thing that is missing or wrong; empty when the run may start.
 
     Args:
         verb: fit, validate, test or predict.
-        section: the parsed configuration of the verb (jsonargparse Namespace with trainer, model, data).
+        section: the parsed configuration of the verb (trainer, model, data, callbacks by name).
     """
     problems = trainer_problems(verb, section.trainer) + checkpoint_problems(section.get("ckpt_path"))
-    model, model_args = _class_and_arguments(section.get("model"))
-    data, data_args = _class_and_arguments(section.get("data"))
-    for owner, arguments in ((model, model_args), (data, data_args)):
-        if hasattr(owner, "preflight"):
-            problems += owner.preflight(**arguments)
-    for callback in section.trainer.get("callbacks") or []:
-        owner, arguments = _class_and_arguments(callback)
-        if hasattr(owner, "preflight"):
-            problems += owner.preflight(**arguments)
-    if not problems and hasattr(model, "preflight_data") and hasattr(data, "read_manifest"):
+    model, model_args = class_and_arguments(section.get("model"))
+    data, data_args = class_and_arguments(section.get("data"))
+    owners = [(model, model_args), (data, data_args), *map(class_and_arguments, listed_callbacks(section))]
+    if verb != "predict":
+        problems += given_twice(section)
+        owners += named_arguments(section)
+    for owner, arguments in owners:
+        check = getattr(owner, "preflight", None)
+        problems += check(**arguments) if check is not None else []
+    check, read = getattr(model, "preflight_data", None), getattr(data, "read_manifest", None)
+    if not problems and check is not None and read is not None:
         try:
-            manifest = data.read_manifest(**data_args)
-            problems += model.preflight_data(manifest, **model_args) if manifest is not None else []
+            manifest = read(**data_args)
+            problems += check(manifest, **model_args) if manifest is not None else []
         except UserError as error:
             problems.append(str(error))
     return problems
 
 
-def trainer_problems(verb: str, trainer: Any) -> list[str]:
+def trainer_problems(verb: str, trainer: Namespace) -> list[str]:
     """What the trainer asks for and this machine does not have."""
     problems = []
     if verb == "fit" and trainer.get("max_steps", -1) in (-1, None) and not trainer.get("fast_dev_run"):
@@ -55,10 +58,9 @@ def checkpoint_problems(path: str | None) -> list[str]:
     return [f"No checkpoint at {path}: give a .ckpt file, or go on with a whole run by --resume RUN."]
 
 
-def _class_and_arguments(config: Any) -> tuple[Any, dict[str, Any]]:
-    """The class a ``class_path`` names and its arguments as a dict."""
+def class_and_arguments(config: Namespace | None) -> tuple[type | None, dict[str, Any]]:
+    """The class a ``class_path`` names and its arguments as a dict; of nothing: None."""
     if config is None or config.get("class_path") is None:
         return None, {}
-    module, _, name = config["class_path"].rpartition(".")
     arguments = config.get("init_args")
-    return getattr(import_module(module), name), dict(arguments.as_dict()) if arguments is not None else {}
+    return class_of(config["class_path"]), dict(arguments.as_dict()) if arguments is not None else {}

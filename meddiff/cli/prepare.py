@@ -3,9 +3,9 @@
 import shlex
 import sys
 from dataclasses import fields
-from typing import Any
 
 from meddiff.common.errors import UserError
+from meddiff.shards.manifest import Manifest
 
 PHANTOM = "phantom"
 #: Stable Diffusion 2.0's, where configs/frozen.yaml expects it; README, "Weights".
@@ -45,8 +45,6 @@ def _prepare(arguments: list[str]) -> int:
 
 def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
     """``lightning prepare`` of a real cohort."""
-    import jsonargparse
-
     from meddiff.cli.parsing import SentenceParser
     from meddiff.preparation.cohorts import COHORTS, reader
     from meddiff.preparation.prepare_cohort import (
@@ -60,8 +58,6 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
         read_cohort,
     )
 
-    # the text under each field of an options class is its help
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     _, options_class = reader(name)
     parser = SentenceParser(
         prog=f"lightning prepare {name}", description=f"{COHORTS[name].help}; writes latent shards."
@@ -96,7 +92,7 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
     return 0
 
 
-def _show(manifest: Any, out: str) -> None:
+def _show(manifest: Manifest, out: str) -> None:
     for split, counts in manifest.counts.items():
         labels = ", ".join(f"{label} {number}" for label, number in counts["labels"].items())
         boxes = ", ".join(f"{number} boxes {what}" for what, number in counts.get("boxes", {}).items())

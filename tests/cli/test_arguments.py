@@ -1,5 +1,8 @@
 """The command line before jsonargparse: files first, bases before them, --resume spelled out."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from meddiff.cli.arguments import expand, split_configs, with_bases
@@ -39,6 +42,19 @@ def test_bases_come_first_and_are_relative_to_their_file(files):
     assert [str(path) for path in with_bases(files / "sub" / "c.yaml")] == order
 
 
+def test_a_base_in_configs_is_the_suite_s_own_unless_it_is_beside(files):
+    (files / "sub" / "mine.yaml").write_text("base: configs/debug/bare.yaml\n")
+    found = with_bases(files / "sub" / "mine.yaml")
+    assert [Path(file).name for file in found] == ["quickstart.yaml", "bare.yaml", "mine.yaml"]
+    (files / "sub" / "configs" / "debug").mkdir(parents=True)
+    (files / "sub" / "configs" / "debug" / "bare.yaml").write_text("name: other\n")
+    beside = str(files / "sub" / "configs" / "debug" / "bare.yaml")
+    assert with_bases(files / "sub" / "mine.yaml") == [beside, str(files / "sub" / "mine.yaml")]
+    (files / "sub" / "lost.yaml").write_text("base: configs/none.yaml\n")
+    with pytest.raises(UserError, match=r"No config file at configs/none\.yaml"):
+        with_bases(files / "sub" / "lost.yaml")
+
+
 def test_circular_base_is_refused(files):
     (files / "a.yaml").write_text("base: sub/b.yaml\n")
     with pytest.raises(UserError, match="its own base"):
@@ -51,8 +67,6 @@ def test_resume_names_config_and_newest_checkpoint(tmp_path):
     (run / "config.yaml").write_text("name: x\n")
     for i, name in enumerate(("step-00000010.ckpt", "step-00000002.ckpt")):
         (run / "checkpoints" / name).write_text(str(i))
-    import os
-
     os.utime(run / "checkpoints" / "step-00000002.ckpt", (1, 1))
     expanded = expand(["--resume", str(run), "--trainer.max_steps", "5"])
     newest = str(run / "checkpoints" / "step-00000010.ckpt")

@@ -13,46 +13,16 @@ import pytest
 import torch
 import yaml
 
-from meddiff.cli.main import main
-from tests.builders.tiny import make_shards, make_vae, model_config
+from tests.builders.command import ROOT, call, child, write_fit
+from tests.builders.tiny import make_shards, make_vae
 
-ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "configs"
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of ``lightning ARGUMENTS`` in this process."""
-    with pytest.raises(SystemExit) as exit_:
-        main(list(arguments))
-    out, err = capsys.readouterr()
-    return int(exit_.value.code or 0), out, err
 
 
 @pytest.fixture
 def config(tmp_path, shards, vae_folder) -> Path:
     """A fit of four steps with a checkpoint every two."""
-    content: dict[str, Any] = {
-        "name": "t",
-        "runs": str(tmp_path / "runs"),
-        "trainer": {
-            "accelerator": "cpu",
-            "devices": 1,
-            "max_steps": 4,
-            "val_check_interval": 2,
-            "log_every_n_steps": 1,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "callbacks": [{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_images": 16}}],
-        },
-        "model": {"class_path": "lightning_modules.LatentDiffusionModule", "init_args": model_config(vae_folder)},
-        "data": {
-            "class_path": "datamodules.LatentShardsDataModule",
-            "init_args": {"shards": str(shards), "batch_size": 8},
-        },
-    }
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+    return write_fit(tmp_path / "config.yaml", shards, vae_folder, checkpoint={"every_n_images": 16})
 
 
 def runs(tmp_path: Path) -> list[Path]:
@@ -74,14 +44,8 @@ def flat(content: Any, prefix: str = "") -> dict[str, Any]:
 
 def printed_config(path: Path) -> dict[str, Any]:
     """What jsonargparse makes of a config file, bases and defaults included."""
-    done = subprocess.run(
-        [sys.executable, "-m", "meddiff", "fit", "-c", str(path), "--print_config"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    done = child("fit", "-c", str(path), "--print_config", folder=ROOT)
+    assert done.returncode == 0, done.stderr
     return flat(yaml.safe_load(done.stdout))
 
 
@@ -109,6 +73,30 @@ def test_every_config_parses(path, capsys, monkeypatch):
     code, out, err = call(capsys, "fit", "-c", str(path), "--print_config")
     assert code == 0, err
     assert yaml.safe_load(out)["model"]["class_path"].startswith("lightning_modules.")
+
+
+@pytest.mark.parametrize("spelling", [["-c", "{}"], ["-c{}"], ["--config", "{}"], ["--config={}"]])
+def test_the_suite_s_own_configs_are_found_from_anywhere(spelling, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = [part.format("configs/debug/tiny.yaml") for part in spelling]
+    code, out, err = call(capsys, "fit", *named, "--print_config")
+    assert code == 0, err
+    assert yaml.safe_load(out)["grounding"]["timesteps"] == 2
+    # every option of that file is one of `evaluate all`: what is missing is the run, not the file
+    named = [part.format("configs/evaluation/paper.yaml") for part in spelling]
+    code, _, err = call(capsys, "evaluate", "all", "--run", "nowhere", *named)
+    assert code == 2
+    assert "No checkpoint at nowhere" in err
+
+
+def test_a_file_that_is_here_comes_before_the_suite_s_own(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mine.yaml").write_text("base: quickstart.yaml\nname: mine\n")
+    (tmp_path / "configs" / "quickstart.yaml").write_text("trainer: {max_steps: 3}\n")
+    _, out, _ = call(capsys, "fit", "-c", "configs/mine.yaml", "--print_config")
+    content = yaml.safe_load(out)
+    assert (content["name"], content["trainer"]["max_steps"], content["model"]) == ("mine", 3, None)
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
@@ -219,17 +207,12 @@ def test_sample(config, tmp_path, capsys):
 
 
 def test_missing_weights_and_shards_stop_in_time(tmp_path):
-    """As a user runs it, imports included; from an empty folder, so that nothing is there by accident."""
+    """As a user runs it, imports included; from an empty folder, so that nothing is there by accident.
+
+    The file is the suite's own, found from there; that torch is not waited for is what makes it quick.
+    """
     begin = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "meddiff", "fit", "-c", str(CONFIGS / "frozen.yaml")],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = child("fit", "-c", "configs/frozen.yaml", "--grounding.timesteps", "4", folder=tmp_path)
     took = time.monotonic() - begin
     assert done.returncode == 2, done.stderr
     assert "hf download" in done.stderr
@@ -238,6 +221,20 @@ def test_missing_weights_and_shards_stop_in_time(tmp_path):
     assert "Traceback" not in done.stderr
     assert not any(tmp_path.iterdir()), "something was written before the check"
     print(f"stopped after {took:.1f} s")
+
+
+def test_missing_weights_are_told_before_torch_is_imported(tmp_path):
+    code = (
+        "import sys\nfrom meddiff.cli.main import dispatch\nfrom meddiff.common.errors import UserError\n"
+        "try:\n    dispatch(['fit', '-c', 'configs/open_track.yaml', '--gallery', 'null'])\n"
+        "except UserError as error:\n    print(error, 'torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "hf download" in done.stdout
+    assert done.stdout.endswith("False\n")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 import pytest
 
-from meddiff.cli.main import main
 from meddiff.phantoms import PhantomOptions
 from meddiff.preparation import prepare_phantom as verb
 from meddiff.shards.manifest import Manifest
+from tests.builders.command import exit_code
+
+COMMAND = ("prepare", "phantom")
 
 
 @pytest.fixture
@@ -21,15 +23,9 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[PhantomOptions, str]
     return asked
 
 
-def call(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main(["prepare", "phantom", *arguments])
-    return int(exit_.value.code or 0)
-
-
 def test_confounders_are_given_one_by_one(prepared):
     line = "--n 200 --seed 1 --confounder pacemaker:cardiomegaly:0.9 --confounder tube:pneumothorax --shift 0.5 --out d"
-    assert call(*line.split()) == 0
+    assert exit_code(*COMMAND, *line.split()) == 0
     ((options, command),) = prepared
     assert options == PhantomOptions(
         n=200, seed=1, confounders=("pacemaker:cardiomegaly:0.9", "tube:pneumothorax"), shift=0.5
@@ -38,7 +34,9 @@ def test_confounders_are_given_one_by_one(prepared):
 
 
 def test_confounders_can_be_a_list_as_in_yaml(prepared):
-    assert call("--out", "d", "--confounders", '["tube:edema"]', "--confounder", "marker:pneumonia:0") == 0
+    assert (
+        exit_code(*COMMAND, "--out", "d", "--confounders", '["tube:edema"]', "--confounder", "marker:pneumonia:0") == 0
+    )
     assert prepared[0][0].confounders == ("tube:edema", "marker:pneumonia:0")
 
 
@@ -54,7 +52,7 @@ def test_confounders_can_be_a_list_as_in_yaml(prepared):
     ],
 )
 def test_a_bad_confounder_is_one_sentence(prepared, capsys, confounder, words):
-    assert call("--out", "d", "--confounder", "pacemaker:cardiomegaly", "--confounder", confounder) == 2
+    assert exit_code(*COMMAND, "--out", "d", "--confounder", "pacemaker:cardiomegaly", "--confounder", confounder) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1

@@ -22,7 +22,7 @@ from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.members import IMAGE_SPLITS
 from tests.builders.cohort_trees import TREES, listing
-from tests.cli.test_command import call
+from tests.builders.command import call
 
 #: One Lightning process: this one.
 HERE = ("--resolution", "64", "--accelerator", "cpu", "--devices", "1")

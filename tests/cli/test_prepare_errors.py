@@ -25,8 +25,8 @@ from tests.builders.cohort_trees import (
     write_image,
     write_table,
 )
+from tests.builders.command import call
 from tests.builders.tiny import make_vae
-from tests.cli.test_command import call
 
 #: One Lightning process: this one.
 HERE = ("--resolution", "64", "--accelerator", "cpu", "--devices", "1")

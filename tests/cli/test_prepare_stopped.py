@@ -12,12 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from meddiff.cli.main import main
 from meddiff.preparation.record_images import RecordImages
 from tests.builders.cohort_trees import listing, make_folder
-from tests.cli.test_command import call
+from tests.builders.command import ROOT, call, exit_code
 
-ROOT = Path(__file__).parents[2]
 #: One Lightning process: this one; and a pool.
 HERE = ("--resolution", "64", "--accelerator", "cpu", "--devices", "1")
 POOL = ("--resolution", "64", "--accelerator", "cpu", "--processes", "2")
@@ -34,9 +32,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(tree: Path, vae_folder: Path) -> dict[str, str]:
     """What the command writes when nobody stops it; without the command line, which names the folder."""
     out = tree.parent / "whole"
-    with pytest.raises(SystemExit) as exit_:
-        main([*arguments(tree, out, vae_folder), *HERE])
-    assert exit_.value.code == 0
+    assert exit_code(*arguments(tree, out, vae_folder), *HERE) == 0
     return results(out)
 
 

@@ -1,0 +1,105 @@
+"""Callbacks by name: ``grounding: {every_n_images: 12000, timesteps: 10}`` at the top of a config, ``null`` turns one off.
+
+A list cannot be changed in one place: a second config, a flag and a sweep would have to repeat all of it. So what every run
+measures has a name of its own, and its options are those of the class (``--grounding.timesteps 10``, ``fidelity.samples`` in
+a sweep, ``--gallery null``). ``trainer.callbacks`` still takes lists, for everything else. Source: own.
+"""
+
+from argparse import SUPPRESS
+from importlib import import_module
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser
+
+from callbacks import (
+    AttentionGalleryCallback,
+    FidelityCallback,
+    GroundingCallback,
+    RunCheckpoint,
+    ThroughputCallback,
+    TradeoffCallback,
+)
+
+#: name -> class, in the order in which they run: the trade-off collects what the evaluations before it found.
+NAMED: dict[str, type[Callback]] = {
+    "checkpoint": RunCheckpoint,
+    "grounding": GroundingCallback,
+    "fidelity": FidelityCallback,
+    "gallery": AttentionGalleryCallback,
+    "throughput": ThroughputCallback,
+    "tradeoff": TradeoffCallback,
+}
+
+# The options stand directly under the name, without class_path and init_args, which other callbacks need.
+set_parsing_settings(subclasses_disabled=list(NAMED.values()))
+
+
+def add_named_callbacks(parser: LightningArgumentParser) -> None:
+    """One option a name; null, the default, is off."""
+    for name, kind in NAMED.items():
+        text = f"{first_sentence(kind)} Null: not in this run; its options are listed at the end."
+        parser.add_argument(f"--{name}", type=kind | None, default=None, help=text)
+
+
+def first_sentence(kind: type[Callback]) -> str:
+    """What a class says of itself."""
+    return " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+
+
+def options_help(parser: ArgumentParser) -> str:
+    """Every option of every callback by name with its text, as sections to follow ``parser``'s own help."""
+    sections = ArgumentParser(prog=parser.prog, usage=SUPPRESS, add_help=False)
+    for name, kind in NAMED.items():
+        sections.add_class_arguments(kind, name)
+    for action in sections._actions:
+        if action.dest in NAMED:  # a file with one callback's options: not how anybody should write them
+            action.help = SUPPRESS
+    return "\n" + sections.format_help()
+
+
+def named_callbacks(section: Namespace) -> list[Callback]:
+    """Those that are on, built, in their order.
+
+    Args:
+        section: configuration of a verb, its classes instantiated.
+    """
+    return [section[name] for name in NAMED if section.get(name) is not None]
+
+
+def named_arguments(section: Namespace) -> list[tuple[type, dict[str, Any]]]:
+    """Class and arguments of those that are on, before anything is built.
+
+    Args:
+        section: parsed configuration of a verb.
+    """
+    on = [(kind, section.get(name)) for name, kind in NAMED.items()]
+    return [(kind, arguments.as_dict()) for kind, arguments in on if arguments is not None]
+
+
+def listed_callbacks(section: Namespace) -> list[Any]:
+    """``trainer.callbacks`` as a list: parsed (each with its class_path) or built, as ``section`` is."""
+    listed = section.trainer.get("callbacks") or []
+    return list(listed) if isinstance(listed, list) else [listed]
+
+
+def given_twice(section: Namespace) -> list[str]:
+    """One sentence for each callback that stands both under its name and in ``trainer.callbacks``.
+
+    Args:
+        section: parsed configuration of a verb.
+    """
+    kinds = [class_of(one.class_path) for one in listed_callbacks(section)]
+    return [
+        f"{name}: stands here and as {kind.__name__} in trainer.callbacks: take it out of the list, or set {name} to null."
+        for name, kind in NAMED.items()
+        if section.get(name) is not None and any(issubclass(one, kind) for one in kinds)
+    ]
+
+
+def class_of(class_path: str) -> type:
+    """The class that a ``class_path`` names."""
+    module, _, name = class_path.rpartition(".")
+    found: type = getattr(import_module(module), name)
+    return found

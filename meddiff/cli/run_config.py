@@ -1,0 +1,39 @@
+"""What the run folder says of its run: ``config.yaml``, and how to go on when something stopped it."""
+
+from pathlib import Path
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from callbacks.tracking import JsonlLogger
+from meddiff.common.files import atomic_open
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes the resolved configuration to ``config.yaml`` of the run folder and to the loggers."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        config.pop("config", None)
+        config["base"] = None  # resolved: the file stands for itself
+        config["ckpt_path"] = None
+        config["trainer"]["default_root_dir"] = None
+        name = "config.yaml" if stage == "fit" else f"config.{stage}.yaml"
+        with atomic_open(Path(trainer.default_root_dir) / name, "w") as stream:
+            yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(config)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Whatever stopped the run: say how to go on from what is there."""
+        checkpoints = sorted((Path(trainer.default_root_dir) / "checkpoints").glob("step-*.ckpt"))
+        if trainer.is_global_zero and checkpoints:
+            print(f"\nstopped at step {trainer.global_step}; the newest checkpoint is {checkpoints[-1]}")
+            print(f"  go on:  lightning fit --resume {trainer.default_root_dir}")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that goes on in its own folder forgets the rows it is about to log again."""
+        for logger in trainer.loggers:
+            if isinstance(logger, JsonlLogger) and trainer.global_step > 0:
+                logger.drop_after(trainer.global_step)
