@@ -7,14 +7,18 @@ import os
 import time
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from meddiff.common.files import atomic_open
-from meddiff.runs.metrics_file import METRICS_FILE, read_metrics
+from meddiff.runs import names
+from meddiff.runs.metrics_file import read_metrics
+
+if TYPE_CHECKING:
+    from wandb import Run
 
 
 class JsonlLogger(Logger):
@@ -29,7 +33,7 @@ class JsonlLogger(Logger):
 
     def __init__(self, run_dir: str | os.PathLike[str]) -> None:
         super().__init__()
-        self.path = Path(run_dir) / METRICS_FILE
+        self.path = Path(run_dir) / names.METRICS
 
     @property
     def name(self) -> str:
@@ -103,7 +107,7 @@ class RunWandbLogger(WandbLogger):
         import wandb
 
         folder = Path(run_dir)
-        id_file = folder / "wandb_id.txt"
+        id_file = folder / names.WANDB_ID
         run_id = id_file.read_text().strip() if id_file.is_file() else None
         logging.getLogger("wandb").setLevel(logging.ERROR)
         super().__init__(

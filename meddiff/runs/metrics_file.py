@@ -4,9 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from meddiff.runs.names import METRICS as METRICS_FILE
-
-__all__ = ["METRICS_FILE", "MetricsRow", "parse_metrics", "read_metrics"]
+__all__ = ["MetricsRow", "parse_metrics", "read_metrics"]
 
 #: ``{"step": 9, "time": 1795251052.9, "train/loss": 0.41}``; null is a value that was not finite.
 MetricsRow = dict[str, float | None]
