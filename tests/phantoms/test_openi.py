@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 import pytest
+from meddiff.phantoms.report_words import read_sentences
 
 from meddiff.common.errors import UserError
 from meddiff.phantoms import PhantomCohort, PhantomOptions, openi
-from meddiff.phantoms.openi import read_sentences
 from tests.builders.phantom_samples import needs_reports
 
 

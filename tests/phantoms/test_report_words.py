@@ -1,8 +1,7 @@
 """Words of real reports: cleaning, what a sentence asserts and denies, and sides exchanged."""
 
 import pytest
-
-from meddiff.phantoms.openi import clean, read_sentences, swap_sides
+from meddiff.phantoms.report_words import clean, read_sentences, swap_sides
 
 
 def test_cleaning_removes_the_token_and_what_it_left_empty() -> None:

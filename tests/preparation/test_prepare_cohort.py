@@ -19,9 +19,9 @@ from meddiff.models.backbones import load_vae
 from meddiff.preparation.encode import encode_images
 from meddiff.preparation.prepare_cohort import Machine, dry_run, read_cohort, shard_size
 from meddiff.preparation.records import Funnel, Reading
+from meddiff.shards import one_shard
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.manifest import Manifest
-from meddiff.shards.writer import write_shard
 from tests.builders.children import environment
 from tests.builders.files import listing
 from tests.builders.folder_tree import make_folder
@@ -134,8 +134,7 @@ def test_killed_at_any_point_and_started_again_gives_the_same_bytes(tree, whole,
 
 
 def test_a_full_disk_is_one_sentence_and_finished_shards_stay(tree, whole, vae_folder, tmp_path, monkeypatch):
-    writing, out = sys.modules[write_shard.__module__]._Digest, tmp_path / "out"
-    plain, written = writing.write, [0]
+    plain, written, out = one_shard._Digest.write, [0], tmp_path / "out"
 
     def full(self: object, data: bytes) -> int:
         written[0] += len(data)
@@ -143,7 +142,7 @@ def test_a_full_disk_is_one_sentence_and_finished_shards_stay(tree, whole, vae_f
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return plain(self, data)
 
-    monkeypatch.setattr(writing, "write", full)
+    monkeypatch.setattr(one_shard._Digest, "write", full)
     with pytest.raises(UserError, match=r"cannot write .*tar \(No space left on device\): the shards finished so far"):
         prepare_folder(tree, out, vae_folder)
     finished = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.glob("*.tar")}

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset as wds
+from meddiff.shards.one_shard import write_shard
+from meddiff.shards.planning import plan_shards
 from PIL import Image
 
 from meddiff.common.errors import UserError
 from meddiff.shards.manifest import Manifest
-from meddiff.shards.writer import ShardWriter, plan_shards, write_shard
+from meddiff.shards.writer import ShardWriter
 from tests.builders.children import environment
 from tests.builders.shard_samples import make_header, make_pair, make_pairs, write_folder
 
