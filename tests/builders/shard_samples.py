@@ -1,7 +1,6 @@
 """Small made-up samples and shard folders for tests: real tars, invented moments."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,22 @@ from meddiff.shards.writer import ShardWriter
 CHANNELS, SIDE, PIXELS = 4, 4, 32
 SHAPE = (CHANNELS, SIDE, SIDE)
 Pair = tuple[CohortSample, NDArray[np.float32]]
+VAE: dict[str, str | int | float] = {
+    "class": "AutoencoderKL",
+    "sha256": "ab" * 32,
+    "source": "nowhere",
+    "scaling_factor": 0.5,
+    "latent_channels": CHANNELS,
+    "downsample": 8,
+}
 
 
 def make_pair(split: str, number: int, latent: str = "moments") -> Pair:
-    """Sample ``number`` of a split; every third is healthy, every second of the rest has two labels."""
+    """Sample ``number`` of a split; every third is healthy, every second of the rest has two labels.
+
+    Returns:
+        The sample, and its latent: float32 (2C, h, w) for "moments", (C, h, w) for "mean".
+    """
     key = f"{split[0]}{number:04d}"
     draw = generator("test sample", key)
     labels = [NO_FINDING] if number % 3 == 0 else ["Edema", "Pleural Effusion"][: 1 + number % 2]
@@ -45,28 +56,30 @@ def make_pair(split: str, number: int, latent: str = "moments") -> Pair:
 
 
 def make_pairs(split: str, n: int, latent: str = "moments") -> list[Pair]:
+    """The first ``n`` samples of a split, in the order of their keys."""
     return [make_pair(split, number, latent) for number in range(n)]
 
 
-def make_header(**changes: Any) -> Manifest:
-    values: dict[str, Any] = {
-        "cohort": "made-up",
-        "command": "lightning prepare made-up",
-        "options": {"seed": 0, "sizes": [1, 2]},
-        "vae": {
-            "class": "AutoencoderKL",
-            "sha256": "ab" * 32,
-            "source": "nowhere",
-            "scaling_factor": 0.5,
-            "latent_channels": CHANNELS,
-            "downsample": 8,
-        },
-        "latent": "moments",
-        "latent_shape": SHAPE,
-        "resolution": PIXELS,
-        "resize": "none",
-    }
-    return Manifest(**(values | changes))
+def make_header(
+    *,
+    cohort: str = "made-up",
+    command: str = "lightning prepare made-up",
+    options: dict[str, object] | None = None,
+    vae: dict[str, str | int | float] | None = None,
+    latent: str = "moments",
+    resolution: int = PIXELS,
+) -> Manifest:
+    """The head of a manifest of made-up samples; null means the options and the VAE of all of them."""
+    return Manifest(
+        cohort=cohort,
+        command=command,
+        options={"seed": 0, "sizes": [1, 2]} if options is None else options,
+        vae=vae or VAE,
+        latent=latent,
+        latent_shape=SHAPE,
+        resolution=resolution,
+        resize="none",
+    )
 
 
 def write_folder(

@@ -51,6 +51,7 @@ def test_batch_schema():
 
 
 def test_draws_do_not_depend_on_the_batch():
+    """To the last bit: each item is computed on its own, whatever comes with it."""
     entries = [entry(key, epoch, captions=list("uvwxyz")) for key in "abc" for epoch in range(3)]
     whole = make_batch(entries, rules())
     for place, one in enumerate(entries):
@@ -101,7 +102,7 @@ def test_log_variance_is_clipped():
 
 def test_mean_only_draws_nothing():
     moments = np.random.default_rng(0).standard_normal(MOMENTS).astype(np.float16)
-    expected = torch.from_numpy(moments[:4].astype(np.float32) * np.float32(0.5))
+    expected = torch.from_numpy(moments[:4].astype(np.float32) * np.float32(0.5))  # a half: exact on any machine
     batch = make_batch([entry(moments=moments)], rules(sample_posterior=False))
     assert torch.equal(batch["latents"][0], expected)
     means = rules(sample_posterior=False, stored_shape=SHAPE)

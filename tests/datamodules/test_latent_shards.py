@@ -175,6 +175,7 @@ def test_label_prompts(folder):
 def test_mean_only_is_the_stored_mean(folder):
     batch = reference(folder, mean_only=True)
     moments = make_pair("train", int(batch["key"][0][1:]))[1].astype(np.float16)
+    # a scaling factor of a half: exact on any machine
     np.testing.assert_array_equal(batch["latents"][0], moments[:4].astype(np.float32) * np.float32(0.5))
 
 
@@ -194,7 +195,7 @@ def test_evaluation_does_not_depend_on_ranks_workers_or_batch(folder, world, siz
     assert everything["weight"].sum() == 7
     whole = joined(list(module(folder).val_dataloader()))
     assert whole["key"] == [f"v{number:04d}" for number in range(7)]
-    for place, key in enumerate(everything["key"]):
+    for place, key in enumerate(everything["key"]):  # to the last bit: items are computed one by one
         for name in ("latents", "noise", "timestep_uniform"):
             assert torch.equal(everything[name][place], whole[name][whole["key"].index(key)])
 

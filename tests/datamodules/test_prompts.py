@@ -1,13 +1,11 @@
-"""Prompt variability: addressed draws of synthetic impressions and labels, the shipped texts, files of one's own."""
+"""Prompt variability: addressed draws of synthetic impressions and labels, files of one's own."""
 
-import csv
 import itertools
 import warnings
 from collections import Counter
 from types import SimpleNamespace
 
 import lightning as L
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -15,18 +13,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from datamodules import LatentShardsDataModule
 from datamodules.phantom import PhantomLatentsDataModule
 from datamodules.prompts import SYNTHETIC, choose_caption, read_texts
-from meddiff.attribution.naming import names_class
-from meddiff.attribution.words import QUERY_WORDS
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
-from meddiff.common.findings import FINDINGS, NO_FINDING
-from meddiff.models.text.encoder import tokenize
-from tests.builders.caption_reader import read
+from meddiff.common.findings import NO_FINDING
+from tests.builders.prompt_texts import write_texts
 from tests.builders.shard_samples import write_folder
-from tools.check_impressions import main as check
 
 N, B = 26, 8
-CLASSES = (*FINDINGS, NO_FINDING)
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +27,6 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("shards")
     write_folder(path, {"train": N, "val": 9})
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def rows():
-    with SYNTHETIC.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def module(folder, rank=0, world=1, step=0, **options):
@@ -63,12 +50,6 @@ def trained(folder, images=2 * N, **options):
     """Texts of the first ``images`` samples of the stream."""
     data = module(folder, **options)
     return texts_of(itertools.islice(data.train_dataloader(), images // data.batch_size))
-
-
-def write(path, *rows, header=("label", "impression")):
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
-    return str(path)
 
 
 # Draws ---------------------------------------------------------------------------------------------------------------
@@ -240,7 +221,7 @@ def test_a_resumed_run_reads_the_texts_of_an_uninterrupted_one(folder, tmp_path,
     assert whole.read == list(trained(folder, 36, prompt=prompt, batch_size=1).values())
     resumed = fit(tmp_path / "resumed", str(tmp_path / "whole" / "step=4.ckpt"))  # in the middle of the first epoch
     assert resumed.read == whole.read[16:]
-    assert torch.equal(resumed.weight, whole.weight)
+    assert torch.equal(resumed.weight, whole.weight)  # the same steps in the same order: bit-identical
 
 
 def test_resuming_on_other_texts_is_said(folder, tmp_path):
@@ -251,7 +232,7 @@ def test_resuming_on_other_texts_is_said(folder, tmp_path):
         module(folder).load_state_dict({k: v for k, v in state.items() if k != "prompt"})  # an older checkpoint
     with pytest.warns(UserWarning, match=r"made with prompt synthetic \(texts \w{8}\), now it is label"):
         module(folder, prompt="label").load_state_dict(state)
-    own = write(tmp_path / "own.csv", ("Edema", "a"), ("Pleural Effusion", "b"), (NO_FINDING, "c"))
+    own = write_texts(tmp_path / "own.csv", ("Edema", "a"), ("Pleural Effusion", "b"), (NO_FINDING, "c"))
     with pytest.warns(UserWarning, match=r"made with prompt synthetic .* now it is synthetic"):
         module(folder, synthetic_prompts=own).load_state_dict(state)
 
@@ -260,7 +241,7 @@ def test_resuming_on_other_texts_is_said(folder, tmp_path):
 
 
 def test_a_file_of_ones_own_is_used(folder, tmp_path):
-    own = write(
+    own = write_texts(
         tmp_path / "own.csv",
         ("x", "Edema", "an edema, seen"),
         ("y", "Pleural Effusion", "an effusion"),
@@ -305,121 +286,11 @@ def test_a_bad_file_is_one_sentence_at_set_up(folder, tmp_path, content, match):
 def test_a_cohort_whose_classes_have_no_texts_is_refused(folder, tmp_path):
     text = (
         (SYNTHETIC.parent / "impressions.csv")
-        .read_text()
+        .read_text(encoding="utf-8")
         .replace("Edema,", "Dog,")
         .replace("Pleural Effusion,", "Cat,")
     )
     path = tmp_path / "own.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match="no texts of Edema, Pleural Effusion, which the cohort has"):
         module(folder, synthetic_prompts=str(path))
-
-
-# The shipped texts ---------------------------------------------------------------------------------------------------
-
-
-def test_shipped_texts_follow_their_rules(rows):
-    """By other means than the checker's: another reader of reports, the encoder's own truncation count."""
-    assert Counter(row["label"] for row in rows) == dict.fromkeys(CLASSES, 100)
-    texts = [row["impression"] for row in rows]
-    assert len({" ".join(text.lower().split()) for text in texts}) == 900
-    assert tokenize(texts)[1] == 0
-    for row in rows:
-        assert 5 <= len(row["impression"].split()) <= 45
-        assert set(read(row["impression"])[0]) == {row["label"]} - {NO_FINDING}, row["impression"]
-        if row["label"] != NO_FINDING:
-            assert any(word in row["impression"].lower() for word in QUERY_WORDS[row["label"]])
-    for label in CLASSES:
-        words = [set(row["impression"].lower().split()) for row in rows if row["label"] == label]
-        likeness = [len(a & b) / len(a | b) for a, b in itertools.combinations(words, 2)]
-        assert max(likeness) < 0.8
-        assert np.mean(likeness) < 0.12  # no two have much more in common than the names of the thing
-
-
-def test_the_checker_passes_the_shipped_texts(capsys):
-    assert check([]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines[1:10]] == list(CLASSES)
-    assert lines[-1] == "all rules hold"
-
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("Edema is mild.", "3 words, not 5 to 45"),
-        ("Edema " + "of the lung " * 15, "46 words, not 5 to 45"),
-        ("Mild edema. No effusion. Normal heart. Follow up.", "4 sentences, not 1 to 3"),
-        ("Edema " + "pseudohypoparathyroidism " * 20, "tokens, the text encoder takes 77"),
-        ("Edematous lungs, worse than yesterday.", "does not name its class"),
-        ("There is no edema in this patient.", "does not assert its class"),
-        ("Edema with pneumonia on the left.", "asserts Pneumonia"),
-        ("Pulmonary EDEMA has not changed", "occurs twice"),
-    ],
-)
-def test_the_checker_names_what_is_wrong(tmp_path, capsys, text, match):
-    good = ("Edema", "Pulmonary edema has not changed.")
-    path = write(tmp_path / "own.csv", good, ("Edema", text), (NO_FINDING, "No acute disease is seen."))
-    assert check([path, "--texts", "0"]) == 1
-    out = capsys.readouterr().out
-    assert match in out
-    assert "1 rule broken" in out
-    path = write(tmp_path / "own.csv", good, (NO_FINDING, "No acute disease is seen."))
-    assert check([path, "--texts", "0"]) == 0
-    assert check([path]) == 1  # not a hundred
-    assert "Pneumonia has 0 texts, not 100" in capsys.readouterr().out
-
-
-def test_the_checker_sees_permuted_templates(tmp_path, capsys):
-    words = ["mild", "moderate", "severe", "stable", "new", "old", "large", "small"]
-    texts = [("Edema", f"There is {word} pulmonary edema in both of the lungs today again.") for word in words]
-    path = write(tmp_path / "own.csv", *texts, (NO_FINDING, "No acute disease is seen."))
-    assert check([path, "--texts", "0"]) == 1
-    assert "8 texts are nearly the same as another one" in capsys.readouterr().out
-    assert check([str(tmp_path / "absent.csv")]) == 2
-    assert "cannot read" in capsys.readouterr().err
-
-
-# Which impressions name a class --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "label", "standard", "paper"),
-    [
-        ("Bilateral PLEURAL EFFUSIONS.", "Pleural Effusion", True, True),
-        ("Effusions, increased.", "Pleural Effusion", True, False),
-        ("Lung opacity.", "Lung Opacity", True, True),
-        ("Patchy opacities/consolidation", "Lung Opacity", True, False),
-        ("Bilateral pneumothoraces", "Pneumothorax", True, False),
-        ("Hydropneumothorax on the left", "Pneumothorax", False, True),
-        ("Bronchopneumonia", "Pneumonia", False, True),
-        ("Multiple pneumonias over the years", "Pneumonia", True, True),
-        ("Broncho-pneumonia", "Pneumonia", True, True),
-        ("Atelectatic base", "Atelectasis", True, False),
-        ("Multifocal atelectases", "Atelectasis", True, False),
-        ("Edematous lungs", "Edema", False, True),
-        ("The heart is enlarged", "Cardiomegaly", False, False),
-        ("Cardiac enlargement", "Cardiomegaly", True, False),
-        ("", "Edema", False, False),
-    ],
-)
-def test_names_class_looks_for_whole_words_and_plurals(text, label, standard, paper):
-    assert names_class(text, label, QUERY_WORDS[label]) is standard
-    assert names_class(text, label, QUERY_WORDS[label], "paper") is paper
-
-
-def test_names_class_of_other_cohorts():
-    assert names_class("Two buses and a carpet", "bus")
-    assert not names_class("Two buses and a carpet", "car")
-    assert names_class("Two buses and a carpet", "car", preset="paper")
-    assert names_class("A traffic-light, three sandwiches", "traffic light")
-    assert names_class("A traffic-light, three sandwiches", "sandwich")
-    assert names_class("Two puppies", "dog", ("puppy",))
-    assert not names_class("Lights of traffic", "traffic light")
-
-
-def test_shipped_texts_name_their_class(rows):
-    named = [
-        names_class(r["impression"], r["label"], QUERY_WORDS[r["label"]]) for r in rows if r["label"] != NO_FINDING
-    ]
-    assert len(named) == 800
-    assert all(named)

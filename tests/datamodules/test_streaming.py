@@ -75,7 +75,7 @@ def test_items_are_those_of_the_indexed_stream(folder):
     ours, theirs = items(module(folder)), items(indexed)
     common = ours.keys() & theirs.keys()
     assert len(common) >= 3 * N
-    for address in common:
+    for address in common:  # to the last bit: the same functions on the same bytes, item by item
         for a, b in zip(ours[address], theirs[address], strict=True):
             assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 

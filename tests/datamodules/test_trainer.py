@@ -85,7 +85,7 @@ def test_resume_continues_the_stream_and_the_weights(folder, tmp_path, workers):
     assert whole.trained == stream(folder, 12 * B)
     resumed = fit(tmp_path / "b", folder, ckpt=str(tmp_path / "step=5.ckpt"), num_workers=workers)
     assert resumed.trained == whole.trained[5 * B :]
-    assert torch.equal(resumed.weight, whole.weight)
+    assert torch.equal(resumed.weight, whole.weight)  # the same steps in the same order: bit-identical
 
 
 def test_resume_with_other_batch_size_and_accumulation(folder, tmp_path):
@@ -117,7 +117,7 @@ def test_a_checkpoint_inside_an_accumulation_begins_its_step_again(folder, tmp_p
     assert whole.trained == stream(folder, 4 * B)
     resumed = fit(tmp_path, folder, str(tmp_path / f"batch={batch}.ckpt"), callbacks=[], **options)
     assert resumed.trained == whole.trained[steps * B :]
-    assert torch.equal(resumed.weight, whole.weight)
+    assert torch.equal(resumed.weight, whole.weight)  # the same steps in the same order: bit-identical
 
 
 def test_a_new_trainer_begins_anew(folder, tmp_path):

@@ -27,7 +27,7 @@ def prepared(tmp_path_factory, vae_folder):
 
 
 def test_same_bytes_for_one_and_two_processes_and_another_seed_differs(prepared, tmp_path, vae_folder):
-    _, one = prepared
+    _, one = prepared  # both pools' workers have one thread, whatever the machine has: that is the claim
     assert prepare(tmp_path / "two", vae_folder, "--processes", "2") == one
     other = prepare(tmp_path / "other", vae_folder, "--processes", "1", "--seed", "1")
     assert other.keys() == one.keys()
@@ -69,7 +69,7 @@ def test_continuing_with_other_options_is_refused(prepared, vae_folder):
 
 def test_manifest_records_command_and_vae(prepared, vae_folder):
     out, _ = prepared
-    content = json.loads((out / "manifest.json").read_text())
+    content = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert content["command"].startswith("lightning prepare phantom")
     assert content["options"]["seed"] == 0
     assert content["vae"]["class"] == "AutoencoderKL"

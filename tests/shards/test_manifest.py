@@ -31,12 +31,12 @@ def test_missing_names_the_command(tmp_path):
 def test_damage_is_named(tmp_path, change, match):
     write_folder(tmp_path, {"train": 2})
     path = tmp_path / "manifest.json"
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     change(values)
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(UserError, match=match):
         Manifest.read(tmp_path)
-    path.write_text("{")
+    path.write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="is not JSON"):
         Manifest.read(tmp_path)
 

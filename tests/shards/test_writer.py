@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from meddiff.shards.manifest import Manifest
 from meddiff.shards.one_shard import write_shard
 from meddiff.shards.planning import plan_shards
 from meddiff.shards.writer import ShardWriter
+from tests.builders.children import environment
 from tests.builders.shard_samples import make_header, make_pair, make_pairs, write_folder
 
 SIZES = {"train": 12, "val": 5, "fidelity": 3}
@@ -125,7 +125,7 @@ for _ in writer.write_split("train", list(pairs), make):
 def test_killed_and_continued_gives_the_same_folder(tmp_path):
     write_folder(tmp_path / "whole", {"train": 23})
     out = tmp_path / "killed"
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(out)], env=os.environ | {"PYTHONPATH": "."}, check=False)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(out)], env=environment(), check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not (out / "manifest.json").exists()
     assert sorted(path.name for path in out.glob("*.tar")) == ["train-00000.tar", "train-00001.tar"]

@@ -69,6 +69,7 @@ def test_boxes_cut_or_lost_by_the_crop_are_counted():
     moved = transform_boxes(boxes, (600, 400), 400)
     assert moved.lost == 1
     assert moved.cut == 2
+    # scales of 1 and 2 here and below: whole numbers, exact
     assert moved.boxes == (None, Box("cut", 0, 10, 20, 40), Box("whole", 100, 10, 40, 40), Box("all", 0, 0, 400, 400))
     phrases = transform_phrases([Phrase("gone", "left", boxes[:1]), Phrase("two", "a", boxes[:2])], (600, 400), 400)  # type: ignore[arg-type]
     assert [len(phrase.boxes) for phrase in phrases] == [0, 1]

@@ -2,12 +2,9 @@
 
 import csv
 import io
-import json
 import shutil
 import zipfile
 from collections import Counter
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -15,39 +12,14 @@ from meddiff.common.errors import UserError
 from meddiff.common.findings import NO_FINDING
 from meddiff.preparation.cohorts.rsna import RsnaOptions, read
 from meddiff.shards.sample import Box, Phrase
-from tests.builders.readings import rules
+from tests.builders.readings import carried, rules, splits_of_patients
+from tests.builders.rsna_tree import MAPPING, OTHER, many, ugly_tree, write_stage_2
 
-OTHER = "No Lung Opacity / Not Normal"
 ALL_TRAIN = {"val": 0.0, "fidelity": 0.0, "grounding": 0.0}
-MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"
-
-
-def write(root: Path, labels: list[str], classes: list[str]) -> Path:
-    (root / "stage_2_train_images").mkdir(parents=True, exist_ok=True)
-    (root / "stage_2_train_labels.csv").write_text("\n".join(["patientId,x,y,width,height,Target", *labels, ""]))
-    (root / "stage_2_detailed_class_info.csv").write_text("\n".join(["patientId,class", *classes, ""]))
-    return root
-
-
-def tree(root: Path) -> Path:
-    return write(
-        root,
-        [
-            "a-1,264.0,152.0,213.0,379.0,1", "a-1,562.0,152.0,256.0,453.0,1", "b-2,,,,,0", "c-3,,,,,0",
-            "a-1,264.0,152.0,213.0,379.0,1", "../d,1,1,2,2,1", "e-5,10,10,0,9,1", "f-6,10,,4,4,1", "g-7,1,1,4,4,0",
-            "h-8,,,,,1", "i-9,1024,0,9,9,1", "j-10,,,,,0", "k-11,,,,,0", "l-12,0,0,5,5,1", "m-13,,,,,0",
-            "n-14,1,1,4,4,2",
-        ],
-        [
-            "a-1,Lung Opacity", "a-1,Lung Opacity", "b-2,Normal", f"c-3,{OTHER}", "../d,Lung Opacity", "e-5,Lung Opacity",
-            "f-6,Lung Opacity", "g-7,Lung Opacity", "h-8,Lung Opacity", "i-9,Lung Opacity", "j-10,Normal",
-            f"j-10,{OTHER}", "k-11,Healthy", "l-12,Normal", "z-26,Normal", "n-14,Lung Opacity",
-        ],
-    )  # fmt: skip
 
 
 def test_opacities_keep_their_boxes_and_normal_is_no_finding(tmp_path):
-    first, second = read(tree(tmp_path), RsnaOptions(**ALL_TRAIN)).records
+    first, second = read(ugly_tree(tmp_path), RsnaOptions(**ALL_TRAIN)).records
     boxes = (Box("Lung Opacity", 264, 152, 213, 379), Box("Lung Opacity", 562, 152, 256, 453))
     assert (first.key, first.path, first.patient_id) == ("a-1", "stage_2_train_images/a-1.dcm", "a-1")
     assert (first.labels, first.impression, first.boxes) == (("Lung Opacity",), "Lung Opacity", boxes)
@@ -56,7 +28,7 @@ def test_opacities_keep_their_boxes_and_normal_is_no_finding(tmp_path):
 
 
 def test_everything_that_is_left_out_has_its_reason(tmp_path):
-    reading = read(tree(tmp_path), RsnaOptions(**ALL_TRAIN))
+    reading = read(ugly_tree(tmp_path), RsnaOptions(**ALL_TRAIN))
     labels, classes = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
     assert rules(reading) == {
         "malformed patientId": [f"../d ({labels}, row 7)", f"../d ({classes}, row 6)"],
@@ -74,31 +46,15 @@ def test_everything_that_is_left_out_has_its_reason(tmp_path):
 
 
 def test_abnormal_images_without_opacity_can_be_kept_without_label(tmp_path):
-    reading = read(tree(tmp_path), RsnaOptions(not_normal="unlabelled", **ALL_TRAIN))
+    reading = read(ugly_tree(tmp_path), RsnaOptions(not_normal="unlabelled", **ALL_TRAIN))
     kept = next(record for record in reading.records if record.key == "c-3")
     assert (kept.labels, kept.impression, kept.boxes, kept.phrases) == ((), "", (), ())
     assert OTHER not in rules(reading)
 
 
-def many(root: Path) -> Path:
-    """600 images of 200 patients, the first image of every second patient with a box."""
-    names = [f"x-{n:03d}" for n in range(600)]
-    boxed = [n % 6 == 0 for n in range(600)]
-    labels = [f"{name},1,1,9,9,1" if box else f"{name},,,,,0" for name, box in zip(names, boxed, strict=True)]
-    classes = [f"{name},{'Lung Opacity' if box else 'Normal'}" for name, box in zip(names, boxed, strict=True)]
-    pairs = [
-        {"subset_img_id": name, "img_id": f"{n // 3:08d}_{n % 3:03d}.png", "orig_labels": ["Infiltration"]}
-        for n, name in enumerate(names)
-    ]
-    write(root, labels, classes).joinpath(MAPPING).write_text(json.dumps(pairs))
-    return root
-
-
 def test_no_patient_is_in_two_splits_when_rsnas_mapping_is_there(tmp_path):
     reading = read(many(tmp_path), RsnaOptions(val=0.2, fidelity=0.2, grounding=0.5))
-    patients: dict[str, set[str]] = {}
-    for record in reading.records:
-        patients.setdefault(record.patient_id, set()).add(record.split)
+    patients = splits_of_patients(reading)
     assert len(patients) == 200
     assert all(len(splits) == 1 for splits in patients.values())
     assert {split for splits in patients.values() for split in splits} == {"train", "val", "fidelity", "grounding"}
@@ -119,7 +75,7 @@ def test_without_the_mapping_an_image_is_a_patient_and_the_facts_say_so(tmp_path
 
 @pytest.mark.parametrize("content", ["{", "3", '{"a": 1}', '[{"subset_img_id": "x-001"}]'])
 def test_a_damaged_mapping_is_refused(tmp_path, content):
-    (many(tmp_path) / MAPPING).write_text(content)
+    (many(tmp_path) / MAPPING).write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=MAPPING):
         read(tmp_path)
 
@@ -128,7 +84,7 @@ def test_a_damaged_mapping_is_refused(tmp_path, content):
     "gone", ["stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "stage_2_train_images"]
 )
 def test_a_missing_part_is_named_with_where_it_comes_from(tmp_path, gone):
-    path = tree(tmp_path) / gone
+    path = ugly_tree(tmp_path) / gone
     path.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=rf"{gone}.*kaggle"):
         read(tmp_path)
@@ -141,21 +97,13 @@ def test_options_out_of_range_are_refused(options):
 
 
 def test_the_real_boxes_are_all_read(tmp_path):
-    spec = find_spec("torchxrayvision")
-    home = (
-        Path(spec.submodule_search_locations[0]) / "data"
-        if spec and spec.submodule_search_locations
-        else Path("missing")
-    )
-    source = home / "kaggle_stage_2_train_labels.csv.zip"
-    if not source.is_file():
-        pytest.skip("torchxrayvision, which carries the csv, is not installed")
+    source = carried("kaggle_stage_2_train_labels.csv.zip")
     with zipfile.ZipFile(source) as archive:
         text = archive.read("stage_2_train_labels.csv").decode()
     rows = list(csv.DictReader(io.StringIO(text)))
     # the package has no class file; which of the others are normal does not change the boxes
     classes = [f"{row['patientId']},{'Lung Opacity' if row['Target'] == '1' else 'Normal'}" for row in rows]
-    write(tmp_path, [], classes).joinpath("stage_2_train_labels.csv").unlink()
+    write_stage_2(tmp_path, [], classes).joinpath("stage_2_train_labels.csv").unlink()
     shutil.copy(source, tmp_path / "stage_2_train_labels.csv.zip")
     reading = read(tmp_path)
     counts = reading.options["counts"]

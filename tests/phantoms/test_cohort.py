@@ -1,7 +1,5 @@
-"""The phantom cohort: determinism, masks, words, sides, confounders, mirrored pairs, location prior."""
+"""The phantom cohort: determinism, balance of labels and sides, co-occurrence, mirrored pairs, location prior."""
 
-import hashlib
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,28 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
 from meddiff.phantoms import PhantomCohort, PhantomOptions
-from meddiff.phantoms.chest import Chest
-from meddiff.phantoms.confounders import overlay
-from meddiff.phantoms.options import CONFOUNDERS
-from meddiff.phantoms.render import diseased, render
-from meddiff.phantoms.sampling import sample_scene
-from tests.preparation.test_agreement import mask_sides
+from tests.builders.children import environment
+from tests.builders.phantom_samples import CONFOUNDED, fingerprint, mask_sides
 from tools.measure_phantoms import location_prior
-
-
-def fingerprint(cohort: PhantomCohort, index: int) -> str:
-    sample = cohort[index]
-    digest = hashlib.sha256(sample.image.tobytes() + sample.impression.encode())
-    for name in sorted(sample.masks):
-        digest.update(name.encode() + sample.masks[name].tobytes())
-    digest.update(repr((sample.boxes, sample.labels, sample.attributes, sample.view)).encode())
-    return digest.hexdigest()
-
-
-CONFOUNDED = ("pacemaker:cardiomegaly:0.9", "tube:pneumothorax", "text:edema:-0.3")
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +22,16 @@ def cohort() -> PhantomCohort:
 def test_two_processes_make_the_same_bytes(cohort: PhantomCohort) -> None:
     indices = [0, 7, 123, 1600, 1999]
     code = (
-        "import sys; sys.path.insert(0, 'tests/phantoms'); from test_phantom import *\n"
-        f"c = PhantomCohort(PhantomOptions(n=2000, confounders=CONFOUNDED))\n"
+        "import numpy as np\n"
+        "from meddiff.phantoms import PhantomCohort, PhantomOptions\n"
+        "from tests.builders.phantom_samples import CONFOUNDED, fingerprint\n"
+        "c = PhantomCohort(PhantomOptions(n=2000, confounders=CONFOUNDED))\n"
         f"np.random.seed(5); print(' '.join(fingerprint(c, i) for i in {indices[::-1]}))"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environment())
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, env=environment()
+    )
     assert out.stdout.split() == [fingerprint(cohort, i) for i in indices][::-1]
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
 
 
 def test_index_alone_decides(cohort: PhantomCohort) -> None:
@@ -113,45 +94,6 @@ def test_every_finding_is_visible(cohort: PhantomCohort) -> None:
                 assert mask.mean() > 0.001, (index, label)
 
 
-@pytest.mark.parametrize("label", FINDINGS)
-def test_pixels_change_inside_the_mask_and_hardly_outside(label: str) -> None:
-    inside, outside = [], []
-    for k in range(12):
-        others = ("Lung Opacity",) if k % 3 == 0 and label != "Lung Opacity" else ()
-        scene = sample_scene(("test", label, k), (label, *others))
-        with_it, without = render(scene, 128), render(scene.without(label), 128)
-        mask = with_it.masks[label]
-        change = np.abs(with_it.image.astype(float) - without.image)
-        if label == "Cardiomegaly":  # the middle of the heart was heart before; its rim is what is new
-            inside.append(change[mask & (change > 2)].mean())
-        else:
-            inside.append(change[mask].mean())
-        outside.append(change[~mask].mean())
-        assert change[mask].sum() > 0.7 * change.sum(), k
-    assert np.mean(inside) > 15
-    assert np.mean(outside) < 0.6
-
-
-@pytest.mark.parametrize("name", CONFOUNDERS)
-def test_confounders_change_pixels_in_their_mask_only(name: str) -> None:
-    for k in range(6):
-        scene = sample_scene(("test", "confounder", k), ("Pneumonia",), confounders=(name,))
-        with_it, without = render(scene, 128), render(scene.without_confounders(name), 128)
-        change = np.abs(with_it.image.astype(float) - without.image)
-        mask = with_it.masks[name]
-        assert 0.001 < mask.mean() < 0.25
-        assert change[mask].sum() > 0.75 * change.sum()
-        assert set(with_it.masks) == {"Pneumonia", name}
-        np.testing.assert_array_equal(with_it.masks["Pneumonia"], without.masks["Pneumonia"])
-
-
-@pytest.mark.parametrize("name", CONFOUNDERS)
-def test_every_confounder_is_in_the_picture(name: str) -> None:
-    for k in range(150):
-        scene = sample_scene(("test", "framing", k), ())
-        assert overlay(name, scene.anatomy, scene.address, 128).mask.mean() > 0.002, k
-
-
 @pytest.mark.parametrize("dial", [-0.3, 0.0, 0.4, 0.7, 0.9, 1.0])
 def test_co_occurrence_equals_the_dial(dial: float) -> None:
     cohort = PhantomCohort(PhantomOptions(n=2000, confounders=(f"pacemaker:Cardiomegaly:{dial}", "marker:edema:0.5")))
@@ -195,44 +137,3 @@ def test_location_prior_is_weak() -> None:
     """
     options = PhantomOptions(n=900, resolution=64, normal=0.0, val=0, fidelity=0, grounding=300)
     assert 0.3 < location_prior(options)["macro"]["cnr"] < 0.66
-
-
-def test_fields_are_single_precision() -> None:
-    for label in FINDINGS:
-        scene = sample_scene(("test", "precision"), (label,))
-        density, _ = diseased(scene, Chest(scene.anatomy, 64, scene.address))
-        assert density.dtype == np.float32, label
-
-
-def test_any_multiple_of_eight_works() -> None:
-    cohort = PhantomCohort(PhantomOptions(n=10, resolution=72, normal=0.0))
-    large = PhantomCohort(PhantomOptions(n=10, resolution=144, normal=0.0))
-    for index in range(10):
-        small_one, large_one = cohort[index], large[index]
-        assert small_one.impression == large_one.impression
-        for label in small_one.labels:
-            halved = large_one.masks[label].reshape(72, 2, 72, 2).mean((1, 3)) > 0.5
-            union = (halved | small_one.masks[label]).sum()
-            assert (halved & small_one.masks[label]).sum() > 0.5 * union
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"confounders": ("laser:edema",)}, "laser"),
-        ({"confounders": ("tube:measles",)}, "measles"),
-        ({"confounders": ("tube:edema:1.5",)}, "-1 and 1"),
-        ({"confounders": ("tube:edema:much",)}, "much"),
-        ({"confounders": ("tube:edema", "tube:pneumonia")}, "once"),
-        ({"resolution": 100}, "multiple of 8"),
-        ({"n": 0}, "at least one"),
-        ({"val": 3000}, "larger than n"),
-        ({"text": "poetry"}, "poetry"),
-        ({"shift": 2.0}, "between 0 and 1"),
-        ({"domain": "source", "text": "open-i"}, "grammar"),
-    ],
-)
-def test_bad_options_are_refused_in_one_sentence(options: dict, words: str) -> None:
-    with pytest.raises(UserError, match=words) as problem:
-        PhantomOptions(**options)
-    assert "\n" not in str(problem.value)

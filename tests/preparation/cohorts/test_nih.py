@@ -2,10 +2,7 @@
 
 import csv
 import gzip
-import random
 from collections import Counter
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -15,45 +12,11 @@ from meddiff.preparation.cohorts.nih import CLASSES, NihOptions, read
 from meddiff.preparation.prepare_cohort import read_cohort
 from meddiff.preparation.safe_files import inside
 from meddiff.shards.sample import Box, Phrase
-from tests.builders.readings import rules
+from tests.builders.files import touch_images
+from tests.builders.nih_tree import entry, make_release, write_release
+from tests.builders.readings import carried, rules, split_of, splits_of_patients
 
-#: The first release ends its header, and each row, with a comma; ages are "058Y" there.
-HEADER_2017 = (
-    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
-    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
-)
-HEADER_2020 = HEADER_2017.removesuffix(",")
-BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
 ALL_TRAIN = NihOptions(val=0.0, fidelity=0)
-
-
-def entry(name: str, labels: str, patient: str | None = None, view: str = "PA", old: bool = False) -> str:
-    age = "058Y" if old else "58"
-    patient = str(int(name[:8])) if patient is None else patient
-    return f"{name},{labels},0,{patient},{age},M,{view},2682,2749,0.143,0.143{',' if old else ''}"
-
-
-def tree(root: Path, entries, boxes=None, train=None, test=None, images=None, old=False) -> Path:
-    """The release below ``root``; ``images``: name -> folder, by default all in images_001."""
-    root.mkdir(parents=True, exist_ok=True)
-    table = "Data_Entry_2017.csv" if old else "Data_Entry_2017_v2020.csv"
-    (root / table).write_text("\n".join([HEADER_2017 if old else HEADER_2020, *entries, ""]))
-    if boxes is not None:
-        (root / "BBox_List_2017.csv").write_text("\n".join([BOX_HEADER, *boxes, ""]))
-    if train is not None and test is not None:
-        (root / "train_val_list.txt").write_text("\n".join(train))  # the official lists do not end with a line break
-        (root / "test_list.txt").write_text("\r\n".join(test))
-    names = [line.split(",")[0] for line in entries] if images is None else images
-    for name in names:
-        folder = root / (images[name] if isinstance(images, dict) else "images_001/images")
-        folder.mkdir(parents=True, exist_ok=True)
-        if "/" not in name and name:
-            (folder / name).touch()
-    return root
-
-
-def splits(reading) -> dict[str, str]:
-    return {record.key: record.split for record in reading.records}
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -70,7 +33,7 @@ def test_labels_boxes_and_paths_of_both_releases(tmp_path, old):
     ]  # fmt: skip
     places = {"00000001_000.png": "001", "00000002_000.png": "012", "00000003_001.png": "002"}
     images = {name: f"images_{place}/images" for name, place in places.items()}
-    tree(tmp_path, entries, boxes, [*places], ["00000099_000.png"], images, old)
+    write_release(tmp_path, entries, boxes, [*places], ["00000099_000.png"], images, old)
     reading = read(tmp_path, ALL_TRAIN)
     opacities = (
         Box("Lung Opacity", 225.084745762712, 547.019216763771, 86.7796610169491, 79.1864406779661),
@@ -107,7 +70,9 @@ def test_every_label_of_the_release_goes_to_its_class(tmp_path):
     }  # fmt: skip
     names = {f"{n:08d}_000": label for n, label in enumerate(wanted, 1)}
     train = [f"{name}.png" for name in names]
-    tree(tmp_path, [entry(f"{name}.png", label) for name, label in names.items()], None, train, ["00000099_000.png"])
+    write_release(
+        tmp_path, [entry(f"{name}.png", label) for name, label in names.items()], None, train, ["00000099_000.png"]
+    )
     found = {record.key: record.labels for record in read(tmp_path, ALL_TRAIN).records}
     assert found == {name: (wanted[label],) for name, label in names.items() if wanted[label]}
 
@@ -132,7 +97,9 @@ def test_all_that_is_left_out_has_its_reason(tmp_path):
         "00000016_000.png,Mass,-3,2,3,4", "00000016_000.png,Mass,1,2,3,inf", ",,,,,",
     ]  # fmt: skip
     present = [f"000000{n:02d}_000.png" for n in (1, 2, 8, 9, 10, 11, 12, 13, 15, 16)] + ["00000016_001.png"]
-    tree(tmp_path, entries, boxes, ["00000001_000.png", "00000016_001.png"], ["00000016_000.png"], images=present)
+    write_release(
+        tmp_path, entries, boxes, ["00000001_000.png", "00000016_001.png"], ["00000016_000.png"], images=present
+    )
     reading = read(tmp_path, ALL_TRAIN)
     row = "00000016_000.png (BBox_List_2017.csv, row {})".format
     assert rules(reading) == {
@@ -156,7 +123,7 @@ def test_all_that_is_left_out_has_its_reason(tmp_path):
         "in neither official list": ["00000015_000.png"],
         "training image of a patient of the test list": ["00000016_001.png"],
     }  # fmt: skip
-    assert splits(reading) == {"00000001_000": "train", "00000016_000": "grounding"}
+    assert split_of(reading) == {"00000001_000": "train", "00000016_000": "grounding"}
     assert reading.records[0].labels == ("Edema",)
     assert reading.records[1].boxes == (Box("Lung Opacity", 1, 2, 3, 4),)
     assert reading.options["boxes_removed"]["box without area or outside the image"] == 3
@@ -172,7 +139,7 @@ def test_all_that_is_left_out_has_its_reason(tmp_path):
 def test_an_image_with_a_box_is_never_healthy_even_when_the_box_is_not_used(tmp_path):
     entries = [entry("00000001_000.png", "No Finding"), entry("00000002_000.png", "No Finding")]
     boxes = ["00000001_000.png,Mass,1,2,3,4", "00000002_000.png,Nodule,1,2,3,4"]
-    tree(tmp_path, entries, boxes)
+    write_release(tmp_path, entries, boxes)
     reading = read(tmp_path, NihOptions(opacities=("Mass",)))
     assert [(record.key, record.labels) for record in reading.records] == [("00000001_000", ("Lung Opacity",))]
     assert rules(reading)["only findings outside the eight"] == ["00000002_000.png"]
@@ -183,7 +150,7 @@ def test_opacities_can_be_chosen_and_the_boxes_follow_with_their_own_spelling(tm
         entry(f"0000000{n}_000.png", label) for n, label in ((1, "Infiltration"), (2, "Mass"), (3, "Mass|Edema"))
     ]
     boxes = ["00000001_000.png,Infiltrate,1,2,3,4", "00000002_000.png,Mass,1,2,3,4", "00000003_000.png,Mass,1,2,3,4"]
-    tree(tmp_path, entries, boxes, ["00000001_000.png", "00000003_000.png"], ["00000002_000.png"])
+    write_release(tmp_path, entries, boxes, ["00000001_000.png", "00000003_000.png"], ["00000002_000.png"])
     reading = read(tmp_path, NihOptions(opacities=("Infiltration",), val=0.0))
     assert [(record.key, record.labels, len(record.boxes), record.split) for record in reading.records] == [
         ("00000001_000", ("Lung Opacity",), 1, "grounding"), ("00000003_000", ("Edema",), 0, "train"),
@@ -195,29 +162,16 @@ def test_opacities_can_be_chosen_and_the_boxes_follow_with_their_own_spelling(tm
 def test_one_patient_is_one_however_the_number_is_written(tmp_path):
     spellings = ("7", "007", "00000007")
     names = [f"00000007_{n:03d}.png" for n in range(3)]
-    tree(tmp_path, [entry(name, "Edema", one) for name, one in zip(names, spellings, strict=True)])
+    write_release(tmp_path, [entry(name, "Edema", one) for name, one in zip(names, spellings, strict=True)])
     reading = read(tmp_path, NihOptions(val=0.5))
     assert {record.patient_id for record in reading.records} == {"00000007"}  # as RSNA's mapping writes it
     assert len({record.split for record in reading.records}) == 1
 
 
-def release(root: Path, lists: bool, order: int | None = None) -> Path:
-    """400 patients of 3 images; patients 0 to 39 have a box on their second image; the last 120 are the test list."""
-    names = [f"{patient:08d}_{n:03d}.png" for patient in range(400) for n in range(3)]
-    entries = [entry(name, "No Finding" if name.endswith("0.png") else "Edema") for name in names]
-    if order is not None:
-        random.Random(order).shuffle(entries)
-    boxes = [f"{patient:08d}_001.png,Pneumonia,{patient},2,3,4" for patient in (*range(20), *range(280, 300))]
-    test = [name for name in names if int(name[:8]) >= 280]
-    return tree(root, entries, boxes, *([[name for name in names if name not in test], test] if lists else []))
-
-
 @pytest.mark.parametrize("lists", [True, False])
 def test_no_patient_is_in_two_splits_and_those_with_boxes_are_in_grounding_only(tmp_path, lists):
-    reading = read_cohort("nih", release(tmp_path, lists), NihOptions(val=0.2, fidelity=60))
-    patients: dict[str, set[str]] = {}
-    for record in reading.records:
-        patients.setdefault(record.patient_id, set()).add(record.split)
+    reading = read_cohort("nih", make_release(tmp_path, lists), NihOptions(val=0.2, fidelity=60))
+    patients = splits_of_patients(reading)
     assert all(len(one) == 1 for one in patients.values())
     counts = Counter(next(iter(one)) for one in patients.values())
     boxed = {f"{patient:08d}_001" for patient in (*range(20), *range(280, 300))}
@@ -245,14 +199,14 @@ def test_no_patient_is_in_two_splits_and_those_with_boxes_are_in_grounding_only(
 
 def test_the_order_of_the_rows_does_not_change_anything_and_the_seed_does(tmp_path):
     options = NihOptions(val=0.2, fidelity=60)
-    first = read(release(tmp_path / "a", lists=True), options)
-    assert read(release(tmp_path / "b", lists=True, order=1), options).records == first.records
-    assert splits(read(tmp_path / "a", NihOptions(val=0.2, fidelity=60, seed=1))) != splits(first)
+    first = read(make_release(tmp_path / "a", lists=True), options)
+    assert read(make_release(tmp_path / "b", lists=True, order=1), options).records == first.records
+    assert split_of(read(tmp_path / "a", NihOptions(val=0.2, fidelity=60, seed=1))) != split_of(first)
 
 
 def test_the_kaggle_layout_one_folder_of_images_and_packed_tables_give_the_same(tmp_path):
-    here = read(release(tmp_path / "a", lists=True)).records
-    release(tmp_path / "b" / "archive", lists=True)
+    here = read(make_release(tmp_path / "a", lists=True)).records
+    make_release(tmp_path / "b" / "archive", lists=True)
     (tmp_path / "b" / "archive" / "images_001" / "images").rename(tmp_path / "b" / "archive" / "images")
     for name in ("Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"):
         plain = tmp_path / "b" / "archive" / name
@@ -267,33 +221,33 @@ def test_the_kaggle_layout_one_folder_of_images_and_packed_tables_give_the_same(
 def test_missing_and_damaged_files_are_named_in_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r"Data_Entry_2017_v2020\.csv.*nihcc"):
         read(tmp_path)
-    release(tmp_path, lists=True)
+    make_release(tmp_path, lists=True)
     (tmp_path / "test_list.txt").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"holds train_val_list\.txt but not the other.*test_list\.txt"):
         read(tmp_path)
-    (tmp_path / "test_list.txt").write_text("\n")
+    (tmp_path / "test_list.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"test_list\.txt is empty"):
         read(tmp_path)
     (tmp_path / "test_list.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"test_list\.txt cannot be read"):
         read(tmp_path)
     (tmp_path / "elsewhere").rename(tmp_path / "test_list.txt")
-    (tmp_path / "BBox_List_2017.csv").write_text('Image Index,Finding Label,"Bbox [x,y,w,h]"\n')
+    (tmp_path / "BBox_List_2017.csv").write_text('Image Index,Finding Label,"Bbox [x,y,w,h]"\n', encoding="utf-8")
     with pytest.raises(UserError, match=r"BBox_List_2017\.csv has no column"):
         read(tmp_path)
     (tmp_path / "BBox_List_2017.csv").unlink()
     assert not any(record.boxes for record in read(tmp_path).records)
-    (tmp_path / "Data_Entry_2017_v2020.csv").write_text("Image Index,Finding Labels,Patient ID\n")
+    (tmp_path / "Data_Entry_2017_v2020.csv").write_text("Image Index,Finding Labels,Patient ID\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"Data_Entry_2017_v2020\.csv has no column 'View Position'"):
         read(tmp_path)
-    release(tmp_path, lists=True)
+    make_release(tmp_path, lists=True)
     (tmp_path / "images_001" / "images").rename(tmp_path / "images_001" / "pictures")
     with pytest.raises(UserError, match="images_001/images"):
         read(tmp_path)
 
 
 def test_images_behind_a_link_that_leads_out_are_not_opened(tmp_path):
-    release(tmp_path / "root", lists=True)
+    make_release(tmp_path / "root", lists=True)
     (tmp_path / "root" / "images_001").rename(tmp_path / "outside")
     (tmp_path / "root" / "images_001").symlink_to(tmp_path / "outside")
     record = read(tmp_path / "root").records[0]
@@ -307,16 +261,6 @@ def test_options_out_of_range_are_refused(options):
         NihOptions(**options)
 
 
-def carried(name: str) -> Path:
-    spec = find_spec("torchxrayvision")
-    path = (
-        Path(spec.submodule_search_locations[0]) / "data" / name if spec and spec.submodule_search_locations else None
-    )
-    if path is None or not path.is_file():
-        pytest.skip(f"torchxrayvision, which carries {name}, is not installed")
-    return path
-
-
 def test_the_real_boxes_and_entries_are_all_read(tmp_path):
     tables = [carried(name) for name in ("BBox_List_2017.csv.gz", "Data_Entry_2017_v2020.csv.gz")]
     for table in tables:
@@ -327,18 +271,10 @@ def test_the_real_boxes_and_entries_are_all_read(tmp_path):
     patients = {name[:8] for name in boxed}
     others = [row[0] for row in entries if row[0][:8] not in patients][::200]
     same = [row[0] for row in entries if row[0][:8] in patients and row[0] not in boxed]
-    (tmp_path / "images").mkdir()
-    for name in (*boxed, *others, *same[::100]):
-        (tmp_path / "images" / name).touch()
+    touch_images(tmp_path / "images", (*boxed, *others, *same[::100]))
     reading = read_cohort("nih", tmp_path)
-    names = {
-        "Infiltrate": "Lung Opacity", "Mass": "Lung Opacity", "Nodule": "Lung Opacity", "Effusion": "Pleural Effusion",
-    }  # fmt: skip
-    boxes = Counter(
-        (f"{record.key}.png", one.label, one.x, one.y, one.w, one.h)
-        for record in reading.records
-        for one in record.boxes
-    )
+    names = dict.fromkeys(("Infiltrate", "Mass", "Nodule"), "Lung Opacity") | {"Effusion": "Pleural Effusion"}
+    boxes = Counter((f"{r.key}.png", b.label, b.x, b.y, b.w, b.h) for r in reading.records for b in r.boxes)
     assert boxes == Counter((row[0], names.get(row[1], row[1]), *map(float, row[2:6])) for row in listed)
     grounding = {f"{record.key}.png" for record in reading.records if record.split == "grounding"}
     assert grounding == boxed == {f"{record.key}.png" for record in reading.records if record.patient_id in patients}
@@ -354,9 +290,8 @@ def test_the_real_boxes_and_entries_are_all_read(tmp_path):
     # by hand: what remains of the others is what has one of the eight, or nothing
     written = {row[0]: set(row[1].split("|")) for row in entries}
     outside = {"Emphysema", "Fibrosis", "Hernia", "Pleural_Thickening"}
-    assert {f"{record.key}.png" for record in reading.records} - boxed == {
-        name for name in others if written[name] - outside
-    }
+    used = {f"{record.key}.png" for record in reading.records}
+    assert used - boxed == {name for name in others if written[name] - outside}
     healthy = {f"{record.key}.png" for record in reading.records if record.labels == (NO_FINDING,)}
     assert healthy == {name for name in others if written[name] == {"No Finding"}}
     effusions = {f"{record.key}.png" for record in reading.records if "Pleural Effusion" in record.labels}

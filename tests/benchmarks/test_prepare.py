@@ -1,6 +1,5 @@
-"""What the benchmark of `lightning prepare` rests on: its files, its plain loop, its turns and its peaks of memory."""
+"""What the benchmark of `lightning prepare` rests on: its files, its plain loop and its turns."""
 
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -59,22 +58,3 @@ def test_every_way_has_its_turn_and_the_first_changes():
     spent = in_turns({name: partial(way, name) for name in ("a", "b")}, [Path("x"), Path("y")], rounds=2)
     assert calls[2:] == [("a", "x"), ("b", "x"), ("b", "y"), ("a", "y")] * 2
     assert {name: len(seconds) for name, seconds in spent.items()} == {"a": 4, "b": 4}
-
-
-def test_peaks_are_of_the_process_and_of_the_largest_below_it():
-    hold = "import time; block = bytearray({} * 2**20); time.sleep(0.4)"
-    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold.format(120)!r}]); {hold.format(30)}"
-    ballast = bytearray(200 * 2**20)  # of this process, which a child must not be charged with
-    main, started = peak_memory([sys.executable, "-c", hold.format(60)])
-    assert 60 < main.own < main.resident < 120
-    assert started.own == 0
-    main, started = peak_memory([sys.executable, "-c", start])
-    assert 30 < main.own < 80
-    assert 120 < started.own < started.resident < 180
-    assert len(ballast) == 200 * 2**20
-
-
-def test_the_pipeline_of_the_memory_table_writes_all_images(tmp_path, vae_folder):
-    make_cohort(tmp_path / "cohort", [12, 20])
-    for count in (12, 20):
-        assert prepare(tmp_path / "cohort", tmp_path / str(count), str(vae_folder), count, "lightning") == count

@@ -1,11 +1,8 @@
 """MS-CXR files of the official shape: phrases, boxes, classes, impressions. Everything in them is made up."""
 
-import csv
 import gzip
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,43 +12,11 @@ from meddiff.common.findings import FINDINGS
 from meddiff.preparation.cohorts.ms_cxr import MsCxrOptions, read
 from meddiff.preparation.records import Reading
 from meddiff.shards.sample import Box, Phrase
-
-COLUMNS = ("category_name", "label_text", "path", "dicom_id", "x", "y", "w", "h", "image_width", "image_height")
-CSV = "MS_CXR_Local_Alignment_v1.0.0.csv"
-
-
-def dicom(number: int) -> str:
-    return f"{number:08x}-aaaaaaaa-bbbbbbbb-cccccccc-dddddddd"
-
-
-def path_of(number: int) -> str:
-    patient = 10_000_000 + number // 2
-    return f"files/p10/p{patient}/s{50_000_000 + number}/{dicom(number)}.jpg"
-
-
-def row(number: int, label: str, text: str, box: Sequence[Any], **other: Any) -> dict[str, Any]:
-    sizes = {"image_width": 2544, "image_height": 3056}
-    names = {"category_name": label, "label_text": text, "path": path_of(number), "dicom_id": dicom(number)}
-    return {**names, **dict(zip("xywh", box, strict=True)), **sizes, **other}
-
-
-def write(root: Path, rows: Sequence[dict[str, Any]], name: str = CSV, columns: Sequence[str] = COLUMNS) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / name).open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    return root
-
-
-def report(root: Path, number: int, text: str) -> None:
-    path = root / path_of(number).rsplit("/", 1)[0]
-    path = path.with_name(f"{path.name}.txt")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+from tests.builders.ms_cxr_tree import COLUMNS, CSV, dicom_id, path_of, row, write_csv, write_report
 
 
 def rules(reading: Reading) -> list[str]:
+    """Of every item that was left out."""
     return [one.rule for one in reading.rejected]
 
 
@@ -65,9 +30,9 @@ TWO_BOXES = [
 
 
 def test_boxes_of_one_phrase_are_together_and_keep_their_pixels(tmp_path: Path) -> None:
-    reading = read(write(tmp_path, TWO_BOXES))
+    reading = read(write_csv(tmp_path, TWO_BOXES))
     first, second = reading.records
-    assert first.key == dicom(1)
+    assert first.key == dicom_id(1)
     assert first.path == path_of(1)
     assert first.patient_id == "10000000"
     assert first.labels == ("Lung Opacity", "Pneumonia")
@@ -90,8 +55,8 @@ def test_boxes_of_one_phrase_are_together_and_keep_their_pixels(tmp_path: Path) 
 
 
 def test_class_sets_have_one_text_a_class_with_all_its_boxes(tmp_path: Path) -> None:
-    root = write(tmp_path, TWO_BOXES)
-    report(root, 1, " FINAL REPORT\n IMPRESSION: Bibasilar\n pneumonia.\n")
+    root = write_csv(tmp_path, TWO_BOXES)
+    write_report(root, 1, " FINAL REPORT\n IMPRESSION: Bibasilar\n pneumonia.\n")
     first, second = read(root, MsCxrOptions(pairs="class")).records
     assert [(one.label, one.text, len(one.boxes)) for one in first.phrases] == [
         ("Pneumonia", "Bibasilar pneumonia.", 2), ("Lung Opacity", "Bibasilar pneumonia.", 1),
@@ -101,16 +66,16 @@ def test_class_sets_have_one_text_a_class_with_all_its_boxes(tmp_path: Path) -> 
 
 
 def test_images_without_an_impression_can_be_left_out(tmp_path: Path) -> None:
-    root = write(tmp_path, TWO_BOXES)
-    report(root, 1, "FINDINGS: none\n")
-    report(root, 2, "IMPRESSION: Edema.\n")
+    root = write_csv(tmp_path, TWO_BOXES)
+    write_report(root, 1, "FINDINGS: none\n")
+    write_report(root, 2, "IMPRESSION: Edema.\n")
     reading = read(root, MsCxrOptions(missing_impression="reject"))
-    assert [record.key for record in reading.records] == [dicom(2)]
+    assert [record.key for record in reading.records] == [dicom_id(2)]
     assert rules(reading) == ["image without an impression"] * 4
 
 
 def test_phrases_stand_in_for_a_missing_report_once_each(tmp_path: Path) -> None:
-    assert read(write(tmp_path, TWO_BOXES)).records[0].impression == "bibasilar opacities. right basal infection."
+    assert read(write_csv(tmp_path, TWO_BOXES)).records[0].impression == "bibasilar opacities. right basal infection."
 
 
 def test_every_bad_row_says_why(tmp_path: Path) -> None:
@@ -118,10 +83,10 @@ def test_every_bad_row_says_why(tmp_path: Path) -> None:
     bad = {
         "path is not one of MIMIC-CXR-JPG": [
             {**good, "path": "../../../etc/passwd.jpg"},
-            {**good, "path": "/files/p10/p10000000/s50000001/" + dicom(1) + ".jpg"},
-            {**good, "path": "files/p10/../p10000000/s50000001/" + dicom(1) + ".jpg"},
+            {**good, "path": "/files/p10/p10000000/s50000001/" + dicom_id(1) + ".jpg"},
+            {**good, "path": "files/p10/../p10000000/s50000001/" + dicom_id(1) + ".jpg"},
             {**good, "path": ""},
-            {**good, "dicom_id": dicom(2)},
+            {**good, "dicom_id": dicom_id(2)},
         ],
         "box or size is no number": [{**good, "x": ""}, {**good, "w": "nan"}, {**good, "image_width": "wide"}],
         "box without area or outside the image": [
@@ -131,7 +96,7 @@ def test_every_bad_row_says_why(tmp_path: Path) -> None:
         "no phrase": [{**good, "label_text": "  "}],
         "box that occurs twice for a phrase": [dict(good)],
     }  # fmt: skip
-    reading = read(write(tmp_path, [good, *(one for rows in bad.values() for one in rows)]))
+    reading = read(write_csv(tmp_path, [good, *(one for rows in bad.values() for one in rows)]))
     assert len(reading.records) == 1
     assert sorted(rules(reading)) == sorted(rule for rule, rows in bad.items() for _ in rows)
     assert "(row 3)" in reading.rejected[0].item
@@ -143,15 +108,15 @@ def test_every_bad_row_says_why(tmp_path: Path) -> None:
 
 
 def test_a_box_that_leaves_the_image_in_part_is_kept_as_it_is(tmp_path: Path) -> None:
-    reading = read(write(tmp_path, [row(1, "Edema", "edema", (-10, 3000, 50, 500))]))
+    reading = read(write_csv(tmp_path, [row(1, "Edema", "edema", (-10, 3000, 50, 500))]))
     assert reading.records[0].boxes == (Box("Edema", -10, 3000, 50, 500),)
 
 
 def test_the_json_holds_the_same_as_the_csv(tmp_path: Path) -> None:
     names = sorted({one["category_name"] for one in TWO_BOXES})
-    numbers = {dicom(number): number for number in (1, 2)}
+    numbers = {dicom_id(number): number for number in (1, 2)}
     images = [
-        {"id": number, "file_name": f"{dicom(number)}.jpg", "path": path_of(number), "width": 2544, "height": 3056}
+        {"id": number, "file_name": f"{dicom_id(number)}.jpg", "path": path_of(number), "width": 2544, "height": 3056}
         for number in (1, 2)
     ]
     annotations = [
@@ -167,28 +132,28 @@ def test_the_json_holds_the_same_as_the_csv(tmp_path: Path) -> None:
         "categories": [{"id": i, "name": n} for i, n in enumerate(names)],
     }
     (tmp_path / "json").mkdir()
-    (tmp_path / "json" / "MS_CXR_Local_Alignment_v1.0.0.json").write_text(json.dumps(value))
-    assert read(tmp_path / "json").records == read(write(tmp_path / "csv", TWO_BOXES)).records
-    (tmp_path / "json" / "MS_CXR_Local_Alignment_v1.0.0.json").write_text('{"images": []}')
+    (tmp_path / "json" / "MS_CXR_Local_Alignment_v1.0.0.json").write_text(json.dumps(value), encoding="utf-8")
+    assert read(tmp_path / "json").records == read(write_csv(tmp_path / "csv", TWO_BOXES)).records
+    (tmp_path / "json" / "MS_CXR_Local_Alignment_v1.0.0.json").write_text('{"images": []}', encoding="utf-8")
     with pytest.raises(UserError, match=r"v1\.0\.0\.json"):
         read(tmp_path / "json")
 
 
 def test_later_versions_with_a_split_column_are_read_and_the_split_is_kept(tmp_path: Path) -> None:
     rows = [{**one, "split": "test"} for one in TWO_BOXES]
-    root = write(tmp_path, rows, "MS_CXR_Local_Alignment_v1.1.0.csv", (*COLUMNS, "split"))
+    root = write_csv(tmp_path, rows, "MS_CXR_Local_Alignment_v1.1.0.csv", (*COLUMNS, "split"))
     assert {record.attributes["ms_cxr_split"] for record in read(root).records} == {"test"}
 
 
 def test_two_versions_are_not_guessed_between(tmp_path: Path) -> None:
-    write(write(tmp_path, TWO_BOXES), TWO_BOXES[:1], "MS_CXR_Local_Alignment_v1.1.0.csv")
+    write_csv(write_csv(tmp_path, TWO_BOXES), TWO_BOXES[:1], "MS_CXR_Local_Alignment_v1.1.0.csv")
     with pytest.raises(UserError, match="several files"):
         read(tmp_path)
     assert len(read(tmp_path, MsCxrOptions(file="MS_CXR_Local_Alignment_v1.1.0.csv")).records) == 1
 
 
 def test_images_are_below_the_folder_of_the_metadata(tmp_path: Path) -> None:
-    write(tmp_path / "ms-cxr" / "1.0.0", TWO_BOXES)
+    write_csv(tmp_path / "ms-cxr" / "1.0.0", TWO_BOXES)
     jpg = tmp_path / "mimic-cxr-jpg" / "2.1.0"
     jpg.mkdir(parents=True)
     (jpg / "mimic-cxr-2.0.0-metadata.csv.gz").write_bytes(gzip.compress(b"dicom_id\n"))
@@ -198,7 +163,7 @@ def test_images_are_below_the_folder_of_the_metadata(tmp_path: Path) -> None:
 def test_a_missing_or_wrong_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"MS_CXR_Local_Alignment_v.*physionet"):
         read(tmp_path)
-    (tmp_path / CSV).write_text("dicom_id,path\n")
+    (tmp_path / CSV).write_text("dicom_id,path\n", encoding="utf-8")
     with pytest.raises(UserError, match="no column 'category_name'"):
         read(tmp_path)
 
@@ -217,7 +182,7 @@ def test_property_pairs_boxes_and_images_are_what_a_plain_count_says(tmp_path: P
                 int(rng.integers(1, 90)),
             ]
             rows.append(row(int(rng.integers(1, 25)), label, text, box))
-        reading = read(write(tmp_path / str(case), rows))
+        reading = read(write_csv(tmp_path / str(case), rows))
         pairs = {(one["dicom_id"], one["category_name"], one["label_text"]) for one in rows}
         boxes = {(*pair, *(one[axis] for axis in "xywh")) for one in rows for pair in [
             (one["dicom_id"], one["category_name"], one["label_text"])

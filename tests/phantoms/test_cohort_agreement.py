@@ -5,24 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from meddiff.common.findings import NO_FINDING
-from meddiff.phantoms import PhantomCohort, PhantomOptions, openi
+from meddiff.phantoms import PhantomCohort, PhantomOptions
 from meddiff.shards.sample import CohortSample
 from tests.builders.caption_reader import NAMES, SHAPES, is_consistent, read
+from tests.builders.phantom_samples import mask_sides, needs_reports
 
 ZONED = ("Atelectasis", "Consolidation", "Lung Opacity", "Pneumonia")
 #: Heights of the lung (0 apex .. 1 diaphragm) between which the middle of a mask in a zone lies.
 HEIGHTS = {"upper": (0, 0.5), "middle": (0.2, 0.8), "lower": (0.4, 1.1)}
-needs_reports = pytest.mark.skipif(
-    openi.data_file("NLMCXR_reports.tgz") is None, reason="torchxrayvision's reports are not installed"
-)
-
-
-def mask_sides(mask: NDArray[np.bool_], x: NDArray[np.floating]) -> set[str]:
-    """Sides of the patient a mask lies on; ``x`` > 0 is the left."""
-    return {side for side, half in (("left", x > 0), ("right", x < 0)) if (mask & half).any()}
 
 
 def disagreements(text: str, sample: CohortSample, complete: bool, called: dict[str, str] = NAMES) -> list[str]:

@@ -1,15 +1,9 @@
 """Open-I: small made-up trees of the official shape, and the real reports that torchxrayvision carries (read only)."""
 
-import csv
-import io
 import statistics
-import tarfile
 from collections import Counter
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from xml.sax.saxutils import escape
 
 import pytest
 
@@ -17,88 +11,27 @@ from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.preparation.cohorts.open_i import OpenIOptions, clean_impression, labels_of, read, split_of
 from meddiff.preparation.cohorts.open_i_files import image_id, read_reports
-from meddiff.preparation.records import Reading
+from tests.builders.files import write_table
+from tests.builders.open_i_tree import NAMES, PAIR, REPORTS, report_xml, touch_pictures, write_reports
+from tests.builders.readings import carried, rule_of, splits_of_patients
 
 
-def xml(
-    uid: str, impression: str | None, headings: Sequence[str], images: Sequence[str], automatic: Sequence[str] = ()
-) -> str:
-    """A report in the shape of Open-I, with made-up content."""
-    found = "" if impression is None else escape(impression)
-    tags = "".join(f"<major>{escape(one)}</major>" for one in headings)
-    tags += "".join(f"<automatic>{escape(one)}</automatic>" for one in automatic)
-    pictures = "".join(
-        f'<parentImage id="{one}"><figureId>F1</figureId><caption>Xray Chest PA and Lateral</caption>'
-        f"<panel type='single'><url>/hadoop/{one}.jpg</url></panel></parentImage>"
-        for one in images
-    )
-    return (
-        f'<?xml version="1.0" encoding="utf-8"?><eCitation><meta type="rr"/><uId id="{uid}"/><MedlineCitation><Article>'
-        '<Abstract><AbstractText Label="COMPARISON">None.</AbstractText><AbstractText Label="INDICATION">Cough</AbstractText>'
-        '<AbstractText Label="FINDINGS">There is no pneumothorax and no effusion.</AbstractText>'
-        f'<AbstractText Label="IMPRESSION">{found}</AbstractText></Abstract></Article></MedlineCitation>'
-        f"<MeSH>{tags}</MeSH>{pictures}</eCitation>"
-    )
-
-
-def write_reports(root: Path, reports: dict[str, str], packed: bool) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    if packed:
-        with tarfile.open(root / "NLMCXR_reports.tgz", "w:gz") as archive:
-            for name, text in reports.items():
-                info = tarfile.TarInfo(f"ecgen-radiology/{name}")
-                info.size = len(text.encode())
-                archive.addfile(info, io.BytesIO(text.encode()))
-        return
-    (root / "ecgen-radiology").mkdir()
-    for name, text in reports.items():
-        (root / "ecgen-radiology" / name).write_text(text)
-
-
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def touch(root: Path, names: Sequence[str], folder: str = "NLMCXR_png") -> None:
-    (root / folder).mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (root / folder / f"{name}.png").touch()
-
-
-PAIR = ("CXR7_IM-0030-1001", "CXR7_IM-0030-2001")
-REPORTS = {
-    "7.xml": xml("CXR7", "Stable cardiomegaly,\n no XXXX effusion.", ["Cardiomegaly/mild"], PAIR),
-    "8.xml": xml("CXR8", "Normal chest x-XXXX.", ["normal"], ["CXR8_IM-0031-1001"]),
-    "9.xml": xml("CXR9", None, ["normal"], ["CXR9_IM-0032-1001"]),
-    "10.xml": xml("CXR10", "Clear.", ["normal"], ["CXR10_IM-0033-1001"]),
-    "11.xml": xml("CXR11", "Nothing in the lungs.", ["Scoliosis"], ["CXR11_IM-0034-1001"]),
-    "12.xml": xml("CXR12", "There is no image of this.", ["normal"], []),
-    "bad.xml": "<eCitation><uId id='CXR13'/>",
-    "bomb.xml": "<!DOCTYPE a [<!ENTITY b 'x'>]><eCitation><uId id='CXR14'/></eCitation>",
-    "none.xml": "<eCitation/>",
-    "twice.xml": xml("CXR7", "A second report of the same name.", ["normal"], ["CXR7_IM-0030-9999"]),
-}
-NAMES = [*PAIR, "CXR8_IM-0031-1001", "CXR9_IM-0032-1001", "CXR10_IM-0033-1001"]
-
-
-def rejected(reading: Reading) -> dict[str, str]:
-    return {one.item: one.rule for one in reading.rejected}
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """A csv with the columns of its first row."""
+    write_table(path, list(rows[0]), rows)
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_every_image_is_used_or_says_why_not(tmp_path: Path, packed: bool) -> None:
     write_reports(tmp_path, REPORTS, packed)
-    touch(tmp_path, NAMES)
+    touch_pictures(tmp_path, NAMES)
     reading = read(tmp_path, OpenIOptions(views="first"))
     assert [record.key for record in reading.records] == ["CXR7_IM-0030-1001", "CXR8_IM-0031-1001"]
     first, second = reading.records
     assert (first.path, first.patient_id, first.labels) == ("NLMCXR_png/CXR7_IM-0030-1001.png", "7", ("Cardiomegaly",))
     assert first.impression == "Stable cardiomegaly, no effusion."
     assert (second.impression, second.labels) == ("Normal chest x-ray.", (NO_FINDING,))
-    assert {item.rsplit("/", 1)[-1]: rule for item, rule in rejected(reading).items()} == {
+    assert {item.rsplit("/", 1)[-1]: rule for item, rule in rule_of(reading).items()} == {
         "bad.xml": "report cannot be read", "bomb.xml": "report cannot be read", "none.xml": "report cannot be read",
         "twice.xml": "repeated report", "7_IM-0030-2001": "not the first image of its report",
         "9_IM-0032-1001": "no impression", "10_IM-0033-1001": "impression shorter than 8 characters",
@@ -108,13 +41,13 @@ def test_every_image_is_used_or_says_why_not(tmp_path: Path, packed: bool) -> No
 
 def test_projections_say_which_images_are_frontal(tmp_path: Path) -> None:
     write_reports(tmp_path, REPORTS, packed=True)
-    touch(tmp_path, NAMES)
+    touch_pictures(tmp_path, NAMES)
     rows = [
         {"uid": 7, "filename": "7_IM-0030-1001.dcm.png", "projection": "Lateral"},
         {"uid": 7, "filename": "7_IM-0030-2001.dcm.png", "projection": "Frontal"},
         {"uid": 8, "filename": "8_IM-0031-1001.dcm.png", "projection": "Frontal"},
     ]
-    write_csv(tmp_path / "indiana_projections.csv", rows)
+    write_rows(tmp_path / "indiana_projections.csv", rows)
     reading = read(tmp_path)
     assert reading.options["views_by"] == "projections"
     assert [record.key for record in reading.records] == ["CXR7_IM-0030-2001", "CXR8_IM-0031-1001"]
@@ -122,17 +55,17 @@ def test_projections_say_which_images_are_frontal(tmp_path: Path) -> None:
 
 def test_the_kaggle_download_alone_gives_the_same_records(tmp_path: Path) -> None:
     write_reports(tmp_path / "nlm", REPORTS, packed=True)
-    touch(tmp_path / "nlm", NAMES)
+    touch_pictures(tmp_path / "nlm", NAMES)
     projections = [
         {"uid": uid, "filename": f"{name.removeprefix('CXR')}.dcm.png", "projection": "Frontal"}
         for uid, name in [(7, PAIR[0]), (7, PAIR[1]), (8, NAMES[2]), (9, NAMES[3])]
     ]
-    write_csv(tmp_path / "nlm" / "indiana_projections.csv", projections)
+    write_rows(tmp_path / "nlm" / "indiana_projections.csv", projections)
     kaggle = tmp_path / "kaggle"
-    touch(kaggle, [f"{name.removeprefix('CXR')}.dcm" for name in NAMES], "images/images_normalized")
-    write_csv(kaggle / "indiana_projections.csv", projections)
+    touch_pictures(kaggle, [f"{name.removeprefix('CXR')}.dcm" for name in NAMES], "images/images_normalized")
+    write_rows(kaggle / "indiana_projections.csv", projections)
     rest = {"Problems": "", "image": "Xray Chest", "indication": "", "comparison": "", "findings": ""}
-    write_csv(kaggle / "indiana_reports.csv", [
+    write_rows(kaggle / "indiana_reports.csv", [
         {"uid": 7, "MeSH": "Cardiomegaly/mild", **rest, "impression": "Stable cardiomegaly, no XXXX effusion."},
         {"uid": 8, "MeSH": "normal", **rest, "impression": "Normal chest x-XXXX."},
         {"uid": 9, "MeSH": "normal", **rest, "impression": ""},
@@ -179,27 +112,25 @@ def test_automatic_tags_count_only_when_asked() -> None:
 
 def test_words_that_deny_a_finding_are_no_label(tmp_path: Path) -> None:
     denied = "No pneumothorax, no pleural effusion, no focal consolidation."
-    write_reports(tmp_path, {"7.xml": xml("CXR7", denied, ["normal"], PAIR)}, packed=True)
-    touch(tmp_path, PAIR)
+    write_reports(tmp_path, {"7.xml": report_xml("CXR7", denied, ["normal"], PAIR)}, packed=True)
+    touch_pictures(tmp_path, PAIR)
     assert read(tmp_path, OpenIOptions(views="first")).records[0].labels == (NO_FINDING,)
 
 
 def test_splits_are_by_report_and_other_reports_do_not_change_them(tmp_path: Path) -> None:
     names = {uid: [f"CXR{uid}_IM-{uid:04}-{place}001" for place in (1, 2, 3)] for uid in range(1, 120)}
-    reports = {f"{uid}.xml": xml(f"CXR{uid}", "Nothing acute here.", ["normal"], names[uid]) for uid in names}
+    reports = {f"{uid}.xml": report_xml(f"CXR{uid}", "Nothing acute here.", ["normal"], names[uid]) for uid in names}
     write_reports(tmp_path, reports, packed=True)
-    touch(tmp_path, [name for one in names.values() for name in one])
+    touch_pictures(tmp_path, [name for one in names.values() for name in one])
     rows = [
         {"uid": uid, "filename": f"{name.removeprefix('CXR')}.dcm.png", "projection": "Frontal"}
         for uid, group in names.items() for name in group
     ]  # fmt: skip
-    write_csv(tmp_path / "indiana_projections.csv", rows)
+    write_rows(tmp_path / "indiana_projections.csv", rows)
     options = OpenIOptions(val=0.2, fidelity=0.3)
     reading = read(tmp_path, options)
     assert len(reading.records) == 3 * 119
-    splits: dict[str, set[str]] = {}
-    for record in reading.records:
-        splits.setdefault(record.patient_id, set()).add(record.split)
+    splits = splits_of_patients(reading)
     assert all(one == {split_of(uid, options)} for uid, one in splits.items())
     shares = Counter(next(iter(one)) for one in splits.values())
     assert 10 < shares["val"] < 40
@@ -219,7 +150,7 @@ def test_missing_files_are_named_with_their_source(tmp_path: Path) -> None:
     write_reports(tmp_path, REPORTS, packed=True)
     with pytest.raises(UserError, match="no PNG images"):
         read(tmp_path)
-    touch(tmp_path, NAMES)
+    touch_pictures(tmp_path, NAMES)
     with pytest.raises(UserError, match=r"indiana_projections\.csv"):
         read(tmp_path, OpenIOptions(views="projections"))
     whole = (tmp_path / "NLMCXR_reports.tgz").read_bytes()
@@ -230,7 +161,7 @@ def test_missing_files_are_named_with_their_source(tmp_path: Path) -> None:
 
 def test_members_of_an_archive_that_climb_out_are_refused_and_write_nothing(tmp_path: Path) -> None:
     write_reports(tmp_path / "in", {"../../../7.xml": REPORTS["7.xml"]}, packed=True)
-    touch(tmp_path / "in", PAIR)
+    touch_pictures(tmp_path / "in", PAIR)
     with pytest.raises(UserError, match="does not stay inside the root"):
         read(tmp_path / "in", OpenIOptions(views="first"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
@@ -244,18 +175,8 @@ def test_splits_that_leave_no_training_images_are_refused(bad: dict[str, float])
         OpenIOptions(**bad)  # type: ignore[arg-type]
 
 
-def carried(name: str) -> Path | None:
-    spec = find_spec("torchxrayvision")
-    path = (
-        Path(spec.submodule_search_locations[0]) / "data" / name if spec and spec.submodule_search_locations else None
-    )
-    return path if path and path.is_file() else None
-
-
-@pytest.mark.skipif(carried("NLMCXR_reports.tgz") is None, reason="torchxrayvision carries no Open-I reports here")
 def test_the_real_reports_have_the_counts_that_are_known(tmp_path: Path) -> None:
     archive = carried("NLMCXR_reports.tgz")
-    assert archive is not None
     (tmp_path / archive.name).write_bytes(archive.read_bytes())
     _, reports, bad = read_reports(tmp_path)
     assert (len(reports), bad) == (3955, [])
@@ -280,7 +201,7 @@ def test_the_real_reports_have_the_counts_that_are_known(tmp_path: Path) -> None
     assert len(named) > 5 * sum("Pneumothorax" in headings[one.uid] for one in named)
     pictures = [image_id(name) for one in reports for name in one.images]
     assert len(pictures) == len(set(pictures)) == 7470
-    touch(tmp_path, [name for one in reports for name in one.images])
+    touch_pictures(tmp_path, [name for one in reports for name in one.images])
     reading = read(tmp_path)
     assert reading.options["views_by"] == "judged"
     assert 3200 <= len(reading.records) <= 3267

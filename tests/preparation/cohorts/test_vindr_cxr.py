@@ -4,8 +4,6 @@ import csv
 import gzip
 import shutil
 from collections import Counter
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -13,18 +11,10 @@ from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.preparation.cohorts.vindr_cxr import CLASSES, VindrCxrOptions, read
 from meddiff.shards.sample import Box, Phrase
-from tests.builders.readings import rules
+from tests.builders.readings import carried, rules, split_of
+from tests.builders.vindr_cxr_tree import TREE, write_kaggle, write_physionet
 
-KAGGLE = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
-BOXES = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max"
-LABELS = "image_id,rad_id,Cardiomegaly,Lung tumor,Pneumonia,Tuberculosis,Other diseases,No finding"
 ALL_TRAIN = {"val": 0.0, "fidelity": 0.0, "grounding": 0.0}
-
-
-def kaggle(root: Path, *rows: str, name: str = "train.csv") -> Path:
-    (root / "train").mkdir(parents=True, exist_ok=True)
-    (root / name).write_text("\n".join([KAGGLE, *rows, ""]))
-    return root
 
 
 def found(reading) -> dict[str, tuple[tuple[str, ...], tuple[Box, ...]]]:
@@ -32,7 +22,7 @@ def found(reading) -> dict[str, tuple[tuple[str, ...], tuple[Box, ...]]]:
 
 
 def test_readers_are_merged_and_boxes_keep_their_pixels(tmp_path):
-    kaggle(
+    write_kaggle(
         tmp_path,
         "aaa1,Cardiomegaly,3,R10,691.0,1375.0,1653.0,1831.0",
         "aaa1,Cardiomegaly,3,R9,700.0,1380.0,1660.0,1840.0",
@@ -57,7 +47,7 @@ def test_readers_are_merged_and_boxes_keep_their_pixels(tmp_path):
 
 
 def test_enough_readers_must_box_the_same_place(tmp_path):
-    kaggle(
+    write_kaggle(
         tmp_path,
         # two agree on the heart (overlap 0.9), a third saw it elsewhere
         "a,Cardiomegaly,3,R1,0,0,100,100", "a,Cardiomegaly,3,R2,0,0,100,90", "a,Cardiomegaly,3,R3,300,300,400,400",
@@ -81,7 +71,7 @@ def test_enough_readers_must_box_the_same_place(tmp_path):
 
 
 def test_bad_rows_and_images_are_named(tmp_path):
-    kaggle(
+    write_kaggle(
         tmp_path,
         "../etc/passwd,Cardiomegaly,3,R1,1,1,2,2", "/abs,Cardiomegaly,3,R1,1,1,2,2", ",Cardiomegaly,3,R1,1,1,2,2",
         "a,Cardiomegaly,3,R1,10,10,20,20", "a,Cardiomegaly,3,R1,10,10,20,20",
@@ -107,31 +97,8 @@ def test_bad_rows_and_images_are_named(tmp_path):
     assert reading.options["rows_removed"]["box without area"] == 3
 
 
-def physionet(root: Path, labels: list[str], test_labels: list[str], train: list[str], test: list[str]) -> Path:
-    """vindr-cxr/1.0.0 below the root, as wget mirrors it; one file compressed."""
-    home = root / "vindr-cxr" / "1.0.0"
-    for folder in ("annotations", "train", "test"):
-        (home / folder).mkdir(parents=True)
-    without_reader = [LABELS.replace("rad_id,", "").replace("Other diseases", "Other disease"), *test_labels]
-    (home / "annotations" / "image_labels_train.csv").write_text("\n".join([LABELS, *labels, ""]))
-    (home / "annotations" / "image_labels_test.csv").write_text("\n".join([*without_reader, ""]))
-    with gzip.open(home / "annotations" / "annotations_train.csv.gz", "wt") as stream:
-        stream.write("\n".join([BOXES, *train, ""]))
-    (home / "annotations" / "annotations_test.csv").write_text("\n".join([BOXES.replace("rad_id,", ""), *test, ""]))
-    return home
-
-
-TREE = (
-    ["a,R1,1,0,1,0,0,0", "a,R2,0,0,1,0,0,0", "b,R1,0,0,1,0,0,0", "b,R2,0,0,0,0,0,1", "c,R1,0,0,0,0,0,1",
-     "d,R1,0,1,0,0,0,0", "../e,R1,0,0,1,0,0,0"],
-    ["t1,1,0,0,0,0,0", "t2,0,0,0,0,0,1", "t3,0,0,0,0,1,0"],
-    ["a,R1,Cardiomegaly,1,2,11,12", "b,R2,No finding,,,,", "c,R1,No finding,,,,"],
-    ["t1,Cardiomegaly,5,5,9,10", "t2,No finding,,,,"],
-)  # fmt: skip
-
-
 def test_physionet_takes_pneumonia_from_the_labels_and_grounding_from_the_test_set(tmp_path):
-    physionet(tmp_path, *TREE)
+    write_physionet(tmp_path, *TREE)
     reading = read(tmp_path, VindrCxrOptions(val=0.0, fidelity=0.0, grounding=1.0))
     assert found(reading) == {
         "a": (("Cardiomegaly", "Pneumonia"), (Box("Cardiomegaly", 1, 2, 10, 10),)),
@@ -140,7 +107,7 @@ def test_physionet_takes_pneumonia_from_the_labels_and_grounding_from_the_test_s
         "t1": (("Cardiomegaly",), (Box("Cardiomegaly", 5, 5, 4, 5),)),
         "t2": ((NO_FINDING,), ()),
     }
-    assert {record.key: record.split for record in reading.records} == {
+    assert split_of(reading) == {
         "a": "train", "b": "train", "c": "train", "t1": "grounding", "t2": "grounding",
     }  # fmt: skip
     assert {record.path for record in reading.records if record.key in ("a", "t1")} == {
@@ -153,7 +120,7 @@ def test_physionet_takes_pneumonia_from_the_labels_and_grounding_from_the_test_s
 
 
 def test_agreement_counts_readers_of_pneumonia_and_spares_the_consensus(tmp_path):
-    physionet(tmp_path, *TREE)
+    write_physionet(tmp_path, *TREE)
     reading = read(tmp_path, VindrCxrOptions(agreement=2, **ALL_TRAIN))
     assert {key: labels for key, (labels, _) in found(reading).items()} == {
         "a": ("Pneumonia",), "c": (NO_FINDING,), "t1": ("Cardiomegaly",), "t2": (NO_FINDING,),
@@ -163,22 +130,22 @@ def test_agreement_counts_readers_of_pneumonia_and_spares_the_consensus(tmp_path
 
 def test_splits_are_drawn_for_each_image_and_grounding_has_boxes(tmp_path):
     rows = [f"i{n:04d},Edema,3,R1,1,1,9,9" if n % 2 else f"i{n:04d},No finding,14,R1,,,," for n in range(600)]
-    kaggle(tmp_path, *rows)
+    write_kaggle(tmp_path, *rows)
     reading = read(tmp_path, VindrCxrOptions(val=0.1, fidelity=0.2, grounding=0.4))
     splits = Counter((record.split, bool(record.boxes)) for record in reading.records)
     assert splits["grounding", False] == 0
     assert 95 <= splits["grounding", True] <= 145  # 120 expected, standard deviation 8.5
     assert 22 <= splits["val", True] + splits["val", False] <= 74  # 48, 6.6
     assert 60 <= splits["fidelity", True] + splits["fidelity", False] <= 132  # 96, 9
-    kaggle(tmp_path, *rows[:50:-1])
+    write_kaggle(tmp_path, *rows[:50:-1])
     fewer = read(tmp_path, VindrCxrOptions(val=0.1, fidelity=0.2, grounding=0.4))
-    before = {record.key: record.split for record in reading.records}
+    before = split_of(reading)
     assert all(before[record.key] == record.split for record in fewer.records)
 
 
 @pytest.mark.parametrize("gone", ["image_labels_train.csv", "image_labels_test.csv"])
 def test_a_missing_file_is_named_with_where_it_comes_from(tmp_path, gone):
-    (physionet(tmp_path, *TREE) / "annotations" / gone).unlink()
+    (write_physionet(tmp_path, *TREE) / "annotations" / gone).unlink()
     with pytest.raises(UserError, match=rf"{gone}.*physionet\.org"):
         read(tmp_path)
 
@@ -186,10 +153,12 @@ def test_a_missing_file_is_named_with_where_it_comes_from(tmp_path, gone):
 def test_an_empty_folder_a_missing_column_and_missing_images_are_named(tmp_path):
     with pytest.raises(UserError, match=r"annotations_train\.csv.*kaggle"):
         read(tmp_path)
-    kaggle(tmp_path, "a,No finding,14,R1,,,,").joinpath("train.csv").write_text("image_id,rad_id\n")
+    write_kaggle(tmp_path, "a,No finding,14,R1,,,,").joinpath("train.csv").write_text(
+        "image_id,rad_id\n", encoding="utf-8"
+    )
     with pytest.raises(UserError, match="class_name"):
         read(tmp_path)
-    kaggle(tmp_path, "a,No finding,14,R1,,,,").joinpath("train").rmdir()
+    write_kaggle(tmp_path, "a,No finding,14,R1,,,,").joinpath("train").rmdir()
     with pytest.raises(UserError, match="no folder train"):
         read(tmp_path)
 
@@ -206,16 +175,13 @@ def test_options_out_of_range_are_refused(options):
 
 
 def test_the_real_boxes_are_all_read(tmp_path):
-    spec = find_spec("torchxrayvision")
-    source = Path(spec.submodule_search_locations[0]) / "data" / "vinbigdata-train.csv.gz" if spec else Path("missing")
-    if not source.is_file():
-        pytest.skip("torchxrayvision, which carries the csv, is not installed")
+    source = carried("vinbigdata-train.csv.gz")
     (tmp_path / "train").mkdir()
     shutil.copy(source, tmp_path / "train.csv.gz")
     reading = read(tmp_path)
     counts = reading.options["counts"]
     assert (counts["boxes"], counts["images"], counts["images with boxes"]) == ({"train": 36_096}, 15_000, 4_394)
-    with gzip.open(source, "rt", newline="") as stream:
+    with gzip.open(source, "rt", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     boxed = {"Cardiomegaly", "Consolidation", "Atelectasis", "Pneumothorax", "Lung Opacity", "Pleural effusion"}
     wanted = {row["image_id"] for row in rows if row["class_name"] in boxed}

@@ -2,7 +2,6 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +11,14 @@ from PIL import Image
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.preparation.images import UnreadableImage, probe, read_image, read_mask, to_uint8
+from tests.builders.dicom_files import write_dicom
 
 RAMP: NDArray[np.uint8] = np.tile(np.arange(0, 200, 5, dtype=np.uint8), (30, 1))  # (30, 40)
 NOISE: NDArray[np.uint8] = generator("test images").integers(0, 256, (30, 40, 3)).astype(np.uint8)
 
 
-def save(path: Path, image: Image.Image, **options: Any) -> Path:
+def save(path: Path, image: Image.Image, **options: bool | int | Image.Exif) -> Path:
+    """``image`` in the format that the name of ``path``, which is returned, ends in."""
     image.save(path, **options)
     return path
 
@@ -103,7 +104,7 @@ def test_flipped_bytes_never_escape_as_another_error(tmp_path):
 
 
 def test_what_is_no_image_says_so(tmp_path):
-    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "text.png").write_text("hello", encoding="utf-8")
     (tmp_path / "folder.png").mkdir()
     for name, words in (("gone.png", "no such file"), ("text.png", "known format"), ("folder.png", "directory")):
         with pytest.raises(UnreadableImage, match=words):
@@ -129,38 +130,12 @@ def test_masks_are_true_where_a_value_is_not_zero(tmp_path):
     assert read_mask(save(tmp_path / "alpha.png", Image.fromarray(alpha))).sum() == 1
 
 
-def dicom(path: Path, values: NDArray[Any], **tags: Any) -> Path:
-    """A DICOM file of 16 bits, uncompressed."""
-    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
-    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-
-    data = pydicom.Dataset()
-    data.file_meta = pydicom.dataset.FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = SecondaryCaptureImageStorage
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid(entropy_srcs=["test"])
-    data.Rows, data.Columns = values.shape[:2]
-    data.SamplesPerPixel = 1 if values.ndim == 2 else 3
-    bits = values.dtype.itemsize * 8
-    data.BitsAllocated, data.BitsStored, data.HighBit = bits, tags.pop("bits", bits), bits - 1
-    data.HighBit = data.BitsStored - 1
-    data.PixelRepresentation = 0
-    data.PhotometricInterpretation = "MONOCHROME2" if values.ndim == 2 else "RGB"
-    if values.ndim == 3:
-        data.PlanarConfiguration = 0
-    data.PixelData = values.tobytes()
-    for name, value in tags.items():
-        setattr(data, name, value)
-    data.save_as(path, enforce_file_format=True)
-    return path
-
-
 def test_dicom_window_rescale_and_inversion(tmp_path):
     values = np.linspace(0, 4095, 1200).reshape(30, 40).astype(np.uint16)
-    plain = read_image(dicom(tmp_path / "plain.dcm", values, bits=12))
+    plain = read_image(write_dicom(tmp_path / "plain.dcm", values, bits=12))
     np.testing.assert_allclose(plain, values / 4095 * 255, atol=0.51)
     # a window of 1000 around 2000 in rescaled units, value * 2 - 500; the standard's linear function
-    windowed = dicom(
+    windowed = write_dicom(
         tmp_path / "window.dcm",
         values,
         bits=12,
@@ -172,25 +147,26 @@ def test_dicom_window_rescale_and_inversion(tmp_path):
     rescaled = values * 2.0 - 500
     expected = np.clip((rescaled - (2000 - 0.5)) / (1000 - 1) + 0.5, 0, 1) * 255
     np.testing.assert_allclose(read_image(windowed), expected, atol=0.6)
-    inverted = dicom(tmp_path / "inverted.dcm", values, bits=12, PhotometricInterpretation="MONOCHROME1")
+    # exact: v * 255 / 4095 is never nearer to a half than 1 / 546, so that both round to the same side
+    inverted = write_dicom(tmp_path / "inverted.dcm", values, bits=12, PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_array_equal(read_image(inverted), 255 - plain)
-    first = dicom(tmp_path / "two.dcm", values, bits=12, WindowCenter=[1000, 3000], WindowWidth=[500, 500])
-    alone = dicom(tmp_path / "one.dcm", values, bits=12, WindowCenter=1000, WindowWidth=500)
+    first = write_dicom(tmp_path / "two.dcm", values, bits=12, WindowCenter=[1000, 3000], WindowWidth=[500, 500])
+    alone = write_dicom(tmp_path / "one.dcm", values, bits=12, WindowCenter=1000, WindowWidth=500)
     np.testing.assert_array_equal(read_image(first), read_image(alone))
 
 
 def test_dicom_without_its_suffix_in_colour_and_damaged(tmp_path):
     values = np.arange(1200, dtype=np.uint16).reshape(30, 40)
-    path = dicom(tmp_path / "no_suffix", values)
+    path = write_dicom(tmp_path / "no_suffix", values)
     assert read_image(path).shape == (30, 40)
-    np.testing.assert_array_equal(read_image(dicom(tmp_path / "rgb.dcm", NOISE)), NOISE)
+    np.testing.assert_array_equal(read_image(write_dicom(tmp_path / "rgb.dcm", NOISE)), NOISE)
     whole = path.read_bytes()
     (tmp_path / "cut.dcm").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.dcm").write_text("hello")
+    (tmp_path / "text.dcm").write_text("hello", encoding="utf-8")
     for name in ("cut.dcm", "text.dcm", "gone.dcm"):
         with pytest.raises(UnreadableImage):
             read_image(tmp_path / name)
-    frames = dicom(tmp_path / "frames.dcm", values, NumberOfFrames=3)
+    frames = write_dicom(tmp_path / "frames.dcm", values, NumberOfFrames=3)
     with pytest.raises(UnreadableImage, match="3 frames"):
         read_image(frames)
 
@@ -199,7 +175,7 @@ def test_dicom_compressed_as_jpeg_2000_is_decoded_by_pillow(tmp_path):
     pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
     buffer = io.BytesIO()
     Image.fromarray(RAMP).save(buffer, "JPEG2000", irreversible=False, no_jp2=True)
-    path = dicom(tmp_path / "a.dcm", RAMP)
+    path = write_dicom(tmp_path / "a.dcm", RAMP)
     data = pydicom.dcmread(path)
     data.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
     data.PixelData = pydicom.encaps.encapsulate([buffer.getvalue()])
@@ -209,7 +185,7 @@ def test_dicom_compressed_as_jpeg_2000_is_decoded_by_pillow(tmp_path):
 
 
 def test_without_pydicom_a_dicom_file_is_one_sentence(tmp_path, monkeypatch):
-    path = dicom(tmp_path / "a.dcm", np.arange(1200, dtype=np.uint16).reshape(30, 40))
+    path = write_dicom(tmp_path / "a.dcm", np.arange(1200, dtype=np.uint16).reshape(30, 40))
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(UserError, match=r"pip install 'meddiff-tradeoff\[dicom\]'"):
         read_image(path)
