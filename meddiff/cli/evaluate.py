@@ -164,8 +164,8 @@ def describe(run: "OpenRun", frozen: bool) -> dict[str, object]:
     facts = run.facts
     return {
         "model": facts.name,
-        "run": str(facts.run or facts.checkpoint),
-        "checkpoint": facts.checkpoint.name,
+        "run": str(facts.run or run.checkpoint_file),
+        "checkpoint": run.checkpoint_file.name,
         "images": run.images,
         "seed": facts.seed,
         "freeze_text_encoder": frozen,
@@ -177,7 +177,7 @@ def describe(run: "OpenRun", frozen: bool) -> dict[str, object]:
 def default_folder(run: "OpenRun") -> Path:
     """``RUN/evaluation/<images>`` of a run; ``evaluation/<checkpoint>`` of a checkpoint without one."""
     if run.facts.run is None:
-        return Path("evaluation") / run.facts.checkpoint.stem
+        return Path("evaluation") / run.checkpoint_file.stem
     from meddiff.runs import names
 
     return run.facts.run / names.EVALUATIONS / names.by_images(run.images)

@@ -67,7 +67,7 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
     sampling = SamplingOptions(options.sampler, options.steps, options.guidance_scale)
     moved = {"vae": options.vae} if options.vae else {}
     run = open_run(None, options.ckpt, device=options.device, **moved)
-    out, checkpoint = Path(options.out), run.facts.checkpoint
+    out, checkpoint = Path(options.out), run.checkpoint_file
     settings = {
         "checkpoint": str(checkpoint.resolve()),
         "seed": options.seed,

@@ -18,6 +18,7 @@ import yaml
 from meddiff.common.errors import UserError
 from meddiff.runs import names
 from meddiff.runs.config_file import parse_config
+from meddiff.runs.facts import Facts
 from meddiff.runs.metrics_file import MetricsRow, parse_metrics
 from meddiff.runs.tables import parse_table
 from meddiff.runs.values import nested, number
@@ -60,8 +61,12 @@ class Run:
     @cached_property
     def name(self) -> str:
         """How the page calls it: as configured, else as its folder."""
-        folder = self.path.resolve()
-        return str(self.config.get("name") or folder.parent.name or folder.name)
+        return self.facts.name
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What its configuration says."""
+        return Facts(self.path, None, self.config)
 
     @cached_property
     def config_text(self) -> str:

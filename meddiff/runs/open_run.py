@@ -6,7 +6,6 @@ Source: own.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +15,7 @@ from meddiff.common.errors import UserError
 from meddiff.runs import names
 from meddiff.runs.checkpoints import Checkpoint, find_checkpoint, images_of, read_checkpoint
 from meddiff.runs.config_file import parse_config
+from meddiff.runs.facts import Facts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,32 +34,6 @@ class ShardsData(Protocol):
     def prepare_data(self) -> None: ...
 
     def dataset(self, split: str) -> "LatentShardsDataset": ...
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a run without building anything.
-
-    Attributes:
-        run: its folder; None for a checkpoint that lies elsewhere.
-        checkpoint: the file.
-        name: of the run.
-        seed: of its training (``seed_everything``).
-        config: the resolved configuration; empty for a checkpoint that lies elsewhere.
-    """
-
-    run: Path | None
-    checkpoint: Path
-    name: str
-    seed: int
-    config: dict[str, object]
-
-    def section(self, name: str) -> tuple[str | None, dict[str, object]]:
-        """Class path and arguments of "model" or "data"."""
-        given = self.config.get(name)
-        if not isinstance(given, dict) or not given.get("class_path"):
-            return None, {}
-        return str(given["class_path"]), dict(given.get("init_args") or {})
 
 
 def import_class(path: str) -> type:
@@ -101,6 +75,7 @@ class OpenRun:
 
     Args:
         facts: what is known.
+        checkpoint_file: the checkpoint that is meant.
         shards: evaluate on this folder of shards instead of the run's.
         overrides: hyperparameters of the module to replace, e.g. ``vae``, when the autoencoder has moved.
         device: "auto", "cpu", "cuda", ...
@@ -109,11 +84,13 @@ class OpenRun:
     def __init__(
         self,
         facts: Facts,
+        checkpoint_file: Path,
         shards: str | None = None,
         overrides: Mapping[str, object] | None = None,
         device: str = "cpu",
     ) -> None:
-        self.facts, self._shards, self._overrides, self._device = facts, shards, dict(overrides or {}), device
+        self.facts, self.checkpoint_file = facts, checkpoint_file
+        self._shards, self._overrides, self._device = shards, dict(overrides or {}), device
 
     def __iter__(self) -> Iterator[object]:
         yield self.module
@@ -123,7 +100,7 @@ class OpenRun:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The content of the checkpoint."""
-        return read_checkpoint(self.facts.checkpoint)
+        return read_checkpoint(self.checkpoint_file)
 
     @property
     def images(self) -> int:
@@ -140,7 +117,7 @@ class OpenRun:
         path = self.facts.section("model")[0] or self.checkpoint.get("class_path")
         if path is None:
             raise UserError(
-                f"{self.facts.checkpoint} does not say of which class it is: give the run folder it was made in."
+                f"{self.checkpoint_file} does not say of which class it is: give the run folder it was made in."
             )
         arguments = {**self.checkpoint["hyper_parameters"], **self.checkpoint.get("architecture", {})}
         module = self._built(str(path), {**arguments, **self._overrides})
@@ -150,7 +127,7 @@ class OpenRun:
         try:
             module.load_state_dict(checkpoint["state_dict"])
         except RuntimeError as error:
-            raise UserError(f"{self.facts.checkpoint} does not fit {path}: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{self.checkpoint_file} does not fit {path}: {str(error).splitlines()[0]}") from error
         return cast("nn.Module", module.to(wanted_device(self._device)).eval())
 
     def start(self, **overrides: object) -> "nn.Module":
@@ -164,7 +141,7 @@ class OpenRun:
         """
         path, arguments = self.facts.section("model")
         if path is None:
-            raise UserError(f"{self.facts.checkpoint} lies in no run folder: what it started from is not known.")
+            raise UserError(f"{self.checkpoint_file} lies in no run folder: what it started from is not known.")
         module = self._built(path, {**arguments, **self._overrides, **overrides})
         return cast("nn.Module", module.to(wanted_device(self._device)).eval())
 
@@ -181,7 +158,7 @@ class OpenRun:
             path, arguments = "datamodules.LatentShardsDataModule", {"shards": self._shards, **kept}
         if path is None:
             raise UserError(
-                f"{self.facts.checkpoint} lies in no run folder with a {names.CONFIG}: give --shards DIR to evaluate on."
+                f"{self.checkpoint_file} lies in no run folder with a {names.CONFIG}: give --shards DIR to evaluate on."
             )
         data = build(path, arguments)
         if not hasattr(data, "dataset"):
@@ -256,12 +233,5 @@ def open_run(
     checkpoint = find_checkpoint(newest_run(given))
     folder = next((p for p in checkpoint.parents if (p / names.CONFIG).is_file()), None)
     config = parse_config((folder / names.CONFIG).read_text(encoding="utf-8")) if folder is not None else {}
-    seed = config.get("seed_everything")
-    facts = Facts(
-        folder or (newest_run(given) if ckpt is None else None),
-        checkpoint,
-        str(config.get("name") or checkpoint.stem),
-        int(seed) if isinstance(seed, int) else 0,
-        config,
-    )
-    return OpenRun(facts, shards, overrides, device)
+    run_folder = folder or (newest_run(given) if ckpt is None else None)
+    return OpenRun(Facts(run_folder, checkpoint, config), checkpoint, shards, overrides, device)
