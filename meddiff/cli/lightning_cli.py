@@ -188,7 +188,7 @@ def _closing_line(cli: SuiteCLI) -> None:
         if (cli.run_dir / "report.html").is_file():
             print(f"  look:   {cli.run_dir / 'report.html'}")
         print(f"  go on:  lightning fit --resume {cli.run_dir} --trainer.max_steps N")
-        if hasattr(cli.model, "sample"):
+        if hasattr(getattr(cli.model, "model", None), "sample"):
             print(f'  draw:   lightning sample --ckpt {cli.run_dir} --prompts "Large right pleural effusion."')
     else:
         print(f"\nrun folder: {cli.run_dir}")

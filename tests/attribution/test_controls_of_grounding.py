@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from benchmarks.telling_apart import by_class, compare, own_part
+
 from meddiff.evaluation.mirrored_twins import score_twins
 from meddiff.evaluation.samples import GroundingSample
 

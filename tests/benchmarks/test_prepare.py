@@ -17,7 +17,6 @@ from benchmarks.prepare import (
     product,
     reading,
 )
-from benchmarks.prepare_memory import make_cohort, peak_memory, prepare
 
 #: The same shapes of files, small.
 SMALL = {name: replace(kind, size=(kind.size[0] // 8, kind.size[1] // 8)) for name, kind in KINDS.items()}

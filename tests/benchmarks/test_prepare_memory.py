@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+
 from benchmarks.prepare_memory import make_cohort, peak_memory, prepare
 
 

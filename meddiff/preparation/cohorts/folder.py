@@ -45,8 +45,8 @@ from meddiff.preparation.cohorts.folder_table import (
     image_of,
 )
 from meddiff.preparation.records import SPLITS, Funnel, Reading, Record, Rejected, check_relative
+from meddiff.preparation.rows import Sieve
 from meddiff.preparation.safe_files import open_text
-from meddiff.preparation.tables import Sieve
 from meddiff.shards.sample import Box, Phrase
 
 TABLES = tuple(f"{name}.{kind}" for kind in ("csv", "jsonl", "csv.gz", "jsonl.gz") for name in ("meta", "metadata"))

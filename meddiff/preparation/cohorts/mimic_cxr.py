@@ -18,7 +18,7 @@ from meddiff.preparation.cohorts.mimic_files import Reports, folder_above, image
 from meddiff.preparation.cohorts.mimic_labels import OTHER_LABELS, label_table, label_value, labels_of
 from meddiff.preparation.records import Funnel, Reading, Record
 from meddiff.preparation.reports_text import SECTIONS, Impression, TextRules
-from meddiff.preparation.tables import Row, Sieve, find_file, read_rows, require, zipped
+from meddiff.preparation.rows import Row, Sieve, find_file, read_rows, require, zipped
 
 #: Training images of the paper.
 PAPER_TRAIN = 162_651

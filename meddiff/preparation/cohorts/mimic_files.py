@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from meddiff.common.errors import UserError
 from meddiff.preparation.reports_text import Impression, TextRules, find_impression
+from meddiff.preparation.rows import find_file
 from meddiff.preparation.safe_files import inside
-from meddiff.preparation.tables import find_file
 
 #: Studies tried before a folder is taken to hold no reports.
 TRIED = 200

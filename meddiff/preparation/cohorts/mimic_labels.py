@@ -5,7 +5,7 @@ from pathlib import Path
 
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
-from meddiff.preparation.tables import Row, read_rows
+from meddiff.preparation.rows import Row, read_rows
 
 #: Labels of CheXpert and NegBio beside the eight findings of the paper; kept as attributes.
 OTHER_LABELS = ("Enlarged Cardiomediastinum", "Fracture", "Lung Lesion", "Pleural Other", "Support Devices")

@@ -18,8 +18,8 @@ from meddiff.preparation.cohorts.boxes_csv import on_image
 from meddiff.preparation.cohorts.mimic_files import Reports, folder_above, image_path, is_identifier
 from meddiff.preparation.records import Funnel, Reading, Record
 from meddiff.preparation.reports_text import SECTIONS, TextRules, one_line
+from meddiff.preparation.rows import Sieve, find_file, read_rows
 from meddiff.preparation.safe_files import open_text
-from meddiff.preparation.tables import Sieve, find_file, read_rows
 from meddiff.shards.sample import Box, Phrase
 
 #: Pairs of image and phrase in the paper (version 1.0.0).

@@ -29,7 +29,7 @@ from meddiff.preparation.coco_masks import (
 )
 from meddiff.preparation.cohorts.boxes_csv import image_folder, on_image
 from meddiff.preparation.records import Funnel, Reading, Record, Rejected
-from meddiff.preparation.tables import Sieve, require
+from meddiff.preparation.rows import Sieve, require
 from meddiff.shards.sample import Box, Phrase
 
 COCO = "MS-COCO (cocodataset.org, 2017: annotations_trainval2017.zip, train2017.zip, val2017.zip)"

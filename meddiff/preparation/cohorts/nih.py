@@ -21,8 +21,8 @@ from meddiff.common.errors import UserError
 from meddiff.common.findings import NO_FINDING
 from meddiff.preparation.cohorts.boxes_csv import in_order, label_phrases, label_prompt, number, on_image
 from meddiff.preparation.records import Funnel, Reading, Record, Rejected
+from meddiff.preparation.rows import Row, Sieve, find_file, read_rows, require
 from meddiff.preparation.safe_files import open_text
-from meddiff.preparation.tables import Row, Sieve, find_file, read_rows, require
 from meddiff.shards.sample import Box
 
 NIH = "NIH ChestX-ray14 (nihcc.app.box.com/v/ChestXray-NIHCC, public)"

@@ -24,7 +24,7 @@ from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.preparation.cohorts.open_i_files import Report, frontal_names, image_files, image_id, read_reports
 from meddiff.preparation.records import Funnel, Reading, Record
 from meddiff.preparation.reports_text import drop_masked, one_line
-from meddiff.preparation.tables import Sieve
+from meddiff.preparation.rows import Sieve
 
 #: label -> whole words of a heading's first part.
 _WORDS = {

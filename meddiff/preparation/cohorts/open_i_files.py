@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from meddiff.common.errors import UserError
 from meddiff.preparation.records import Rejected, check_relative
+from meddiff.preparation.rows import find_file, read_rows
 from meddiff.preparation.safe_files import inside
-from meddiff.preparation.tables import find_file, read_rows
 
 OPEN_I = "Open-I (openi.nlm.nih.gov/faq: NLMCXR_reports.tgz, NLMCXR_png.tgz) or Kaggle (raddar/chest-xrays-indiana-university)"
 #: A report has a few kilobytes.

@@ -26,8 +26,8 @@ from meddiff.preparation.cohorts.boxes_csv import (
     on_image,
 )
 from meddiff.preparation.records import Funnel, Reading, Record
+from meddiff.preparation.rows import Row, Sieve, find_file, read_rows, require
 from meddiff.preparation.safe_files import open_text
-from meddiff.preparation.tables import Row, Sieve, find_file, read_rows, require
 from meddiff.shards.sample import Box
 
 RSNA = "the RSNA Pneumonia Detection Challenge (kaggle.com/competitions/rsna-pneumonia-detection-challenge)"

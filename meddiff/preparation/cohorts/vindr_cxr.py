@@ -23,7 +23,7 @@ from meddiff.preparation.cohorts.boxes_csv import (
     number,
 )
 from meddiff.preparation.records import Funnel, Reading, Record, Rejected
-from meddiff.preparation.tables import Row, Sieve, find_file, read_rows, require, zipped
+from meddiff.preparation.rows import Row, Sieve, find_file, read_rows, require, zipped
 from meddiff.shards.sample import Box
 
 VINDR = "VinDr-CXR (physionet.org/content/vindr-cxr) or kaggle.com/competitions/vinbigdata-chest-xray-abnormalities-detection"
