@@ -1,15 +1,13 @@
 """Every grounding figure beside what it has to be read against. A CNR without its controls is no result.
 
-| row | what it would show |
-|---|---|
-| trained | the model on the grounding split, phrases as they are |
-| prior | mean box of the class in training: what place alone is worth |
-| centre, random | a Gaussian in the middle of the image; noise |
-| shuffled_captions | each image with the phrase of another one of its class: the word stays, side and place are wrong |
-| absent_finding | each image asked for a finding it does not have: a map that follows the image alone stays as it is |
-| base | the weights the training started from |
-| untrained | the same network, never trained |
-| mirrored_own, mirrored_twin | mirrored pairs: the map where its finding lies, and where it lies in the twin |
+- ``trained``: the model on the grounding split, phrases as they are
+- ``prior``: mean box of the class in training: what place alone is worth
+- ``centre``, ``random``: a Gaussian in the middle of the image; noise
+- ``shuffled_captions``: each image with the phrase of another one of its class: the word stays, side and place are wrong
+- ``absent_finding``: each image asked for a finding it does not have: a map that follows the image alone stays as it is
+- ``base``: the weights the training started from
+- ``untrained``: the same network, never trained
+- ``mirrored_own``, ``mirrored_twin``: mirrored pairs: the map where its finding lies, and where it lies in the twin
 
 Table ``own_first``: of the trained, the base and the untrained network, whether words tell findings apart
 (:mod:`meddiff.evaluation.own_first`) and whether maps move with the finding (:mod:`meddiff.evaluation.mirrored_twins`).

@@ -1,10 +1,8 @@
 """Do words tell findings apart? In images with findings A and B: does A's word fit A's mask better than B's?
 
-| figure | meaning |
-|---|---|
-| first | share of pairs in which A's word has a higher CNR on A's mask than on B's (95 % bootstrap interval over images) |
-| own, other | mean CNRs over the pairs; a map that only says where something is abnormal has the same in both |
-| eos_first | the same share for the end token, which names no finding: the control |
+- ``first``: share of pairs in which A's word has a higher CNR on A's mask than on B's (95 % bootstrap interval over images)
+- ``own``, ``other``: mean CNRs over the pairs; a map that only says where something is abnormal has the same in both
+- ``eos_first``: the same share for the end token, which names no finding: the control
 
 Chance is a half. Phrases that name their finding by none of the query words are left out, and counted. Source: own.
 """

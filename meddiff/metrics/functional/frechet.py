@@ -1,7 +1,7 @@
 """Frechet distance between two sets of features, over any extractor.
 
-Source: Heusel et al. (NeurIPS 2017), d^2 = |mu_a - mu_b|^2 + tr A + tr B - 2 tr sqrt(A^1/2 B A^1/2). The
-numerics are our own.
+Source: Heusel et al. (NeurIPS 2017), ``d^2 = |mu_a - mu_b|^2 + tr A + tr B - 2 tr sqrt(A^1/2 B A^1/2)``.
+The numerics are our own.
 """
 
 from dataclasses import dataclass
