@@ -36,7 +36,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 # ---- configurations -------------------------------------------------------------------------------------------------
 
 
-def flat(content: Any, prefix: str = "") -> dict[str, Any]:
+def flat(content: object, prefix: str = "") -> dict[str, Any]:
     if not isinstance(content, dict):
         return {prefix: content}
     return {key: v for name, value in content.items() for key, v in flat(value, f"{prefix}.{name}".strip(".")).items()}

@@ -116,7 +116,7 @@ def test_official_files_become_shards_and_everything_else_a_line(cohort, tmp_pat
 # ---- help -----------------------------------------------------------------------------------------------------------
 
 
-def field_texts(of: Any, prefix: str = "") -> dict[str, str]:
+def field_texts(of: type, prefix: str = "") -> dict[str, str]:
     """Option -> the string below its field, read from the source; of an options class within, those of its fields."""
     (body,) = (node.body for node in ast.parse(inspect.getsource(of)).body if isinstance(node, ast.ClassDef))
     texts = {
