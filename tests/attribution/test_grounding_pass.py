@@ -1,19 +1,28 @@
 """The batched grounding pass against the plain procedure: one timestep at a time, all maps kept."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
-from meddiff.attribution.grounding_pass import GroundingItem, ground, item_noise, paper_timesteps
-from meddiff.attribution.recorder import CrossAttentionRecorder
+from meddiff.attribution.grounding_pass import (
+    GroundingItem,
+    TimestepMap,
+    grounding_pass,
+    item_noise,
+    mean_over_timesteps,
+    paper_timesteps,
+)
+from meddiff.attribution.recorder import EachLayer
 from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
 from meddiff.common.errors import UserError
-from meddiff.models.backbones import build_unet
-from meddiff.models.noise_schedule import schedule_config
-from meddiff.models.sampling import build_scheduler
-from meddiff.models.text.encoder import build_text_encoder, tokenize
-from tests.builders.tiny import TEXT, UNET
+from meddiff.models.latent_diffusion import LatentDiffusion
+from tests.builders.drawn_parts import CountedPasses, make_attentive_model
 
 TEXTS = {
     "Pneumothorax": "Small left pneumothorax.",
@@ -23,15 +32,8 @@ TEXTS = {
 
 
 @pytest.fixture(scope="module")
-def parts():
-    torch.manual_seed(0)
-    unet, tower = build_unet({**UNET, "sample_size": 16}).eval(), build_text_encoder(TEXT).eval()
-    with torch.no_grad():  # random towers barely tell words apart: make the maps worth comparing
-        tower.token_embedding.weight.mul_(30)
-        for name, weight in unet.named_parameters():
-            if "attn2.to_q" in name or "attn2.to_k" in name:
-                weight.mul_(8)
-    return unet, tower, build_scheduler("ddim", schedule_config("epsilon")).alphas_cumprod
+def model() -> LatentDiffusion:
+    return make_attentive_model(16)
 
 
 def make_items() -> list[GroundingItem]:
@@ -43,27 +45,30 @@ def make_items() -> list[GroundingItem]:
     return items
 
 
-def sequential_reference(unet, tower, alphas, item, timesteps, seed):
+def sequential_reference(model: LatentDiffusion, item: GroundingItem, timesteps: Sequence[int], seed: int) -> Tensor:
     """Every map of every layer, head and step is kept and averaged at the end; hooks on diffusers' own processors."""
-    kept, handles, inputs = [], [], {}
+    kept: list[Tensor] = []
+    handles: list[RemovableHandle] = []
+    inputs: dict[str, tuple[Attention, Tensor, Tensor]] = {}
+    alphas = model.noise_schedule.alphas_cumprod
 
-    def listen(attention, name):
-        def hook(module, args, kwargs):
+    def listen(attention: Attention, name: str) -> None:
+        def hook(module: Attention, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
             inputs[name] = (module, hidden, kwargs["encoder_hidden_states"])
 
         handles.append(attention.register_forward_pre_hook(hook, with_kwargs=True))
 
-    for name, module in unet.named_modules():
+    for name, module in model.unet.named_modules():
         if name.endswith("attn2"):
             listen(module, name)
     try:
         for t in timesteps:
             noise = item_noise(seed, item.key, t, item.latents.shape)
             noisy = alphas[t].sqrt() * item.latents + (1 - alphas[t]).sqrt() * noise
-            text = tower(tokenize([item.text])[0])
+            text = model.encode_texts([item.text])
             with torch.no_grad():
-                unet(noisy[None], torch.tensor([t]), encoder_hidden_states=text)
+                model.unet(noisy[None], torch.tensor([t]), encoder_hidden_states=text)
                 for module, hidden, context in inputs.values():
                     query = module.head_to_batch_dim(module.to_q(hidden))
                     key = module.head_to_batch_dim(module.to_k(context))
@@ -78,60 +83,34 @@ def sequential_reference(unet, tower, alphas, item, timesteps, seed):
     return torch.einsum("kt,thw->khw", item.groups, mean)
 
 
-def run(parts, items, batch_size, timesteps=(781, 401, 1)):
-    unet, tower, alphas = parts
-    found = ground(unet, lambda texts: tower(tokenize(texts)[0]), items, alphas, timesteps, 3, batch_size)
-    return dict(found)
+def run(
+    model: LatentDiffusion, items: list[GroundingItem], batch_size: int, timesteps: Sequence[int] = (781, 401, 1)
+) -> dict[int, Tensor]:
+    return dict(mean_over_timesteps(grounding_pass(model, items, timesteps, 3, batch_size), len(timesteps)))
 
 
-def test_batched_pass_equals_the_sequential_reference(parts) -> None:
+def test_batched_pass_equals_the_sequential_reference(model: LatentDiffusion) -> None:
     items = make_items()
-    found = run(parts, items, batch_size=4)
+    found = run(model, items, batch_size=4)
     assert list(found) == [0, 1, 2]
     for index, item in enumerate(items):
-        expected = sequential_reference(*parts, item, (781, 401, 1), 3)
+        expected = sequential_reference(model, item, (781, 401, 1), 3)
         assert found[index].shape == expected.shape == (len(item.groups), 16, 16)
         torch.testing.assert_close(found[index], expected, rtol=0, atol=1e-6)
         assert expected[0].std() > 1e-4, "a flat map would agree with anything"
 
 
-def test_batch_size_changes_nothing(parts) -> None:
+def test_batch_size_changes_nothing(model: LatentDiffusion) -> None:
     items = make_items()
-    one, sixteen = run(parts, items, 1), run(parts, items, 16)
+    one, sixteen = run(model, items, 1), run(model, items, 16)
     for index in one:
         torch.testing.assert_close(one[index], sixteen[index], rtol=0, atol=1e-6)
 
 
-def test_all_tokens_together_sum_to_one(parts) -> None:
+def test_all_tokens_together_sum_to_one(model: LatentDiffusion) -> None:
     item = make_items()[0]
     item.groups = torch.ones(1, 77)
-    torch.testing.assert_close(run(parts, [item], 2)[0], torch.ones(1, 16, 16), rtol=0, atol=1e-5)
-
-
-def test_output_of_the_recorded_network_is_that_of_the_plain_one(parts) -> None:
-    unet, tower, _ = parts
-    noisy, text = torch.randn(2, 4, 16, 16), tower(tokenize(["a small ball", "nothing"])[0])
-    with torch.no_grad():
-        plain = unet(noisy, torch.tensor([5, 900]), encoder_hidden_states=text).sample
-        with CrossAttentionRecorder(unet) as recorder:
-            recorder.groups = torch.ones(2, 1, 77)
-            recorded = unet(noisy, torch.tensor([5, 900]), encoder_hidden_states=text).sample
-            recorder.take((16, 16))
-    torch.testing.assert_close(recorded, plain, rtol=1e-5, atol=1e-5)
-
-
-def test_processors_come_back_also_after_an_exception(parts) -> None:
-    unet = parts[0]
-    before = dict(unet.attn_processors)
-    with pytest.raises(RuntimeError, match="in the middle"), CrossAttentionRecorder(unet):  # noqa: PT012
-        assert unet.attn_processors != before
-        raise RuntimeError("in the middle")
-    assert all(unet.attn_processors[name] is processor for name, processor in before.items())
-    items = make_items()
-    items[1].latents = torch.zeros(3, 16, 16)  # the stack of a batch breaks in mid-pass
-    with pytest.raises(RuntimeError):
-        run(parts, items, 4)
-    assert all(unet.attn_processors[name] is processor for name, processor in before.items())
+    torch.testing.assert_close(run(model, [item], 2)[0], torch.ones(1, 16, 16), rtol=0, atol=1e-5)
 
 
 def test_timesteps_are_the_papers() -> None:
@@ -145,15 +124,31 @@ def test_timesteps_are_the_papers() -> None:
         paper_timesteps(50)
 
 
-def test_a_network_without_cross_attention_is_refused() -> None:
-    from diffusers import UNet2DModel
+def test_the_mean_of_all_timesteps_is_the_reduced_map_one_forward_pass_each(model: LatentDiffusion) -> None:
+    items, timesteps = make_items(), (781, 401, 1)
+    with CountedPasses(model) as counted:
+        maps = list(grounding_pass(model, items, timesteps, 3, batch_size=4))
+    assert counted.samples == len(items) * len(timesteps)
+    assert [(one.item, one.timestep) for one in maps] == [(i, t) for i in range(len(items)) for t in timesteps]
+    reduced = run(model, items, 4)
+    for index in range(len(items)):
+        mine = torch.stack([one.maps for one in maps if one.item == index])  # (T, K, h, w)
+        torch.testing.assert_close(mine.mean(dim=0), reduced[index], rtol=1e-5, atol=1e-7)
+        # the control: timesteps differ, so a mean that lost one would be seen
+        assert not torch.allclose(mine[:-1].mean(dim=0), reduced[index], rtol=1e-5, atol=1e-7)
 
-    plain = UNet2DModel(
-        sample_size=8,
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-    )
-    with pytest.raises(UserError, match="nothing to record"):
-        CrossAttentionRecorder(plain)
+
+def test_the_mean_of_all_layers_is_the_usual_map(model: LatentDiffusion) -> None:
+    items, timesteps = make_items(), (781, 1)
+    reducer = EachLayer()
+    layers = list(grounding_pass(model, items, timesteps, 3, reducer=reducer))
+    usual: list[TimestepMap] = list(grounding_pass(model, items, timesteps, 3))
+    assert len(reducer.layers) == len(set(reducer.layers)) == layers[0].maps.shape[0] > 1
+    for each, mean in zip(layers, usual, strict=True):
+        assert each.maps.shape[1:] == mean.maps.shape == (len(items[each.item].groups), 16, 16)
+        torch.testing.assert_close(each.maps.mean(dim=0), mean.maps, rtol=1e-5, atol=1e-7)
+        assert not torch.allclose(each.maps[1:].mean(dim=0), mean.maps, rtol=1e-5, atol=1e-7), "a lost layer is seen"
+    # layers and timesteps commute: the paper's mean over both, whichever comes first
+    both = dict(mean_over_timesteps(layers, len(timesteps)))
+    for index, heat in run(model, items, 64, timesteps).items():
+        torch.testing.assert_close(both[index].mean(dim=0), heat, rtol=1e-5, atol=1e-7)

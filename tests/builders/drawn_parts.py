@@ -16,10 +16,14 @@ from torch import Tensor, nn
 from meddiff.common.findings import FINDINGS
 from meddiff.evaluation.measurement import Measurement
 from meddiff.evaluation.ranks import Ranks
+from meddiff.models.autoencoder import FrozenAutoencoder
+from meddiff.models.backbones import build_unet
 from meddiff.models.domain_classifier import build_classifier, save_classifier
 from meddiff.models.ema import ExponentialMovingAverage
 from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.noise_schedule import NoiseSchedule
 from meddiff.models.sampling import SamplingOptions
+from meddiff.models.text.encoder import build_text_encoder
 from meddiff.runs.evaluations import EvaluationWriter
 from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.tiny import TEXT, UNET, make_shards
@@ -37,6 +41,18 @@ def make_model(vae: Path, seed: int = 0) -> LatentDiffusion:
     model = LatentDiffusion.build(UNET, TEXT, str(vae), seed=seed)
     model.ema = ExponentialMovingAverage(model.trained_parameters(), 0.9)
     return model.eval()
+
+
+def make_attentive_model(side: int, seed: int = 0, vae: str | None = None) -> LatentDiffusion:
+    """A small model on latents of ``side`` whose attention tells words and places apart; as drawn it barely does."""
+    torch.manual_seed(seed)
+    unet, tower = build_unet({**UNET, "sample_size": side}), build_text_encoder(TEXT)
+    with torch.no_grad():
+        tower.token_embedding.weight.mul_(30)
+        for name, weight in unet.named_parameters():
+            if "attn2.to_q" in name or "attn2.to_k" in name:
+                weight.mul_(8)
+    return LatentDiffusion(unet, tower, NoiseSchedule("epsilon"), FrozenAutoencoder(vae)).eval()
 
 
 def run_part(
