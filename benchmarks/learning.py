@@ -25,8 +25,10 @@ from datamodules.phantom import PhantomLatentsDataModule
 from lightning_modules import LatentDiffusionModule
 from meddiff.common.draws import generator
 from meddiff.common.places import locate
+from meddiff.models.noise_schedule import NoiseSchedule
 from meddiff.models.sampling import SamplingOptions
 from meddiff.phantoms import PhantomOptions
+from meddiff.shards.batches import LatentBatch
 
 CONFIG = locate("configs/quickstart.yaml")
 REPEATS = 8
@@ -78,7 +80,13 @@ def losses(module: LatentDiffusionModule, images: dict[str, Any], captions: list
             noise = [
                 generator("bench", "noise", repeat, key).standard_normal(latents.shape[1:], np.float32) for key in keys
             ]
-            batch = {
+            n = len(latents)
+            batch: LatentBatch = {
+                "key": keys,
+                "epoch": [0] * n,
+                "labels": [[]] * n,
+                "weight": torch.ones(n),
+                "dropout_uniform": torch.ones(n, dtype=torch.float64),  # nothing is dropped in evaluation
                 "latents": latents,
                 "noise": torch.from_numpy(np.stack(noise)),
                 "timestep_uniform": torch.tensor(uniform, dtype=torch.float64),
@@ -92,10 +100,10 @@ def losses(module: LatentDiffusionModule, images: dict[str, Any], captions: list
 class GaussianDenoiser(torch.nn.Module):
     """E[noise or v | noisy] when every latent element is an independent Gaussian of known mean and variance."""
 
-    def __init__(self, latents: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str) -> None:
+    def __init__(self, latents: torch.Tensor, schedule: NoiseSchedule) -> None:
         super().__init__()
-        self.mean, self.var, self.alphas = latents.mean(0), latents.var(0), alphas_cumprod
-        self.predicts_v = prediction_type == "v_prediction"
+        self.mean, self.var, self.alphas = latents.mean(0), latents.var(0), schedule.alphas_cumprod
+        self.predicts_v = schedule.prediction_type == "v_prediction"
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         a = self.alphas[timesteps].view(-1, 1, 1, 1)
@@ -136,13 +144,12 @@ def main() -> None:
     gaussian.configure_model()
     denoiser = GaussianDenoiser(
         torch.from_numpy(stored[:, : stored.shape[1] // 2]) * data.manifest.scaling_factor,
-        gaussian.alphas_cumprod,
-        gaussian.h.prediction_type,
+        gaussian.model.noise_schedule,
     )
-    gaussian.forward = denoiser.forward  # type: ignore[method-assign]
+    gaussian.model.forward = denoiser.forward  # type: ignore[method-assign]
     zero = LatentDiffusionModule(**{**config["model"]["init_args"], "sampling": SamplingOptions()})
     zero.configure_model()
-    zero.forward = lambda noisy, timesteps, tokens: torch.zeros_like(noisy)  # type: ignore[method-assign]
+    zero.model.forward = lambda noisy, timesteps, tokens: torch.zeros_like(noisy)  # type: ignore[method-assign]
 
     real = losses(conditional, images, images["captions"])
     rows = {

@@ -88,7 +88,7 @@ def test_all_parts_leave_their_tables(evaluated: Path) -> None:
     record = json.loads((evaluated / "evaluation.json").read_text())
     assert (record["model"], record["images"], record["seed"], record["prompt"]) == ("small", 24, 5, "impression")
     assert record["freeze_text_encoder"] is True
-    assert set(record["parts"]) == {"grounding", "fidelity", "diversity", "classifier"}
+    assert set(record["parts"]) == {"grounding", "words", "fidelity", "diversity", "classifier"}
     assert set(json.loads((evaluated / "summary.json").read_text())) == set(record["parts"])
     for name in ("grounding", "impressions", "words", "fidelity", "diversity", "classifier"):
         assert table(evaluated / f"{name}.csv"), name
@@ -172,7 +172,7 @@ def test_bad_input_is_one_sentence(arguments: list[str], words: str, capsys: pyt
 
 def test_a_part_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("groundin") == 2
-    assert "grounding, fidelity" in capsys.readouterr().err
+    assert "grounding, words, fidelity" in capsys.readouterr().err
 
 
 def test_the_paper_s_protocol_parses() -> None:
