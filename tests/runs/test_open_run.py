@@ -124,6 +124,8 @@ def test_a_subclass_opens_as_itself(
     module = open_run(run).module
     assert type(module).__name__ == "MyModule"
     assert module.answer() == 42
+    bare = Path(shutil.copy(find_checkpoint(run), tmp_path / "bare.ckpt"))
+    assert type(open_run(None, bare).module).__name__ == "MyModule", "the checkpoint by itself says so too"
     monkeypatch.undo()
     sys.modules.pop("somebodys_module")
     with pytest.raises(UserError, match=r"No class somebodys_module\.MyModule .*: install the package") as error:
@@ -165,7 +167,7 @@ def test_a_checkpoint_of_before_the_model_stood_apart_opens_and_goes_on(run: Pat
     after = content(old)
     assert after["global_step"] == 3
     assert all(name.startswith(("model.", "val_loss")) for name in after["state_dict"])
-    assert after["class_path"] == OURS
+    assert after["class_path"] == "lightning_modules.latent_diffusion.LatentDiffusionModule"
     assert after["ema"]["updates"] == 3
     # one that lacks weights is not taken for an old one
     lacking = content(run)
