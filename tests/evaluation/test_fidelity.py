@@ -10,11 +10,13 @@ from PIL import Image
 
 from meddiff.common.errors import UserError
 from meddiff.evaluation.fidelity import CONTROLS, Fidelity, FidelityOptions
+from meddiff.evaluation.ranks import Ranks
 from meddiff.models.domain_classifier import load_classifier
 from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.sampling import SamplingOptions
 from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.builders.drawn_parts import QUICK, make_classifier, make_model, make_split, run_part, stamps
+from tests.builders.drawn_parts import QUICK, CountedPasses, make_classifier, make_model, make_split, run_part, stamps
 
 N = 12
 
@@ -143,3 +145,42 @@ def test_what_cannot_be_measured_is_told_before_anything_is_drawn(
         with pytest.raises(UserError, match=sentence):
             run_part(Fidelity(bad), model, split, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_with_and_without_a_folder_the_figures_are_the_same(
+    split: LatentShardsDataset, classifier: Path, model: LatentDiffusion, tmp_path: Path
+) -> None:
+    """Through PNG files or in memory: the pixels are the same bytes."""
+    found = [Fidelity(options(classifier)).run(model, split, out, Ranks()) for out in (None, tmp_path)]
+    assert found[0].figures == pytest.approx(found[1].figures, rel=1e-5)
+    assert found[0].controls.keys() == found[1].controls.keys()
+    assert (len(found[0].images), found[1].images) == (N, {})
+    for i, image in found[0].images.items():
+        stored = np.array(Image.open(tmp_path / "images" / "fidelity" / f"{split.keys[i]}.png"))
+        assert np.array_equal(image, stored)
+    other = Fidelity(options(classifier, seed=1)).run(model, split, None, Ranks())
+    assert other.figures["fid_domain"] != pytest.approx(found[0].figures["fid_domain"], rel=1e-5)
+
+
+def test_it_costs_what_it_says_once(
+    split: LatentShardsDataset, classifier: Path, model: LatentDiffusion, tmp_path: Path
+) -> None:
+    plain = SamplingOptions("ddim", 3, 1.0)  # without guidance: one pass a step
+    measurement = Fidelity(options(classifier, controls=["noise"], compare_with=[plain]))
+    with CountedPasses(model) as counted:
+        first = measurement.run(model, split, tmp_path, Ranks())
+    assert counted.samples == measurement.cost(model, split) == N * (2 * 2 + 3)
+    with CountedPasses(model) as counted:
+        again = measurement.run(model, split, tmp_path, Ranks())
+    assert counted.samples == 0
+    assert again.figures == pytest.approx(first.figures, rel=1e-6)
+
+
+def test_images_of_other_weights_are_refused(
+    split: LatentShardsDataset, classifier: Path, model: LatentDiffusion, vae_folder: Path, tmp_path: Path
+) -> None:
+    quick = Fidelity(options(classifier, controls=[]))
+    quick.run(model, split, tmp_path, Ranks())
+    with pytest.raises(UserError, match=r"other settings \(model\)") as error:
+        quick.run(make_model(vae_folder, seed=1), split, tmp_path, Ranks())
+    assert "\n" not in str(error.value)
