@@ -5,7 +5,7 @@
 The U-Net has Stable Diffusion's layout (sixteen cross-attention layers) at a small width, with random weights; it sees
 phantoms through the autoencoder that ships. "published" is ``published_grounding.py``: what the published code does,
 written anew from facts. Its costs are taken away one after the other, each line on top of the one before, until nothing
-but ``meddiff.attribution.grounding_pass.ground`` is left:
+but ``meddiff.attribution.grounding_pass.grounding_pass`` is left:
 
 | line | what goes |
 |---|---|
@@ -30,7 +30,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,16 +38,16 @@ from published_grounding import Localised, Parts, localise
 from torch import Tensor
 from tqdm import tqdm
 
-import meddiff.attribution.grounding_pass
-from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
-from meddiff.attribution.recorder import CrossAttentionRecorder
+from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
+from meddiff.attribution.recorder import MeanOverLayers
 from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
 from meddiff.evaluation.samples import GroundingSample
 from meddiff.metrics.functional import contrast_to_noise_ratio
-from meddiff.models.backbones import build_unet, load_vae
-from meddiff.models.noise_schedule import schedule_config
-from meddiff.models.sampling import build_scheduler
-from meddiff.models.text.encoder import build_text_encoder, tokenize
+from meddiff.models.autoencoder import FrozenAutoencoder
+from meddiff.models.backbones import build_unet
+from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.noise_schedule import NoiseSchedule
+from meddiff.models.text.encoder import CONTEXT_LENGTH, build_text_encoder
 from meddiff.phantoms import PhantomCohort, PhantomOptions
 from meddiff.preparation.encode import encode_images
 from meddiff.preparation.prepare_phantom import DEFAULT_VAE
@@ -64,8 +63,8 @@ LADDER = {
 }
 
 
-def build_network(width: int, latents: int) -> tuple[Any, Any]:
-    """U-Net and text tower, random weights, with attention that tells words and places apart."""
+def build_network(width: int, latents: int) -> LatentDiffusion:
+    """Random weights, with attention that tells words and places apart."""
     torch.manual_seed(0)
     widths = [width, 2 * width, 4 * width, 4 * width]
     unet = build_unet(
@@ -86,7 +85,7 @@ def build_network(width: int, latents: int) -> tuple[Any, Any]:
         for name, weight in unet.named_parameters():
             if "attn2.to_q" in name or "attn2.to_k" in name:
                 weight.mul_(3)
-    return unet.eval(), tower.eval()
+    return LatentDiffusion(unet, tower, NoiseSchedule(), FrozenAutoencoder(DEFAULT_VAE)).eval()
 
 
 class Bench:
@@ -94,7 +93,7 @@ class Bench:
 
     def __init__(self, device: str, latents: int, width: int) -> None:
         self.device = device
-        self.vae = load_vae(DEFAULT_VAE)
+        self.model = build_network(width, latents)
         self.samples: list[GroundingSample] = []
         images = []
         cohort = PhantomCohort(PhantomOptions(n=4 * BATCH, resolution=8 * latents, normal=0.0))
@@ -105,32 +104,26 @@ class Bench:
             size = (8 * latents, 8 * latents)
             self.samples.append(GroundingSample(index, sample.key, phrase.label, phrase.text, boxes, size))
             images.append(sample.image)
-        moments = torch.from_numpy(encode_images(self.vae, images)).float()
-        self.latents = moments[:, : moments.shape[1] // 2] * self.vae.config.scaling_factor  # (8, 4, h, w)
-        unet, tower = build_network(width, latents)
-        self.vae, self.unet, self.tower = self.vae.to(device), unet.to(device), tower.to(device)
-        self.alphas = build_scheduler("ddim", schedule_config("epsilon")).alphas_cumprod
+        moments = torch.from_numpy(encode_images(self.model.vae, images)).float()
+        self.latents = moments[:, : moments.shape[1] // 2] * self.model.scaling_factor  # (8, 4, h, w)
+        self.model = self.model.to(device)
         self.masks = torch.from_numpy(np.stack([sample.box_mask() for sample in self.samples]))
-
-    @torch.no_grad()
-    def encode(self, texts: list[str]) -> Tensor:
-        return self.tower(tokenize(texts)[0].to(self.device))
 
     def published(self, parts: Parts, seed: int) -> Localised:
         draw = torch.Generator(self.device).manual_seed(seed)
         return localise(
-            self.unet,
-            self.vae,
-            self.encode,
+            self.model.unet,
+            self.model.vae,
+            self.model.encode_texts,
             self.latents.to(self.device),
             [sample.phrase for sample in self.samples],
             [QUERY_WORDS[sample.label] for sample in self.samples],
-            self.alphas,
+            self.model.noise_schedule.alphas_cumprod,
             lambda t, latents: torch.randn(latents.shape, generator=draw, device=latents.device),
             parts,
         )
 
-    def ours(self, timesteps: Sequence[int], batch_size: int = OURS) -> Tensor:
+    def ours(self, timesteps: Sequence[int], batch_size: int = OURS, reducer: MeanOverLayers | None = None) -> Tensor:
         """Maps (8, h, w) of the query words; the pass also makes those of the end token, as in an evaluation."""
         items = [
             GroundingItem(
@@ -146,8 +139,13 @@ class Bench:
             )
             for sample, latents in zip(self.samples, self.latents, strict=True)
         ]
-        found = dict(ground(self.unet, self.encode, items, self.alphas, timesteps, 0, batch_size))
+        maps = grounding_pass(self.model, items, timesteps, 0, batch_size, reducer)
+        found = dict(mean_over_timesteps(maps, len(timesteps)))
         return torch.stack([found[place][0] for place in range(len(items))])
+
+    def contracted(self, batch_size: int) -> Localised:
+        """Our maps at all of the paper's timesteps; their bytes are counted apart."""
+        return Localised(self.ours(paper_timesteps(), batch_size), 0)
 
     def cnr(self, maps: Tensor) -> Tensor:
         """(8,): at the size of the images, on the boxes."""
@@ -155,31 +153,33 @@ class Bench:
         return contrast_to_noise_ratio(full, self.masks)
 
 
-class CountingRecorder(CrossAttentionRecorder):
-    """Also keeps the most bytes alive at once: ``kept``, of maps; ``work``, with the matrices of the layer at work.
+class CountingMean(MeanOverLayers):
+    """Also notes the most bytes alive at once: ``kept``, of maps; ``work``, with the matrices of the layer at work.
 
     Upper bounds: a replaced sum is counted with its successor, and the maps of a whole batch with those of the last.
     """
 
-    kept = work = 0
+    def __init__(self, model: LatentDiffusion) -> None:
+        super().__init__()
+        self.heads = {name: int(part.heads) for name, part in model.unet.named_modules() if name.endswith("attn2")}
+        self.kept = self.work = 0
 
     def _held(self) -> int:
         return sum(sums.nbytes for sums in self._sums.values())
 
-    def add(self, probabilities: Tensor) -> None:
-        assert self.groups is not None
-        mean = probabilities[:, 0].nbytes  # over heads, all tokens
-        batch, pixels = probabilities.shape[0], probabilities.shape[2]
-        kept = self._held() + mean + 2 * 4 * batch * pixels * self.groups.shape[1]
-        CountingRecorder.kept = max(CountingRecorder.kept, kept)
-        CountingRecorder.work = max(CountingRecorder.work, kept + 2 * probabilities.nbytes)  # scores and their softmax
-        super().add(probabilities)
+    def add(self, layer: str, maps: Tensor) -> None:
+        batch, groups, pixels = maps.shape
+        mean = 4 * batch * pixels * CONTEXT_LENGTH  # over heads, all tokens
+        kept = self._held() + mean + 2 * 4 * batch * pixels * groups
+        self.kept = max(self.kept, kept)
+        self.work = max(self.work, kept + 2 * mean * self.heads[layer])  # scores and their softmax
+        super().add(layer, maps)
 
-    def take(self, size: tuple[int, int] | torch.Size) -> Tensor:
+    def take(self, size: tuple[int, int]) -> Tensor:
         held = self._held()
         maps = super().take(size)
         # the sum, one resolution grown, the mean; the batch before, and the sums of its items
-        CountingRecorder.kept = max(CountingRecorder.kept, held + 5 * maps.nbytes)
+        self.kept = max(self.kept, held + 5 * maps.nbytes)
         return maps
 
 
@@ -189,10 +189,10 @@ class Timed:
 
     seconds: float
     processor: float
-    result: Any
+    result: Localised
 
 
-def measure(lines: dict[str, Callable[[], Any]], repeats: int, device: str) -> dict[str, Timed]:
+def measure(lines: dict[str, Callable[[], Localised]], repeats: int, device: str) -> dict[str, Timed]:
     best: dict[str, Timed] = {}
     order = list(itertools.product(range(repeats), lines.items()))
     for _, (name, work) in tqdm(order, desc="lines", unit="line"):
@@ -240,11 +240,11 @@ def report(bench: Bench, repeats: int) -> None:
     side = bench.latents.shape[-1]
     print(f"{BATCH} phrases, {side} x {side} latents, {bench.device}, {torch.get_num_threads()} threads, "
           f"load {os.getloadavg()[0]:.1f} at the start (1.0 is one busy core of {os.cpu_count()})\n")  # fmt: skip
-    lines: dict[str, Callable[[], Any]] = {
+    lines: dict[str, Callable[[], Localised]] = {
         name: partial(bench.published, parts, seed) for seed, (name, parts) in enumerate(LADDER.items())
     }
-    lines["contraction"] = partial(bench.ours, paper_timesteps(), BATCH)
-    lines["batching (= ours)"] = partial(bench.ours, paper_timesteps())
+    lines["contraction"] = partial(bench.contracted, BATCH)
+    lines["batching (= ours)"] = partial(bench.contracted, OURS)
     timed = measure(lines, repeats, bench.device)
     seconds = [one.seconds for one in timed.values()]
     total = seconds[0] - seconds[-1]
@@ -257,14 +257,15 @@ def report(bench: Bench, repeats: int) -> None:
     print(f"\nratio {seconds[0] / seconds[-1]:.2f}, of processor time {cpu[0] / cpu[-1]:.2f} (floor 2 on a CPU "
           f"at 32 x 32 latents); load {os.getloadavg()[0]:.1f} at the end\n")  # fmt: skip
 
-    errors = timesteps_and_memory(bench, timed)
+    counting = CountingMean(bench.model)
+    errors = timestep_errors(bench, timed, counting)
     kept = timed["published"].result.kept_bytes
     row("maps at the peak", "published", "ours", "ratio")
-    for name, ours in (("kept", CountingRecorder.kept), ("with the layer at work", CountingRecorder.work)):
+    for name, ours in (("kept", counting.kept), ("with the layer at work", counting.work)):
         row(name, f"{kept / GIB:.3f} GiB", f"{ours / GIB:.4f} GiB", f"{kept / ours:.0f} (floor 20)")
 
     theirs = [timed[name].result.maps for name in LADDER]
-    mine = timed["batching (= ours)"].result
+    mine = timed["batching (= ours)"].result.maps
     between = agreement(bench, itertools.combinations(theirs, 2))
     against = agreement(bench, [(mine, one) for one in theirs])
     print()
@@ -283,15 +284,11 @@ def report(bench: Bench, repeats: int) -> None:
     print("error: absolute difference from the CNR of the mean map of the four published runs (160 noisings)")
 
 
-def timesteps_and_memory(bench: Bench, timed: dict[str, Timed]) -> dict[int, Tensor]:
-    """Number of timesteps -> absolute errors (8,) of the CNR; the recorder's bytes are counted on the way."""
+def timestep_errors(bench: Bench, timed: dict[str, Timed], counting: CountingMean) -> dict[int, Tensor]:
+    """Number of timesteps -> absolute errors (8,) of the CNR; ``counting`` notes the bytes of maps on the way."""
     truth = bench.cnr(torch.stack([timed[name].result.maps for name in LADDER]).mean(0))
-    found = {40: timed["batching (= ours)"].result}
-    meddiff.attribution.grounding_pass.CrossAttentionRecorder = CountingRecorder  # type: ignore[misc]
-    try:
-        found |= {number: bench.ours(paper_timesteps(number)) for number in (20, 10, 5)}
-    finally:
-        meddiff.attribution.grounding_pass.CrossAttentionRecorder = CrossAttentionRecorder  # type: ignore[misc]
+    found = {40: timed["batching (= ours)"].result.maps}
+    found |= {number: bench.ours(paper_timesteps(number), reducer=counting) for number in (20, 10, 5)}
     return {number: (bench.cnr(maps) - truth).abs() for number, maps in found.items()}
 
 

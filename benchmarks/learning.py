@@ -13,7 +13,7 @@ Differences are paired over images; the interval is a bootstrap over images (95 
 
 import argparse
 import time
-from typing import Any
+from dataclasses import dataclass
 
 import lightning as L
 import numpy as np
@@ -25,21 +25,49 @@ from datamodules.phantom import PhantomLatentsDataModule
 from lightning_modules import LatentDiffusionModule
 from meddiff.common.draws import generator
 from meddiff.common.places import locate
+from meddiff.models.noise_schedule import NoiseSchedule
 from meddiff.models.sampling import SamplingOptions
 from meddiff.phantoms import PhantomOptions
+from meddiff.shards.batches import LatentBatch
 
 CONFIG = locate("configs/quickstart.yaml")
 REPEATS = 8
 
 
-def data_module(config: dict[str, Any]) -> PhantomLatentsDataModule:
-    arguments = {**config["data"]["init_args"], "vae": config["model"]["init_args"]["vae"]}
+@dataclass
+class Config:
+    """What is read of a configuration file: arguments of the model and of the data module."""
+
+    seed: int
+    steps: int
+    model: dict[str, object]
+    data: dict[str, object]
+
+    @classmethod
+    def read(cls) -> "Config":
+        """The quickstart's."""
+        content = yaml.safe_load(CONFIG.read_text())
+        model, data = content["model"]["init_args"], content["data"]["init_args"]
+        return cls(content["seed_everything"], content["trainer"]["max_steps"], model, data)
+
+
+@dataclass
+class Images:
+    """Latents (N, C, h, w), posterior means, and captions and keys of the images they are of."""
+
+    latents: torch.Tensor
+    captions: list[str]
+    keys: list[str]
+
+
+def data_module(config: Config) -> PhantomLatentsDataModule:
+    arguments = {**config.data, "vae": config.model["vae"]}
     return PhantomLatentsDataModule(phantom=PhantomOptions(**arguments.pop("phantom")), **arguments)
 
 
-def train(config: dict[str, Any], steps: int, **overrides: Any) -> LatentDiffusionModule:
-    L.seed_everything(config["seed_everything"])
-    arguments = {**config["model"]["init_args"], **overrides}
+def train(config: Config, steps: int, **overrides: object) -> LatentDiffusionModule:
+    L.seed_everything(config.seed)
+    arguments = {**config.model, **overrides}
     module = LatentDiffusionModule(**{**arguments, "sampling": SamplingOptions(**arguments["sampling"])})
     trainer = L.Trainer(
         max_steps=steps,
@@ -54,8 +82,8 @@ def train(config: dict[str, Any], steps: int, **overrides: Any) -> LatentDiffusi
     return module.eval()
 
 
-def held_out(data: PhantomLatentsDataModule) -> dict[str, Any]:
-    """Latents (posterior means), captions and REPEATS draws of (timestep, noise) for each image of all held-out splits."""
+def held_out(data: PhantomLatentsDataModule) -> Images:
+    """The images of all held-out splits."""
     latents, captions, keys = [], [], []
     for split in ("val", "grounding", "fidelity"):
         dataset = data.dataset(split)
@@ -64,21 +92,27 @@ def held_out(data: PhantomLatentsDataModule) -> dict[str, Any]:
             latents.append(moments[: len(moments) // 2].astype(np.float32) * data.manifest.scaling_factor)
             captions.append(dataset.metadata(i)["impression"])
             keys.append(f"{split}-{i}")
-    return {"latents": torch.from_numpy(np.stack(latents)), "captions": captions, "keys": keys}
+    return Images(torch.from_numpy(np.stack(latents)), captions, keys)
 
 
-def losses(module: LatentDiffusionModule, images: dict[str, Any], captions: list[str]) -> np.ndarray:
+def losses(module: LatentDiffusionModule, images: Images, captions: list[str]) -> np.ndarray:
     """Loss of each image, the mean over REPEATS stratified timesteps: (N,)."""
     total = np.zeros(len(captions))
     for repeat in range(REPEATS):
         for start in range(0, len(captions), 50):
-            keys = images["keys"][start : start + 50]
-            latents = images["latents"][start : start + 50]
+            keys = images.keys[start : start + 50]
+            latents = images.latents[start : start + 50]
             uniform = [(repeat + generator("bench", "t", repeat, key).random()) / REPEATS for key in keys]
             noise = [
                 generator("bench", "noise", repeat, key).standard_normal(latents.shape[1:], np.float32) for key in keys
             ]
-            batch = {
+            n = len(latents)
+            batch: LatentBatch = {
+                "key": keys,
+                "epoch": [0] * n,
+                "labels": [[]] * n,
+                "weight": torch.ones(n),
+                "dropout_uniform": torch.ones(n, dtype=torch.float64),  # nothing is dropped in evaluation
                 "latents": latents,
                 "noise": torch.from_numpy(np.stack(noise)),
                 "timestep_uniform": torch.tensor(uniform, dtype=torch.float64),
@@ -92,10 +126,10 @@ def losses(module: LatentDiffusionModule, images: dict[str, Any], captions: list
 class GaussianDenoiser(torch.nn.Module):
     """E[noise or v | noisy] when every latent element is an independent Gaussian of known mean and variance."""
 
-    def __init__(self, latents: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str) -> None:
+    def __init__(self, latents: torch.Tensor, schedule: NoiseSchedule) -> None:
         super().__init__()
-        self.mean, self.var, self.alphas = latents.mean(0), latents.var(0), alphas_cumprod
-        self.predicts_v = prediction_type == "v_prediction"
+        self.mean, self.var, self.alphas = latents.mean(0), latents.var(0), schedule.alphas_cumprod
+        self.predicts_v = schedule.prediction_type == "v_prediction"
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         a = self.alphas[timesteps].view(-1, 1, 1, 1)
@@ -118,8 +152,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=None, help="optimiser steps; default: the quickstart's")
     arguments = parser.parse_args()
-    config = yaml.safe_load(CONFIG.read_text())
-    steps = arguments.steps or config["trainer"]["max_steps"]
+    config = Config.read()
+    steps = arguments.steps or config.steps
     data = data_module(config)
     data.prepare_data()
     images = held_out(data)
@@ -128,31 +162,30 @@ def main() -> None:
     took = time.monotonic() - begin
     unconditional = train(config, steps, caption_dropout=1.0, caption_dropout_on="all")
 
-    n = len(images["captions"])
+    n = len(images.captions)
     order = generator("bench", "shuffle").permutation(n)
     train_split = data.dataset("train")
     stored = np.stack([train_split.latent(i) for i in range(len(train_split))]).astype(np.float32)
-    gaussian = LatentDiffusionModule(**{**config["model"]["init_args"], "sampling": SamplingOptions()})
+    gaussian = LatentDiffusionModule(**{**config.model, "sampling": SamplingOptions()})
     gaussian.configure_model()
     denoiser = GaussianDenoiser(
         torch.from_numpy(stored[:, : stored.shape[1] // 2]) * data.manifest.scaling_factor,
-        gaussian.alphas_cumprod,
-        gaussian.h.prediction_type,
+        gaussian.model.noise_schedule,
     )
-    gaussian.forward = denoiser.forward  # type: ignore[method-assign]
-    zero = LatentDiffusionModule(**{**config["model"]["init_args"], "sampling": SamplingOptions()})
+    gaussian.model.forward = denoiser.forward  # type: ignore[method-assign]
+    zero = LatentDiffusionModule(**{**config.model, "sampling": SamplingOptions()})
     zero.configure_model()
-    zero.forward = lambda noisy, timesteps, tokens: torch.zeros_like(noisy)  # type: ignore[method-assign]
+    zero.model.forward = lambda noisy, timesteps, tokens: torch.zeros_like(noisy)  # type: ignore[method-assign]
 
-    real = losses(conditional, images, images["captions"])
+    real = losses(conditional, images, images.captions)
     rows = {
-        "predicting zero": losses(zero, images, images["captions"]),
-        "Gaussian (no network)": losses(gaussian, images, images["captions"]),
+        "predicting zero": losses(zero, images, images.captions),
+        "Gaussian (no network)": losses(gaussian, images, images.captions),
         "unconditional twin": losses(unconditional, images, [""] * n),
-        "conditional, captions shuffled": losses(conditional, images, [images["captions"][i] for i in order]),
+        "conditional, captions shuffled": losses(conditional, images, [images.captions[i] for i in order]),
         "conditional": real,
     }
-    rate = steps * config["data"]["init_args"]["batch_size"] / took
+    rate = steps * data.batch_size / took
     print(f"\n{steps} steps ({rate:.0f} images/s), {n} held-out phantoms x {REPEATS} timesteps")
     print(f"{'':34}{'loss':>8}   {'minus conditional (95 % interval)'}   ratio")
     for name, loss in rows.items():

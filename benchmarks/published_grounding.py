@@ -1,6 +1,6 @@
 """The published localisation procedure, re-implemented from facts (spec/tradeoff.md sections 0, 5, 10 and 11); own code.
 
-It is what `attribution.grounding_pass.ground` is measured and tested against, so it shares nothing with it but the list of
+It is what `attribution.grounding_pass` is measured and tested against, so it shares nothing with it but the list of
 query words: 50 DDIM steps one after the other whose results are thrown away, every attention layer with its whole matrix
 in sight, the maps of all tokens, layers and steps kept, two decodes nobody looks at, and words averaged on the host.
 The source of noise is an argument; the published code seeds it with the time.
@@ -8,10 +8,16 @@ The source of noise is an argument; the published code seeds it with the time.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.attention_processor import Attention
+
+    from meddiff.models.backbones import Vae
 
 #: (step's timestep, latents (B, C, h, w)) -> noise of that shape.
 Noise = Callable[[int, Tensor], Tensor]
@@ -48,7 +54,7 @@ class ExplicitAttention:
         self.store = store
 
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any
+        self, attn: "Attention", hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: object
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
 
@@ -68,8 +74,8 @@ class ExplicitAttention:
 
 @torch.no_grad()
 def localise(
-    unet: Any,
-    vae: Any,
+    unet: "UNet2DConditionModel",
+    vae: "Vae",
     encode: Callable[[list[str]], Tensor],
     latents: Tensor,
     texts: list[str],
@@ -95,7 +101,7 @@ def localise(
         vae.decode(latents / vae.config.scaling_factor)
     here: list[Tensor] = []
     before = dict(unet.attn_processors)
-    explicit: dict[str, Any] = {}
+    explicit: dict[str, object] = {}
     for name, processor in before.items():
         is_self = name.endswith("attn1.processor")
         keep = is_self and not parts.explicit_self_attention

@@ -265,7 +265,7 @@ class LatentDiffusionModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Add the EMA, the truncation count, and what the module is, so that loading needs no base weights."""
         unet = {key: value for key, value in dict(self.model.unet.config).items() if not key.startswith("_")}
-        checkpoint["class_path"] = f"lightning_modules.{type(self).__name__}"
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["architecture"] = {"unet": plain(unet), "text_encoder": self.model.text_encoder.config}
         checkpoint["captions"] = {"seen": self.captions_seen, "truncated": self.captions_truncated}
         if self.model.ema is not None:

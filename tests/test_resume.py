@@ -7,20 +7,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from meddiff.cli.main import dispatch
-from tests.builders.tiny import model_config
+from meddiff.runs.checkpoints import Checkpoint
+from tests.builders.tiny import UNET, model_config
 
 ROOT = Path(__file__).parent.parent
 STEPS, KILL_AFTER = 14, 7  # an epoch is 5.6 steps, checkpoints come every 3: the kill falls between two, mid-epoch
 
 
-def write_config(folder: Path, shards: Path, vae: Path, ranks: int, workers: int, frozen: bool, **trainer: Any) -> Path:
+def write_config(
+    folder: Path, shards: Path, vae: Path, ranks: int, workers: int, frozen: bool, **trainer: object
+) -> Path:
     config = {
         "name": "resume",
         "runs": str(folder / "runs"),
@@ -40,17 +42,16 @@ def write_config(folder: Path, shards: Path, vae: Path, ranks: int, workers: int
             ],
             **trainer,
         },
+        # Dropout in the text-conditioned blocks makes the global generator matter.
         "model": {
             "class_path": "lightning_modules.LatentDiffusionModule",
-            "init_args": model_config(vae, freeze_text_encoder=frozen, warmup_steps=5),
+            "init_args": model_config(vae, freeze_text_encoder=frozen, warmup_steps=5, unet=UNET | {"dropout": 0.1}),
         },
         "data": {
             "class_path": "datamodules.LatentShardsDataModule",
             "init_args": {"shards": str(shards), "batch_size": 8, "num_workers": workers},
         },
     }
-    # Dropout in the text-conditioned blocks makes the global generator matter.
-    config["model"]["init_args"]["unet"] = {**config["model"]["init_args"]["unet"], "dropout": 0.1}
     path = folder / "config.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(config))
@@ -99,9 +100,9 @@ def kill_in_the_middle(arguments: list[str], record: Path) -> None:
     process.communicate()
 
 
-def steps(record: Path, ranks: int) -> dict[int, list[Any]]:
+def steps(record: Path, ranks: int) -> dict[int, list[object]]:
     """step -> what each rank trained on; a step trained twice keeps the last record."""
-    found: dict[int, list[Any]] = {}
+    found: dict[int, list[object]] = {}
     for rank in range(ranks):
         for line in Path(f"{record}.{rank}").read_text().splitlines():
             row = json.loads(line)
@@ -114,12 +115,12 @@ def run_folder(folder: Path) -> Path:
     return only
 
 
-def last_checkpoint(folder: Path) -> dict[str, Any]:
+def last_checkpoint(folder: Path) -> Checkpoint:
     path = run_folder(folder) / "checkpoints" / f"step-{STEPS:08d}.ckpt"
     return torch.load(path, weights_only=True)
 
 
-def assert_equal(a: Any, b: Any, where: str = "") -> None:
+def assert_equal(a: object, b: object, where: str = "") -> None:
     """Bit for bit, through nested containers."""
     if isinstance(a, torch.Tensor):
         assert torch.equal(a, b), where
@@ -189,11 +190,11 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, shards, vae_folder, r
     start = initial_state(vae_folder)
     for name, value in a["state_dict"].items():
         # Frozen: every bit of the tower as it was drawn; learnable: no tensor of it left alone; the U-Net always moves.
-        if name.startswith("text_encoder"):
+        if name.startswith("model.text_encoder"):
             assert torch.equal(value, start[name]) is frozen, name
-    assert any(not torch.equal(v, start[n]) for n, v in a["state_dict"].items() if n.startswith("unet"))
+    assert any(not torch.equal(v, start[n]) for n, v in a["state_dict"].items() if n.startswith("model.unet"))
 
-    def curve(folder: Path) -> list[tuple[Any, ...]]:
+    def curve(folder: Path) -> list[tuple[object, ...]]:
         rows = map(json.loads, (run_folder(folder) / "metrics.jsonl").read_text().splitlines())
         return [(r["step"], r["images"], r.get("train/loss"), r.get("val/loss")) for r in rows]
 

@@ -1,10 +1,11 @@
 """Which words point best? The CNR of every single word of every phrase. Source: Dombrowski et al. 2024, Table 6."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from meddiff.evaluation.grounding import Grounding, GroundingOptions
+from meddiff.evaluation.grounding import Entry, Grounding, GroundingOptions
 from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.evaluation.ranks import Ranks
 from meddiff.models.latent_diffusion import LatentDiffusion
@@ -31,20 +32,25 @@ class Words:
         return self.grounding.cost(model, split)
 
     def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
-        """Table ``words``: variant "first" is a word's first token, "all" the mean of its tokens.
+        """Table ``words`` and its averages, :func:`word_result`."""
+        return word_result(self.grounding.entries(model, split, out, ranks))
 
-        Figures: ``occurrences`` of words, ``different`` ones, and their mean ``cnr`` (variant "all").
-        """
-        rows: list[Row] = [
-            {"key": entry["row"]["key"], "class": entry["row"]["class"], "word": word, "variant": variant, "cnr": cnr}
-            for entry in self.grounding.entries(model, split, out, ranks)
-            for word, variant, cnr in entry["words"]
-        ]
-        whole = [row for row in rows if row["variant"] == "all" and row["word"] not in ("SOS", "EOS")]
-        defined = [float(cnr) for cnr in (row["cnr"] for row in whole) if cnr is not None and math.isfinite(float(cnr))]
-        figures = {
-            "occurrences": float(len(whole)),
-            "different": float(len({row["word"] for row in whole})),
-            "cnr": math.fsum(defined) / len(defined) if defined else math.nan,
-        }
-        return Result(figures, {"words": Table(rows, ("key", "class", "word", "variant", "cnr"))})
+
+def word_result(entries: Iterable[Entry]) -> Result:
+    """Table ``words``: variant "first" is a word's first token, "all" the mean of its tokens.
+
+    Figures: ``occurrences`` of words, ``different`` ones, and their mean ``cnr`` (variant "all").
+    """
+    rows: list[Row] = [
+        {"key": entry["row"]["key"], "class": entry["row"]["class"], "word": word, "variant": variant, "cnr": cnr}
+        for entry in entries
+        for word, variant, cnr in entry["words"]
+    ]
+    whole = [row for row in rows if row["variant"] == "all" and row["word"] not in ("SOS", "EOS")]
+    defined = [float(cnr) for cnr in (row["cnr"] for row in whole) if cnr is not None and math.isfinite(float(cnr))]
+    figures = {
+        "occurrences": float(len(whole)),
+        "different": float(len({row["word"] for row in whole})),
+        "cnr": math.fsum(defined) / len(defined) if defined else math.nan,
+    }
+    return Result(figures, {"words": Table(rows, ("key", "class", "word", "variant", "cnr"))})

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from meddiff.attribution.coco_words import COCO_CLASSES, class_tokens, class_words, classes_in
+from meddiff.attribution.coco_words import class_tokens
 from meddiff.attribution.words import align_words
+from meddiff.common.coco_classes import COCO_CLASSES, class_words, classes_in
 from meddiff.common.errors import UserError
 from meddiff.models.text.encoder import CONTEXT_LENGTH, token_ids
 from tests.builders.readings import SHARED

@@ -1,4 +1,4 @@
-"""Makers of what the evaluations of drawn images need, small, with random weights."""
+"""Makers of what the measurements need, small, with random weights; and their running as `lightning evaluate` does it."""
 
 import hashlib
 import io
@@ -6,17 +6,27 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from meddiff.common.findings import FINDINGS
+from meddiff.evaluation.measurement import Measurement
+from meddiff.evaluation.ranks import Ranks
+from meddiff.models.autoencoder import FrozenAutoencoder
+from meddiff.models.backbones import build_unet
 from meddiff.models.domain_classifier import build_classifier, save_classifier
+from meddiff.models.ema import ExponentialMovingAverage
+from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.noise_schedule import NoiseSchedule
 from meddiff.models.sampling import SamplingOptions
+from meddiff.models.text.encoder import build_text_encoder
+from meddiff.runs.evaluations import EvaluationWriter
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.builders.tiny import make_shards, model_config
+from tests.builders.tiny import TEXT, UNET, make_shards
 
 QUICK = SamplingOptions("dpm++", 2, 2.0)
 
@@ -26,13 +36,51 @@ def make_split(folder: Path, vae: Path, images: int = 24) -> LatentShardsDataset
     return LatentShardsDataset(make_shards(folder, vae, n=images + 6, val=2, grounding=2, fidelity=images), "fidelity")
 
 
-def make_module(vae: Path, init_seed: int = 0) -> Any:
-    """A small model that draws 64 px images."""
-    from lightning_modules import LatentDiffusionModule
+def make_model(vae: Path, seed: int = 0) -> LatentDiffusion:
+    """A small model that draws 64 px images, in eval mode; it keeps an average of its weights."""
+    model = LatentDiffusion.build(UNET, TEXT, str(vae), seed=seed)
+    model.ema = ExponentialMovingAverage(model.trained_parameters(), 0.9)
+    return model.eval()
 
-    module = LatentDiffusionModule(**model_config(vae, init_seed=init_seed))
-    module.configure_model()
-    return module
+
+def make_attentive_model(side: int, seed: int = 0, vae: str | None = None) -> LatentDiffusion:
+    """A small model on latents of ``side`` whose attention tells words and places apart; as drawn it barely does."""
+    torch.manual_seed(seed)
+    unet, tower = build_unet({**UNET, "sample_size": side}), build_text_encoder(TEXT)
+    with torch.no_grad():
+        tower.token_embedding.weight.mul_(30)
+        for name, weight in unet.named_parameters():
+            if "attn2.to_q" in name or "attn2.to_k" in name:
+                weight.mul_(8)
+    return LatentDiffusion(unet, tower, NoiseSchedule("epsilon"), FrozenAutoencoder(vae)).eval()
+
+
+def run_part(
+    measurement: Measurement, model: LatentDiffusion, split: LatentShardsDataset, out: Path
+) -> dict[str, float]:
+    """Measure into ``out`` and write the tables there; the figures."""
+    result = measurement.run(model, split, out, Ranks())
+    writer = EvaluationWriter(out, {"model": "tiny", "images": 0, "seed": 0})
+    for name, table in result.tables.items():
+        writer.table(name, table.rows, table.first, table.only)
+    return result.figures
+
+
+class CountedPasses:
+    """Context manager that counts what a U-Net really computes: ``samples``, elements of all batches it was given."""
+
+    def __init__(self, model: LatentDiffusion) -> None:
+        self.model, self.samples = model, 0
+
+    def __enter__(self) -> Self:
+        self._handle = self.model.unet.register_forward_hook(self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _count(self, module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        self.samples += len(inputs[0])
 
 
 def make_classifier(folder: Path, seed: int = 0) -> Path:

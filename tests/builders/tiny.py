@@ -1,11 +1,15 @@
 """Makers of the small components (also run by the child processes of the resume tests)."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
-UNET: dict[str, Any] = {
+if TYPE_CHECKING:
+    from lightning import Trainer
+    from lightning.pytorch import Callback
+
+UNET: dict[str, object] = {
     "sample_size": 8,
     "in_channels": 4,
     "out_channels": 4,
@@ -17,7 +21,7 @@ UNET: dict[str, Any] = {
     "attention_head_dim": 2,
     "norm_num_groups": 4,
 }
-TEXT: dict[str, Any] = {"width": 16, "heads": 2, "layers": 2}
+TEXT: dict[str, object] = {"width": 16, "heads": 2, "layers": 2}
 
 
 def make_vae(folder: Path, seed: int) -> Path:
@@ -60,12 +64,19 @@ def make_shards(folder: Path, vae: Path, n: int = 60, resolution: int = 64, **sp
     return folder
 
 
-def model_config(vae: Path | str, **overrides: Any) -> dict[str, Any]:
+def model_config(vae: Path | str, **overrides: object) -> dict[str, object]:
     """Arguments of a tiny LatentDiffusionModule."""
     return {"unet": UNET, "text_encoder": TEXT, "vae": str(vae), "ema_decay": 0.9, "learning_rate": 1e-3, **overrides}
 
 
-def quiet_trainer(folder: Path, steps: int, **more: Any) -> Any:
+def quiet_trainer(
+    folder: Path,
+    steps: int,
+    callbacks: "list[Callback] | None" = None,
+    limit_val_batches: int | None = None,
+    val_check_interval: int | None = None,
+    use_distributed_sampler: bool = True,
+) -> "Trainer":
     """A Trainer on the CPU that trains ``steps`` steps and writes nothing."""
     import lightning as L
 
@@ -73,9 +84,12 @@ def quiet_trainer(folder: Path, steps: int, **more: Any) -> Any:
         max_steps=steps,
         accelerator="cpu",
         logger=False,
+        callbacks=callbacks,
+        limit_val_batches=limit_val_batches,
+        val_check_interval=val_check_interval,
+        use_distributed_sampler=use_distributed_sampler,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
         default_root_dir=folder,
-        **more,
     )

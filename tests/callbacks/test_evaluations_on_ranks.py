@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from tests.builders.tiny import make_shards
 from tests.test_resume import finish, write_config
 
 
-def callbacks(classifier: Path) -> list[dict[str, Any]]:
+def callbacks(classifier: Path) -> list[dict[str, object]]:
     every = {"every_n_images": 16}
     return [
         {"class_path": "callbacks.GroundingCallback", "init_args": {**every, "samples": 9, "timesteps": 2}},

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import pytest
@@ -22,7 +21,7 @@ class BarAtStart(L.Callback):
     def __init__(self, bar: ImagesProgressBar) -> None:
         self.bar = bar
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
         if not hasattr(self, "total"):
             tqdm = self.bar.train_progress_bar
             self.total, self.initial, self.n = tqdm.total, tqdm.initial, tqdm.n

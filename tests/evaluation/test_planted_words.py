@@ -2,16 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
-from meddiff.common.files import write_json
-from meddiff.evaluation.grounding import GroundingOptions, phrase_item, query_words, score_item, write_results
+from meddiff.attribution.words import QUERY_WORDS
+from meddiff.evaluation.grounding import SOS, score_item, text_item
 from meddiff.evaluation.samples import grounding_samples
+from meddiff.evaluation.words import word_result
 from meddiff.reports.paper.build import build_tables
+from meddiff.runs.evaluations import EvaluationWriter
+from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.tiny import make_shards
 
@@ -30,28 +31,28 @@ def evaluate(dataset: LatentShardsDataset, out: Path, planted: str, shift: int =
     Returns:
         word -> mean CNR over ``words.csv``'s first-piece rows, of words seen at least 5 times.
     """
-    queries = query_words(GroundingOptions())
-    samples, excluded = grounding_samples(dataset, list(queries))
+    queries = dict(QUERY_WORDS)
+    samples, _ = grounding_samples(dataset, list(queries))
     entries = []
     for place, sample in enumerate(samples):
-        item = phrase_item(sample, queries)
+        item = text_item(sample, queries, "phrase", full=True)
         heat = torch.rand(len(item.groups), 16, 16, generator=torch.Generator().manual_seed(place))
         lit = samples[(place + shift) % len(samples)]
         box = torch.from_numpy(replace(lit, boxes=lit.boxes).box_mask()).float()
         box = torch.nn.functional.interpolate(box[None, None], size=(16, 16), mode="area")[0, 0]
-        for row, (word, _) in enumerate(item.names, start=4):
+        for group, (word, _) in enumerate(item.names, start=SOS + 1):
             if word.strip(".,").lower() == planted:
-                heat[row] += 3.0 * box
+                heat[group] += 3.0 * box
         entries.append(score_item(item, heat, dataset, queries))
-    subject: Any = SimpleNamespace(name="planted", images=0, seed=0)
-    write_results(subject, out, entries, excluded)
+    table = word_result(entries).tables["words"]
     about = {"model": "planted", "run": str(out), "images": 0, "seed": 0, "freeze_text_encoder": True}
-    write_json(out / "evaluation.json", {**about, "prompt": "impression", "cohort": "phantom", "parts": {}})
+    writer = EvaluationWriter(out, {**about, "prompt": "impression", "cohort": "phantom"})
+    writer.table("words", table.rows, table.first)
+    writer.part("words", {}, {})
     found: dict[str, list[float]] = {}
-    for entry in entries:
-        for word, variant, cnr in entry["words"]:
-            if variant == "first":
-                found.setdefault(word.strip(".,").lower(), []).append(cnr)
+    for row in read_table(out / "words.csv"):
+        if row["variant"] == "first":
+            found.setdefault(row["word"].strip(".,").lower(), []).append(float(row["cnr"]))
     return {word: sum(values) / len(values) for word, values in found.items() if len(values) >= 5}
 
 

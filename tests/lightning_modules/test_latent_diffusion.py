@@ -1,7 +1,7 @@
 """The module: what trains, what does not, what is dropped, what is lost."""
 
 import warnings
-from typing import Any
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -14,21 +14,23 @@ from lightning_modules import LatentDiffusionModule
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.models.sampling import SamplingOptions
-from meddiff.runs.checkpoints import load_module
+from meddiff.runs.open_run import open_run
+from meddiff.shards.batches import LatentBatch
 from tests.builders.tiny import model_config, quiet_trainer
 
 
-def make_module(vae: Any, **overrides: Any) -> LatentDiffusionModule:
+def make_module(vae: Path, **overrides: object) -> LatentDiffusionModule:
     module = LatentDiffusionModule(**model_config(vae, **overrides))
     module.configure_model()
     return module
 
 
-def make_batch(labels: list[list[str]], seed: int = 0) -> dict[str, Any]:
+def make_batch(labels: list[list[str]], seed: int = 0) -> LatentBatch:
     rng = np.random.default_rng(seed)
     n = len(labels)
     return {
         "key": [f"k{i}" for i in range(n)],
+        "epoch": [0] * n,
         "caption": [f"caption {i}" for i in range(n)],
         "labels": labels,
         "latents": torch.from_numpy(rng.standard_normal((n, 4, 8, 8), dtype=np.float32)),
@@ -39,7 +41,7 @@ def make_batch(labels: list[list[str]], seed: int = 0) -> dict[str, Any]:
     }
 
 
-def train(shards: Any, vae: Any, tmp_path: Any, steps: int = 3, **overrides: Any) -> LatentDiffusionModule:
+def train(shards: Path, vae: Path, tmp_path: Path, steps: int = 3, **overrides: object) -> LatentDiffusionModule:
     L.seed_everything(0)
     module = LatentDiffusionModule(**model_config(vae, **overrides))
     trainer = quiet_trainer(tmp_path, steps, use_distributed_sampler=False)
@@ -47,48 +49,48 @@ def train(shards: Any, vae: Any, tmp_path: Any, steps: int = 3, **overrides: Any
     return module
 
 
-def test_frozen_keeps_every_bit_of_the_text_tower(shards, vae_folder, tmp_path):
+def test_frozen_keeps_every_bit_of_the_text_tower(shards: Path, vae_folder: Path, tmp_path: Path) -> None:
     L.seed_everything(0)
-    before = make_module(vae_folder).text_encoder.state_dict()
+    before = make_module(vae_folder).model.text_encoder.state_dict()
     module = train(shards, vae_folder, tmp_path, freeze_text_encoder=True)
-    after = module.text_encoder.state_dict()
+    after = module.model.text_encoder.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert not any(p.requires_grad or p.grad is not None for p in module.text_encoder.parameters())
-    assert not module.text_encoder.training
+    assert not any(p.requires_grad or p.grad is not None for p in module.model.text_encoder.parameters())
+    assert not module.model.text_encoder.training
     optimizer = module.configure_optimizers()["optimizer"]
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert trained == {id(p) for p in module.unet.parameters()}
-    assert {name.split(".")[0] for name in module.ema.names} == {"unet"}
-    assert not module.encode_tokens(module.tokenize(["effusion"])).requires_grad
+    assert trained == {id(p) for p in module.model.unet.parameters()}
+    assert {name.split(".")[0] for name in module.model.ema.names} == {"unet"}
+    assert not module.model.encode_tokens(module.tokenize(["effusion"])).requires_grad
     # The control: the same run does move the U-Net.
-    assert any(p.abs().sum() > 0 for p in module.unet.parameters())
-    fresh = make_module(vae_folder).unet.state_dict()
-    assert any(not torch.equal(fresh[key], value) for key, value in module.unet.state_dict().items())
+    assert any(p.abs().sum() > 0 for p in module.model.unet.parameters())
+    fresh = make_module(vae_folder).model.unet.state_dict()
+    assert any(not torch.equal(fresh[key], value) for key, value in module.model.unet.state_dict().items())
 
 
-def test_learnable_moves_the_text_tower_at_its_own_rate(shards, vae_folder, tmp_path):
+def test_learnable_moves_the_text_tower_at_its_own_rate(shards: Path, vae_folder: Path, tmp_path: Path) -> None:
     L.seed_everything(0)
-    before = {k: v.clone() for k, v in make_module(vae_folder).text_encoder.state_dict().items()}
+    before = {k: v.clone() for k, v in make_module(vae_folder).model.text_encoder.state_dict().items()}
     module = train(
         shards, vae_folder, tmp_path, freeze_text_encoder=False, text_encoder_learning_rate=2e-4, weight_decay=0.0
     )
     optimizer = module.trainer.optimizers[0]
     assert {group["name"]: group["lr"] for group in optimizer.param_groups} == {"unet": 1e-3, "text_encoder": 2e-4}
-    after = module.text_encoder.state_dict()
+    after = module.model.text_encoder.state_dict()
     assert all(not torch.equal(before[key], after[key]) for key in before)
     # Adam moves a weight by about its rate a step: the tower's own rate is the one that acts.
     moved = (after["transformer.resblocks.0.mlp.c_fc.weight"] - before["transformer.resblocks.0.mlp.c_fc.weight"]).abs()
     assert 0.5 * 2e-4 < moved.max() < 4 * 2e-4
-    assert {name.split(".")[0] for name in module.ema.names} == {"unet", "text_encoder"}
+    assert {name.split(".")[0] for name in module.model.ema.names} == {"unet", "text_encoder"}
 
 
-def test_learning_rate_of_a_frozen_tower_is_refused(vae_folder):
+def test_learning_rate_of_a_frozen_tower_is_refused(vae_folder: Path) -> None:
     with pytest.raises(UserError, match="frozen"):
         make_module(vae_folder, freeze_text_encoder=True, text_encoder_learning_rate=1e-4)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_loss_equals_diffusers_scheduler(vae_folder, prediction):
+def test_loss_equals_diffusers_scheduler(vae_folder: Path, prediction: str) -> None:
     module = make_module(vae_folder, prediction_type=prediction)
     batch = make_batch([["Edema"]] * 5)
     scheduler = DDPMScheduler(
@@ -98,13 +100,13 @@ def test_loss_equals_diffusers_scheduler(vae_folder, prediction):
     noisy = scheduler.add_noise(batch["latents"], batch["noise"], t)
     target = batch["noise"] if prediction == "epsilon" else scheduler.get_velocity(batch["latents"], batch["noise"], t)
     with torch.no_grad():
-        predicted = module(noisy, t, module.tokenize(batch["caption"]))
+        predicted = module.model(noisy, t, module.tokenize(batch["caption"]))
         expected = (predicted - target).square().mean(dim=(1, 2, 3))
         loss = module.denoising_loss(module.with_tokens(batch, training=False))
         torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
 
 
-def addressed_batches(seed: int, batch_size: int, labels: list[list[str]]) -> list[dict[str, Any]]:
+def addressed_batches(seed: int, batch_size: int, labels: list[list[str]]) -> list[dict[str, object]]:
     """Draws as the data module makes them, cut into batches of any size."""
     uniform = [generator(seed, "dropout", 0, f"k{i}").random() for i in range(len(labels))]
     return [
@@ -117,7 +119,7 @@ def addressed_batches(seed: int, batch_size: int, labels: list[list[str]]) -> li
     ]
 
 
-def test_only_no_finding_captions_are_dropped_at_the_rate(vae_folder):
+def test_only_no_finding_captions_are_dropped_at_the_rate(vae_folder: Path) -> None:
     module = make_module(vae_folder)
     labels = [["No Finding"], ["Edema"], ["Pneumonia", "Edema"]] * 10_000
     drops = {}
@@ -135,13 +137,13 @@ def test_only_no_finding_captions_are_dropped_at_the_rate(vae_folder):
     assert not any(others)
 
 
-def test_generic_dropout_is_the_same_option(vae_folder):
+def test_generic_dropout_is_the_same_option(vae_folder: Path) -> None:
     module = make_module(vae_folder, caption_dropout_on="all", caption_dropout=0.5)
     gone = [g for batch in addressed_batches(0, 64, [["Edema"]] * 4000) for g in module.kept_captions(batch)[1]]
     assert abs(np.mean(gone) - 0.5) < 0.03
 
 
-def test_dropout_of_the_data_module_does_not_depend_on_workers_or_batches(shards, vae_folder):
+def test_dropout_of_the_data_module_does_not_depend_on_workers_or_batches(shards: Path, vae_folder: Path) -> None:
     module = make_module(vae_folder)
 
     def dropped(batch_size: int, workers: int, images: int = 96) -> dict[tuple[int, str], bool]:
@@ -160,7 +162,7 @@ def test_dropout_of_the_data_module_does_not_depend_on_workers_or_batches(shards
     assert reference == dropped(8, 2) == dropped(24, 0)
 
 
-def test_long_captions_are_counted_and_never_nan(vae_folder):
+def test_long_captions_are_counted_and_never_nan(vae_folder: Path) -> None:
     module = make_module(vae_folder)
     batch = make_batch([["Edema"]] * 3)
     batch["caption"][1] = "effusion " * 300
@@ -172,7 +174,7 @@ def test_long_captions_are_counted_and_never_nan(vae_folder):
     assert [str(w.message) for w in caught if "1 of 3 captions" in str(w.message)]
 
 
-def test_validation_is_exact_with_padding(shards, vae_folder, tmp_path):
+def test_validation_is_exact_with_padding(shards: Path, vae_folder: Path, tmp_path: Path) -> None:
     """Padded samples weigh nothing: the loss is the same for every batch size."""
     losses = []
     for batch_size in (2, 3, 64):
@@ -184,7 +186,7 @@ def test_validation_is_exact_with_padding(shards, vae_folder, tmp_path):
     assert max(losses) - min(losses) < 1e-5
 
 
-def test_precision_bf16(shards, vae_folder, tmp_path):
+def test_precision_bf16(shards: Path, vae_folder: Path, tmp_path: Path) -> None:
     L.seed_everything(0)
     module = LatentDiffusionModule(**model_config(vae_folder, freeze_text_encoder=False))
     trainer = L.Trainer(
@@ -202,28 +204,28 @@ def test_precision_bf16(shards, vae_folder, tmp_path):
 
 
 @pytest.mark.parametrize("sampler", ["pndm", "ddim", "dpm++"])
-def test_samples_do_not_depend_on_the_batch(vae_folder, sampler):
+def test_samples_do_not_depend_on_the_batch(vae_folder: Path, sampler: str) -> None:
     torch.manual_seed(0)
-    module = make_module(vae_folder).eval()
+    model = make_module(vae_folder).model.eval()
     options = SamplingOptions(sampler=sampler, steps=4, guidance_scale=3.0)
     prompts, keys = ["effusion", "edema", "normal chest"], ["a", "b", "c"]
-    together = module.sample(prompts, keys, seed=1, options=options)
-    alone = np.concatenate([module.sample([p], [k], 1, options) for p, k in zip(prompts, keys, strict=True)])
+    together = model.sample(prompts, keys, seed=1, options=options)
+    alone = np.concatenate([model.sample([p], [k], 1, options) for p, k in zip(prompts, keys, strict=True)])
     assert together.shape == (3, 64, 64, 3)
     assert np.abs(together.astype(int) - alone.astype(int)).max() <= 1
-    assert not np.array_equal(together, module.sample(prompts, keys, seed=2, options=options))
+    assert not np.array_equal(together, model.sample(prompts, keys, seed=2, options=options))
 
 
-def test_guidance_of_one_equals_the_conditional_model(vae_folder):
-    module = make_module(vae_folder).eval()
+def test_guidance_of_one_equals_the_conditional_model(vae_folder: Path) -> None:
+    model = make_module(vae_folder).model.eval()
     images = {
-        scale: module.sample(["effusion"], ["a"], 0, SamplingOptions("ddim", 3, scale)) for scale in (1.0, 1.0001, 8.0)
+        scale: model.sample(["effusion"], ["a"], 0, SamplingOptions("ddim", 3, scale)) for scale in (1.0, 1.0001, 8.0)
     }
     assert np.abs(images[1.0].astype(int) - images[1.0001].astype(int)).max() <= 1
     assert not np.array_equal(images[1.0], images[8.0])
 
 
-def test_checkpoint_loads_without_the_weights_it_started_from(shards, vae_folder, tmp_path):
+def test_checkpoint_loads_without_the_weights_it_started_from(shards: Path, vae_folder: Path, tmp_path: Path) -> None:
     from diffusers import UNet2DConditionModel
 
     from tests.builders.tiny import UNET
@@ -232,13 +234,13 @@ def test_checkpoint_loads_without_the_weights_it_started_from(shards, vae_folder
     module = train(shards, vae_folder, tmp_path, unet=str(tmp_path / "base"))
     module.trainer.save_checkpoint(tmp_path / "model.ckpt")
     (tmp_path / "base").rename(tmp_path / "gone")
-    again = load_module(tmp_path / "model.ckpt")
+    again = open_run(None, tmp_path / "model.ckpt").module
     assert not again.training
     for key, value in module.state_dict().items():
         assert torch.equal(value, again.state_dict()[key])
-    assert all(torch.equal(a, b) for a, b in zip(module.ema.shadow, again.ema.shadow, strict=True))
-    with again.evaluated_weights(ema=True):
-        assert torch.equal(dict(again.named_parameters())[again.ema.names[0]], again.ema.shadow[0])
+    assert all(torch.equal(a, b) for a, b in zip(module.model.ema.shadow, again.model.ema.shadow, strict=True))
+    with again.model.weights(ema=True):
+        assert torch.equal(dict(again.model.named_parameters())[again.model.ema.names[0]], again.model.ema.shadow[0])
 
 
 @pytest.mark.parametrize(
@@ -250,12 +252,12 @@ def test_checkpoint_loads_without_the_weights_it_started_from(shards, vae_folder
         ({"unet": {"sample_size": 8, "colour": "red"}}, "does not accept"),
     ],
 )
-def test_bad_arguments_get_one_sentence(vae_folder, overrides, words):
+def test_bad_arguments_get_one_sentence(vae_folder: Path, overrides: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         make_module(vae_folder, **overrides)
 
 
-def test_cosine_schedule_rises_and_falls_to_zero(shards, vae_folder, tmp_path) -> None:
+def test_cosine_schedule_rises_and_falls_to_zero(shards: Path, vae_folder: Path, tmp_path: Path) -> None:
     """Every step's rate against the formula; the constant schedule beside it."""
     rates: dict[str, list[float]] = {"cosine": [], "constant": []}
 
@@ -263,7 +265,9 @@ def test_cosine_schedule_rises_and_falls_to_zero(shards, vae_folder, tmp_path) -
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        def on_before_optimizer_step(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+        ) -> None:
             rates[self.name].append(optimizer.param_groups[0]["lr"])
 
     for name in rates:

@@ -6,7 +6,6 @@ that does not can only guess. v-prediction, because its loss does not fade where
 """
 
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
 from meddiff.common.draws import generator
+from meddiff.shards.batches import LatentBatch
 from tests.builders.tiny import UNET, make_shards, model_config, quiet_trainer
 
 VAE = Path(__file__).parents[2] / "meddiff" / "assets" / "phantom_vae"
@@ -24,14 +24,14 @@ STEPS, REPEATS = 250, 16
 
 
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory) -> Path:
+def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards with eight training phantoms at 64 px, encoded by the shipped autoencoder."""
     return make_shards(
         tmp_path_factory.mktemp("eight") / "shards", VAE, n=12, resolution=64, val=2, grounding=1, fidelity=1
     )
 
 
-def train(shards: Path, tmp_path: Path, **overrides: Any) -> LatentDiffusionModule:
+def train(shards: Path, tmp_path: Path, **overrides: object) -> LatentDiffusionModule:
     L.seed_everything(0)
     text = {"width": 32, "heads": 2, "layers": 2}
     config = model_config(
@@ -62,7 +62,12 @@ def loss(module: LatentDiffusionModule, shards: Path, captions: str) -> float:
     total = 0.0
     for repeat in range(REPEATS):
         draws = [generator("test", repeat, i) for i in range(8)]
-        batch = {
+        batch: LatentBatch = {
+            "key": [f"{repeat}-{i}" for i in range(8)],
+            "epoch": [0] * 8,
+            "labels": [[]] * 8,
+            "weight": torch.ones(8),
+            "dropout_uniform": torch.ones(8, dtype=torch.float64),
             "latents": torch.from_numpy(latents),
             "noise": torch.from_numpy(np.stack([g.standard_normal(latents.shape[1:], np.float32) for g in draws])),
             "timestep_uniform": torch.tensor([g.random() for g in draws], dtype=torch.float64),
@@ -73,7 +78,7 @@ def loss(module: LatentDiffusionModule, shards: Path, captions: str) -> float:
     return total / REPEATS
 
 
-def test_loss_falls_below_zero_prediction_and_below_an_unconditional_model(eight, tmp_path):
+def test_loss_falls_below_zero_prediction_and_below_an_unconditional_model(eight: Path, tmp_path: Path) -> None:
     conditional = train(eight, tmp_path, caption_dropout=0.0)
     unconditional = train(eight, tmp_path, caption_dropout=1.0, caption_dropout_on="all")
     found = {
@@ -81,7 +86,7 @@ def test_loss_falls_below_zero_prediction_and_below_an_unconditional_model(eight
         "unconditional twin": loss(unconditional, eight, "none"),
         "captions of other images": loss(conditional, eight, "shifted"),
     }
-    conditional.forward = lambda noisy, timesteps, tokens: torch.zeros_like(noisy)  # type: ignore[method-assign]
+    conditional.model.forward = lambda noisy, timesteps, tokens: torch.zeros_like(noisy)  # type: ignore[method-assign]
     found["predicting zero"] = loss(conditional, eight, "own")
     print("\n" + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
     assert found["conditional"] < 0.3 * found["predicting zero"]

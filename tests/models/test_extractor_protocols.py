@@ -1,18 +1,24 @@
 """The protocols of the literature: what the networks are fed, what is taken from them, and what identifies them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
 from meddiff.models.domain_classifier import build_classifier, save_classifier
-from meddiff.models.feature_extractors import EXTRACTORS, build_extractor, extractor_identity, missing_extractors
+from meddiff.models.feature_extractors import (
+    EXTRACTORS,
+    Extractor,
+    build_extractor,
+    extractor_identity,
+    missing_extractors,
+)
 from meddiff.models.inception import inception_features, load_inception, paper_input, trunk
 from meddiff.models.xrv import DENSENET_121, default_pathologies, load_xrv, xrv_scores
 
@@ -34,10 +40,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     save_file(build_classifier(DENSENET_121, default_pathologies()).state_dict(), folder / "xrv.safetensors")
-    made: dict[str, Any] = {}
+    made: dict[str, Tensor] = {}
     torch.save({}, folder / "empty.pth")
 
-    def keep(module: torch.nn.Module, state: dict[str, Any], **_: Any) -> None:
+    def keep(module: torch.nn.Module, state: Mapping[str, Tensor], **_: object) -> None:
         made.update(module.state_dict())
 
     with pytest.MonkeyPatch.context() as patch:  # the class cannot be built without weights: take its random ones
@@ -55,7 +61,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(folder / homes.get(name, "xrv.safetensors")) for name in EXTRACTORS}
 
 
-def first_input(network: Any, layer: str, run: Callable[[], Tensor]) -> Tensor:
+def first_input(network: nn.Module, layer: str, run: Callable[[], Tensor]) -> Tensor:
     """What reaches a layer of a network while ``run`` runs."""
     seen: list[Tensor] = []
     handle = network.get_submodule(layer).register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
@@ -64,8 +70,11 @@ def first_input(network: Any, layer: str, run: Callable[[], Tensor]) -> Tensor:
     return seen[0]
 
 
-def network_of(extractor: Any) -> Any:
-    return extractor.args[0]
+def network_of(extractor: Extractor) -> nn.Module:
+    """Extractors are a function with its network filled in."""
+    assert isinstance(extractor, partial)
+    network: nn.Module = extractor.args[0]
+    return network
 
 
 def test_every_protocol_gives_finite_features_that_tell_images_apart(files: dict[str, str]) -> None:

@@ -1,10 +1,11 @@
 """Feature extractors from weight files (random weights of the real networks)."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from meddiff.common.errors import UserError
 from meddiff.models.domain_classifier import build_classifier
@@ -33,9 +34,9 @@ def test_xrv_features_are_the_networks_own_at_224(tmp_path: Path) -> None:
 def test_inception_features_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    made: dict[str, Any] = {}
+    made: dict[str, Tensor] = {}
 
-    def keep(module: torch.nn.Module, state: dict[str, Any], **_: Any) -> None:
+    def keep(module: torch.nn.Module, state: Mapping[str, Tensor], **_: object) -> None:
         made.update(module.state_dict())
 
     torch.save({}, tmp_path / "empty.pth")

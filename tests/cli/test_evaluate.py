@@ -4,23 +4,20 @@ import csv
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
-from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
+from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
 from meddiff.cli.main import main
 from meddiff.common.findings import FINDINGS
-from meddiff.evaluation.ledger import Ledger
 from meddiff.evaluation.samples import evaluation_latents, grounding_samples
 from meddiff.metrics.functional import contrast_to_noise_ratio
 from meddiff.models.domain_classifier import build_classifier, save_classifier
-from meddiff.runs.checkpoints import load_module
-from meddiff.runs.open_run import load_subject
+from meddiff.models.latent_diffusion import model_of
+from meddiff.runs.open_run import open_run
 from tests.builders.tiny import make_shards, model_config
 
 #: Sizes at which every part takes seconds.
@@ -41,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> tuple
     network = {"growth_rate": 8, "block_config": [2, 2], "num_init_features": 8}
     save_classifier(build_classifier(network, list(FINDINGS)), network, folder / "judge")
     model = {**model_config(vae_folder), "sampling": {"sampler": "dpm++", "steps": 2, "guidance_scale": 2.0}}
-    content: dict[str, Any] = {
+    content = {
         "name": "small",
         "runs": str(folder / "runs"),
         "seed_everything": 5,
@@ -91,7 +88,7 @@ def test_all_parts_leave_their_tables(evaluated: Path) -> None:
     record = json.loads((evaluated / "evaluation.json").read_text())
     assert (record["model"], record["images"], record["seed"], record["prompt"]) == ("small", 24, 5, "impression")
     assert record["freeze_text_encoder"] is True
-    assert set(record["parts"]) == {"grounding", "fidelity", "diversity", "classifier"}
+    assert set(record["parts"]) == {"grounding", "words", "fidelity", "diversity", "classifier"}
     assert set(json.loads((evaluated / "summary.json").read_text())) == set(record["parts"])
     for name in ("grounding", "impressions", "words", "fidelity", "diversity", "classifier"):
         assert table(evaluated / f"{name}.csv"), name
@@ -101,15 +98,15 @@ def test_all_parts_leave_their_tables(evaluated: Path) -> None:
 
 def test_one_pass_gives_what_a_pass_of_its_own_gives(evaluated: Path, trained: tuple[Path, list[str]]) -> None:
     """Phrase by phrase, word groups alone: the CNR of the table is that of the plain pass."""
-    subject = load_subject(str(trained[0]), None, device="cpu")
-    dataset, module = subject.data.dataset("grounding"), load_module(trained[0])
+    run = open_run(trained[0])
+    dataset, model = run.data.dataset("grounding"), model_of(run.module)
     samples, _ = grounding_samples(dataset, list(QUERY_WORDS))
     rows = {(row["key"], row["class"], row["phrase"]): row for row in table(evaluated / "grounding.csv")}
     assert len(rows) == len(samples)
     for sample in samples[:4]:
         query = query_tokens(sample.phrase, QUERY_WORDS[sample.label]).weights[None]
         item = GroundingItem(sample.key, evaluation_latents(dataset, sample.index, 0), sample.phrase, query)
-        _, heat = next(ground(module.unet, module.encode_texts, [item], module.alphas_cumprod, paper_timesteps(2)))
+        _, heat = next(mean_over_timesteps(grounding_pass(model, [item], paper_timesteps(2)), 2))
         full = torch.nn.functional.interpolate(heat[None], size=sample.size, mode="bilinear")[0]
         expected = float(contrast_to_noise_ratio(full, torch.from_numpy(sample.box_mask())[None]))
         assert float(rows[sample.key, sample.label, sample.phrase]["cnr"]) == pytest.approx(expected, abs=1e-4)
@@ -175,29 +172,15 @@ def test_bad_input_is_one_sentence(arguments: list[str], words: str, capsys: pyt
 
 def test_a_part_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("groundin") == 2
-    assert "grounding, fidelity" in capsys.readouterr().err
-
-
-def test_the_ledger_drops_a_cut_line_and_keeps_the_rest(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "x.jsonl", {"a": 1}) as ledger:
-        for i in range(3):
-            ledger.add({"i": i, "value": float(np.float32(0.1))})
-    data = (tmp_path / "x.jsonl").read_bytes()
-    for cut in range(len(data)):
-        (tmp_path / "x.jsonl").write_bytes(data[:cut])
-        with Ledger(tmp_path / "x.jsonl", {"a": 1}) as ledger:
-            kept = max(0, data[:cut].count(b"\n") - 1)
-            assert [entry["i"] for entry in ledger.entries] == list(range(kept))
-            ledger.add({"i": 9})
-        lines = (tmp_path / "x.jsonl").read_text().splitlines()
-        assert json.loads(lines[0]) == {"a": 1}
-        assert json.loads(lines[-1]) == {"i": 9}
+    assert "grounding, words, fidelity" in capsys.readouterr().err
 
 
 def test_the_paper_s_protocol_parses() -> None:
-    from meddiff.cli.evaluate import _parse
+    from meddiff.cli.evaluate import ALIASES, parse
 
-    options = _parse("all", ["-c", str(Path(__file__).parents[2] / "configs" / "evaluation" / "paper.yaml")])
+    options = parse(
+        "all", ALIASES["all"], ["-c", str(Path(__file__).parents[2] / "configs" / "evaluation" / "paper.yaml")]
+    )
     assert (options.fidelity.samples, options.fidelity.sampling.steps) == (5000, 75)
     assert options.classifier.sampling == options.fidelity.sampling
     assert options.grounding.timesteps == 40

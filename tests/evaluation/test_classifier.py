@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +10,14 @@ from sklearn.metrics import roc_auc_score
 
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
-from meddiff.evaluation.classifier import ClassifierOptions, class_prompts, evaluate_classifier, load_judge
+from meddiff.evaluation.classifier import Classifier, ClassifierOptions, class_prompts, load_judge
 from meddiff.evaluation.drawing import draw_prompts
 from meddiff.models.domain_classifier import build_classifier, save_classifier
+from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.xrv import DENSENET_121, default_pathologies
 from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.builders.drawn_parts import QUICK, make_classifier, make_module, make_split, stamps
+from tests.builders.drawn_parts import QUICK, make_classifier, make_model, make_split, run_part, stamps
 from tests.builders.tiny import make_shards
 
 CPU = torch.device("cpu")
@@ -29,8 +29,8 @@ def split(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> LatentS
 
 
 @pytest.fixture(scope="module")
-def module(vae_folder: Path) -> Any:
-    return make_module(vae_folder)
+def model(vae_folder: Path) -> LatentDiffusion:
+    return make_model(vae_folder)
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def exact_images(split: LatentShardsDataset) -> dict[str, list[int]]:
 
 
 def test_numbers_are_scikit_learns_over_the_table(
-    split: LatentShardsDataset, classifier: Path, module: Any, tmp_path: Path
+    split: LatentShardsDataset, classifier: Path, model: LatentDiffusion, tmp_path: Path
 ) -> None:
     options = ClassifierOptions(classifier=str(classifier), per_class=3, sampling=QUICK, batch_size=8)
-    found = evaluate_classifier(module, split, options, tmp_path)
+    found = run_part(Classifier(options), model, split, tmp_path)
     rows = read_table(tmp_path / "classifier.csv")
     assert list(rows[0]) == ["source", "class", "key", "label", "score"]
     exact = exact_images(split)
@@ -69,7 +69,7 @@ def test_numbers_are_scikit_learns_over_the_table(
     folder = tmp_path / "images" / "classifier"
     before = stamps(folder)
     assert len(before) == 3 * sum(bool(indices) for indices in exact.values())
-    assert evaluate_classifier(module, split, options, tmp_path) == pytest.approx(found, nan_ok=True)
+    assert run_part(Classifier(options), model, split, tmp_path) == pytest.approx(found, nan_ok=True)
     assert stamps(folder) == before
 
 
@@ -89,31 +89,27 @@ def test_prompts_are_impressions_of_images_with_exactly_that_label(split: Latent
 
 
 def test_images_that_fidelity_has_drawn_are_not_drawn_again(
-    split: LatentShardsDataset, classifier: Path, module: Any, tmp_path: Path
+    split: LatentShardsDataset, classifier: Path, model: LatentDiffusion, tmp_path: Path
 ) -> None:
     options = ClassifierOptions(classifier=str(classifier), per_class=2, sampling=QUICK)
     exact = exact_images(split)
     key = class_prompts(split, exact, options)[0]
     borrowed = next(iter(key))
     shared = tmp_path / "images" / "fidelity"
-    module.eval()
-    draw_prompts(module, shared, {borrowed: key[borrowed]}, options)
+    draw_prompts(model, shared, {borrowed: key[borrowed]}, options)
     marked = (shared / f"{borrowed}.png").read_bytes() + b"mark"  # a PNG may have a tail
     (shared / f"{borrowed}.png").write_bytes(marked)
-    evaluate_classifier(module, split, options, tmp_path)
+    run_part(Classifier(options), model, split, tmp_path)
     assert (tmp_path / "images" / "classifier" / f"{borrowed}.png").read_bytes() == marked
 
 
 def test_the_shipped_classifier_recognises_real_phantoms(tmp_path: Path) -> None:
     """The whole part with the shipped models: real phantoms are told apart, images of two steps are not."""
-    from lightning_modules import LatentDiffusionModule
-
     base = "assets/phantom_base"
     folder = make_shards(tmp_path / "cohort", Path("assets/phantom_vae"), 34, 128, val=2, grounding=2, fidelity=28)
-    module = LatentDiffusionModule(unet=base, text_encoder=base, vae="assets/phantom_vae")
-    module.configure_model()
+    model = LatentDiffusion.build(base, base, "assets/phantom_vae").eval()
     options = ClassifierOptions(per_class=1, sampling=QUICK)
-    found = evaluate_classifier(module, LatentShardsDataset(folder, "fidelity"), options, tmp_path / "out")
+    found = run_part(Classifier(options), model, LatentShardsDataset(folder, "fidelity"), tmp_path / "out")
     assert found["classifier_auc_real"] > 0.9
 
 
@@ -134,10 +130,10 @@ def test_torchxrayvisions_outputs_are_matched_by_name(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_classified_is_told(
-    split: LatentShardsDataset, module: Any, classifier: Path, tmp_path: Path
+    split: LatentShardsDataset, model: LatentDiffusion, classifier: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="No classifier at"):
-        evaluate_classifier(module, split, ClassifierOptions(classifier=str(tmp_path / "none")), tmp_path)
+        run_part(Classifier(ClassifierOptions(classifier=str(tmp_path / "none"))), model, split, tmp_path)
     network = {"growth_rate": 8, "block_config": [2, 2], "num_init_features": 8}
     save_classifier(build_classifier(network, ["cat", "dog"]), network, tmp_path / "animals")
     with pytest.raises(UserError, match="none of Atelectasis"):

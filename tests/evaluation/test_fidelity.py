@@ -1,7 +1,6 @@
 """The fidelity part: its numbers from its files, its controls, and a second call that draws nothing."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +9,14 @@ import torch
 from PIL import Image
 
 from meddiff.common.errors import UserError
-from meddiff.evaluation.fidelity import CONTROLS, FidelityOptions, evaluate_fidelity
+from meddiff.evaluation.fidelity import CONTROLS, Fidelity, FidelityOptions
+from meddiff.evaluation.ranks import Ranks
 from meddiff.models.domain_classifier import load_classifier
+from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.sampling import SamplingOptions
 from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.builders.drawn_parts import QUICK, make_classifier, make_module, make_split, stamps
+from tests.builders.drawn_parts import QUICK, CountedPasses, make_classifier, make_model, make_split, run_part, stamps
 
 N = 12
 
@@ -30,11 +32,11 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def module(vae_folder: Path) -> Any:
-    return make_module(vae_folder)
+def model(vae_folder: Path) -> LatentDiffusion:
+    return make_model(vae_folder)
 
 
-def options(classifier: Path, **more: Any) -> FidelityOptions:
+def options(classifier: Path, **more: object) -> FidelityOptions:
     return FidelityOptions(
         **{"samples": N, "weights": {"domain": str(classifier)}, "sampling": QUICK, "batch_size": 5, **more}
     )
@@ -47,11 +49,11 @@ def numpy_frechet(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def test_numbers_are_those_of_the_files_and_a_second_call_draws_nothing(
-    split: LatentShardsDataset, classifier: Path, module: Any, tmp_path: Path
+    split: LatentShardsDataset, classifier: Path, model: LatentDiffusion, tmp_path: Path
 ) -> None:
-    module.train()
-    found = evaluate_fidelity(module, split, options(classifier), tmp_path)
-    assert module.unet.training, "the model is left as it was"
+    model.train()
+    found = run_part(Fidelity(options(classifier)), model, split, tmp_path)
+    assert model.unet.training, "the model is left as it was"
     rows = read_table(tmp_path / "fidelity.csv")
     assert list(rows[0]) == ["metric", "value", "n", "protocol", "control", "seed"]
     assert [(row["metric"], row["control"]) for row in rows] == [
@@ -80,37 +82,37 @@ def test_numbers_are_those_of_the_files_and_a_second_call_draws_nothing(
     assert found["n"] == N
 
     before = {part: stamps(tmp_path / "images" / part) for part in ("fidelity", "untrained")}
-    again = evaluate_fidelity(module, split, options(classifier), tmp_path)
+    again = run_part(Fidelity(options(classifier)), model, split, tmp_path)
     assert again == pytest.approx(found, rel=1e-9)
     assert {part: stamps(tmp_path / "images" / part) for part in before} == before
     assert list((split.folder / ".statistics").glob("domain-*.safetensors"))
 
 
 def test_missing_images_are_drawn_again_alike(
-    split: LatentShardsDataset, classifier: Path, module: Any, tmp_path: Path
+    split: LatentShardsDataset, classifier: Path, model: LatentDiffusion, tmp_path: Path
 ) -> None:
     quick = options(classifier, controls=[], statistics=str(tmp_path / "statistics"))
-    found = evaluate_fidelity(module, split, quick, tmp_path)
+    found = run_part(Fidelity(quick), model, split, tmp_path)
     assert set(found) == {"fid_domain", "kid_domain", "n"}
     folder = tmp_path / "images" / "fidelity"
     before, lost = stamps(folder), [f"{key}.png" for key in split.keys[N : N + 5]]
     pixels = {name: (folder / name).read_bytes() for name in lost}
     for name in lost:
         (folder / name).unlink()
-    assert evaluate_fidelity(module, split, quick, tmp_path) == pytest.approx(found, rel=1e-9)
+    assert run_part(Fidelity(quick), model, split, tmp_path) == pytest.approx(found, rel=1e-9)
     after = stamps(folder)
     assert {name for name in after if after[name] != before[name]} == set(lost)
     assert {name: (folder / name).read_bytes() for name in lost} == pixels
     assert list((tmp_path / "statistics").glob("domain-*.safetensors"))
     with pytest.raises(UserError, match="seed 0 instead of 1"):
-        evaluate_fidelity(module, split, options(classifier, controls=[], seed=1), tmp_path)
+        run_part(Fidelity(options(classifier, controls=[], seed=1)), model, split, tmp_path)
 
 
 def test_controls_stand_in_their_order_under_a_classifier_that_knows_phantoms(
-    split: LatentShardsDataset, module: Any, tmp_path: Path
+    split: LatentShardsDataset, model: LatentDiffusion, tmp_path: Path
 ) -> None:
     shipped = FidelityOptions(samples=N, sampling=QUICK, controls=["real_vs_real", "noise", "untrained"])
-    found = evaluate_fidelity(module, split, shipped, tmp_path)
+    found = run_part(Fidelity(shipped), model, split, tmp_path)
     for kind in ("fid", "kid"):
         worst = min(found[f"{control}{kind}_domain"] for control in ("", "noise/", "untrained/"))
         assert found[f"real_vs_real/{kind}_domain"] < worst
@@ -119,18 +121,18 @@ def test_controls_stand_in_their_order_under_a_classifier_that_knows_phantoms(
 def test_averaged_weights_are_other_images(
     split: LatentShardsDataset, classifier: Path, vae_folder: Path, tmp_path: Path
 ) -> None:
-    module = make_module(vae_folder)
+    model = make_model(vae_folder)
     with torch.no_grad():
-        for parameter in module.unet.parameters():
+        for parameter in model.unet.parameters():
             parameter += 0.1
     for ema in (False, True):
-        evaluate_fidelity(module, split, options(classifier, controls=[], ema=ema), tmp_path / str(ema))
+        run_part(Fidelity(options(classifier, controls=[], ema=ema)), model, split, tmp_path / str(ema))
     raw, averaged = ((tmp_path / str(ema) / "images" / "fidelity" / f"{split.keys[N]}.png") for ema in (False, True))
     assert raw.read_bytes() != averaged.read_bytes()
 
 
 def test_what_cannot_be_measured_is_told_before_anything_is_drawn(
-    split: LatentShardsDataset, classifier: Path, module: Any, tmp_path: Path
+    split: LatentShardsDataset, classifier: Path, model: LatentDiffusion, tmp_path: Path
 ) -> None:
     cases = [
         (options(classifier, samples=N + 1), f"set samples to {N} or less"),
@@ -141,5 +143,44 @@ def test_what_cannot_be_measured_is_told_before_anything_is_drawn(
     ]
     for bad, sentence in cases:
         with pytest.raises(UserError, match=sentence):
-            evaluate_fidelity(module, split, bad, tmp_path)
+            run_part(Fidelity(bad), model, split, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_with_and_without_a_folder_the_figures_are_the_same(
+    split: LatentShardsDataset, classifier: Path, model: LatentDiffusion, tmp_path: Path
+) -> None:
+    """Through PNG files or in memory: the pixels are the same bytes."""
+    found = [Fidelity(options(classifier)).run(model, split, out, Ranks()) for out in (None, tmp_path)]
+    assert found[0].figures == pytest.approx(found[1].figures, rel=1e-5)
+    assert found[0].controls.keys() == found[1].controls.keys()
+    assert (len(found[0].images), found[1].images) == (N, {})
+    for i, image in found[0].images.items():
+        stored = np.array(Image.open(tmp_path / "images" / "fidelity" / f"{split.keys[i]}.png"))
+        assert np.array_equal(image, stored)
+    other = Fidelity(options(classifier, seed=1)).run(model, split, None, Ranks())
+    assert other.figures["fid_domain"] != pytest.approx(found[0].figures["fid_domain"], rel=1e-5)
+
+
+def test_it_costs_what_it_says_once(
+    split: LatentShardsDataset, classifier: Path, model: LatentDiffusion, tmp_path: Path
+) -> None:
+    plain = SamplingOptions("ddim", 3, 1.0)  # without guidance: one pass a step
+    measurement = Fidelity(options(classifier, controls=["noise"], compare_with=[plain]))
+    with CountedPasses(model) as counted:
+        first = measurement.run(model, split, tmp_path, Ranks())
+    assert counted.samples == measurement.cost(model, split) == N * (2 * 2 + 3)
+    with CountedPasses(model) as counted:
+        again = measurement.run(model, split, tmp_path, Ranks())
+    assert counted.samples == 0
+    assert again.figures == pytest.approx(first.figures, rel=1e-6)
+
+
+def test_images_of_other_weights_are_refused(
+    split: LatentShardsDataset, classifier: Path, model: LatentDiffusion, vae_folder: Path, tmp_path: Path
+) -> None:
+    quick = Fidelity(options(classifier, controls=[]))
+    quick.run(model, split, tmp_path, Ranks())
+    with pytest.raises(UserError, match=r"other settings \(model\)") as error:
+        quick.run(make_model(vae_folder, seed=1), split, tmp_path, Ranks())
+    assert "\n" not in str(error.value)

@@ -2,25 +2,26 @@
 
 import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from datamodules.latent_shards import LatentShardsDataModule
-from lightning_modules import LatentDiffusionModule
 from meddiff.attribution.coco_words import class_tokens
-from meddiff.attribution.grounding_pass import GroundingItem, ground, paper_timesteps
+from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
-from meddiff.evaluation.coco import CocoOptions, coco_samples, coco_summary, evaluate_coco
+from meddiff.evaluation.coco import Coco, CocoOptions, coco_samples, coco_summary
+from meddiff.evaluation.measurement import Row
 from meddiff.evaluation.samples import evaluation_latents
-from meddiff.runs.open_run import Subject
+from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.sample import CohortSample
 from meddiff.shards.writer import ShardWriter
+from tests.builders.drawn_parts import make_model, run_part
 from tests.builders.shard_samples import CHANNELS, PIXELS, SIDE, make_header
-from tests.builders.tiny import model_config
 
 PAIR = "Cars pass two dogs at the traffic light"
 CAPTIONS = {
@@ -42,7 +43,7 @@ def union(parts: list[slice]) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory, vae_folder) -> Subject:
+def split(tmp_path_factory: pytest.TempPathFactory) -> LatentShardsDataset:
     folder = tmp_path_factory.mktemp("coco") / "shards"
     writer = ShardWriter(folder, make_header(cohort="coco"), 8)
     pairs = []
@@ -54,20 +55,23 @@ def subject(tmp_path_factory, vae_folder) -> Subject:
         pairs.append((sample, draw))
     writer.write("grounding", pairs)
     writer.finish()
-    module = LatentDiffusionModule(**model_config(vae_folder))
-    module.configure_model()
+    return LatentShardsDataset(folder, "grounding")
+
+
+@pytest.fixture(scope="module")
+def model(vae_folder: Path) -> LatentDiffusion:
+    model = make_model(vae_folder)
     with torch.no_grad():  # a random tower barely tells words apart
-        module.text_encoder.token_embedding.weight.mul_(30)
-    data = LatentShardsDataModule(str(folder), batch_size=1)
-    return Subject(module.eval(), data, None, folder / "none.ckpt", 0, "made-up", 0, "impression")
+        model.text_encoder.token_embedding.weight.mul_(30)
+    return model
 
 
-def options(**changes) -> CocoOptions:
-    return CocoOptions(**({"timesteps": 3} | changes))
+def options(batch_size: int = 64) -> CocoOptions:
+    return CocoOptions(timesteps=3, batch_size=batch_size)
 
 
-def test_every_class_a_caption_names_and_its_image_shows_is_a_sample(subject) -> None:
-    found, excluded = coco_samples(subject.data.dataset("grounding"))
+def test_every_class_a_caption_names_and_its_image_shows_is_a_sample(split: LatentShardsDataset) -> None:
+    found, excluded = coco_samples(split)
     assert [(one.key, one.number, one.label) for one in found] == [
         ("000001", 0, "car"),
         ("000001", 0, "traffic light"),
@@ -83,8 +87,8 @@ def test_every_class_a_caption_names_and_its_image_shows_is_a_sample(subject) ->
     }
 
 
-def test_published_substrings_name_more_and_less(subject) -> None:
-    found, _ = coco_samples(subject.data.dataset("grounding"), "paper")
+def test_published_substrings_name_more_and_less(split: LatentShardsDataset) -> None:
+    found, _ = coco_samples(split, "paper")
     assert [(one.number, one.label, one.query.is_fallback) for one in found if one.key == "000001"] == [
         (0, "car", False),
         (0, "traffic light", True),
@@ -95,13 +99,14 @@ def test_published_substrings_name_more_and_less(subject) -> None:
     assert "person" not in {one.label for one in found}, "'people' is no substring of it"
 
 
-def test_a_class_is_scored_on_its_own_map_and_the_union_of_its_instances(subject, tmp_path) -> None:
-    evaluate_coco(subject, tmp_path, options())
+def test_a_class_is_scored_on_its_own_map_and_the_union_of_its_instances(
+    split: LatentShardsDataset, model: LatentDiffusion, tmp_path: Path
+) -> None:
+    run_part(Coco(options()), model, split, tmp_path)
     rows = list(csv.DictReader((tmp_path / "coco.csv").open()))
-    module, dataset = subject.module, subject.data.dataset("grounding")
     for label in ("car", "dog", "traffic light"):  # each alone, in a pass of its own
-        item = GroundingItem("000001", evaluation_latents(dataset, 0, 0), PAIR, class_tokens(PAIR, label).weights[None])
-        ((_, heat),) = ground(module.unet, module.encode_texts, [item], module.alphas_cumprod, paper_timesteps(3))
+        item = GroundingItem("000001", evaluation_latents(split, 0, 0), PAIR, class_tokens(PAIR, label).weights[None])
+        ((_, heat),) = mean_over_timesteps(grounding_pass(model, [item], paper_timesteps(3)), 3)
         full = F.interpolate(heat[None], size=(PIXELS, PIXELS), mode="bilinear")[0, 0].double().numpy()
         mask = union(SHOWN["000001"][label])
         inside, outside = full[mask], full[~mask]
@@ -111,19 +116,21 @@ def test_a_class_is_scored_on_its_own_map_and_the_union_of_its_instances(subject
     assert len({row["cnr"] for row in rows}) == len(rows), "equal maps would hide one that was mixed with another"
 
 
-def test_a_stopped_evaluation_goes_on_and_says_the_same(subject, tmp_path) -> None:
-    whole = evaluate_coco(subject, tmp_path / "whole", options(batch_size=4))
-    evaluate_coco(subject, tmp_path / "part", options())
+def test_a_stopped_evaluation_goes_on_and_says_the_same(
+    split: LatentShardsDataset, model: LatentDiffusion, tmp_path: Path
+) -> None:
+    whole = run_part(Coco(options(batch_size=4)), model, split, tmp_path / "whole")
+    run_part(Coco(options()), model, split, tmp_path / "part")
     ledger = tmp_path / "part" / "coco.jsonl"
     lines = ledger.read_bytes().splitlines(keepends=True)
     ledger.write_bytes(b"".join(lines[:2]) + lines[2][:10])
-    again = evaluate_coco(subject, tmp_path / "part", options())
+    again = run_part(Coco(options()), model, split, tmp_path / "part")
     assert again == pytest.approx(whole, rel=1e-4, abs=1e-6)
     assert (tmp_path / "part" / "coco_excluded.csv").read_text().count("no instance") == 3
 
 
 def test_captions_then_images_then_classes_are_averaged() -> None:
-    def row(key: str, label: str, cnr: float | None) -> dict:
+    def row(key: str, label: str, cnr: float | None) -> Row:
         return {"key": key, "class": label, "cnr": cnr, "auroc": 0.5, "top1": 1.0, "miou": 0.2}
 
     rows = [row("a", "dog", 1.0), row("a", "dog", 3.0), row("a", "dog", None), row("b", "dog", 8.0)]
@@ -135,6 +142,6 @@ def test_captions_then_images_then_classes_are_averaged() -> None:
     assert (summary["n"], summary["excluded"], summary["captions"]) == (3, 1, 6)
 
 
-def test_a_cohort_without_classes_is_refused(subject, shards) -> None:
+def test_a_cohort_without_classes_is_refused(shards: Path) -> None:
     with pytest.raises(UserError, match="no MS-COCO caption"):
-        coco_samples(LatentShardsDataModule(str(shards), batch_size=1).dataset("grounding"))
+        coco_samples(LatentShardsDataset(shards, "grounding"))

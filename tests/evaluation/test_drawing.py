@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from meddiff.common.errors import UserError
@@ -22,7 +22,7 @@ from meddiff.evaluation.drawing import (
 from meddiff.evaluation.fidelity import FidelityOptions
 from meddiff.models.backbones import untrained_twin
 from meddiff.models.sampling import SamplingOptions
-from tests.builders.drawn_parts import QUICK, make_module, stamps
+from tests.builders.drawn_parts import QUICK, make_model, stamps
 
 SETTINGS = {"seed": 0, "steps": 2}
 
@@ -113,26 +113,26 @@ def test_bytes_come_back_as_they_were_and_scaled(tmp_path: Path) -> None:
 def test_the_model_draws_the_same_whatever_the_batch_and_settings_tell_models_apart(
     tmp_path: Path, vae_folder: Path
 ) -> None:
-    module = make_module(vae_folder).eval()
+    model = make_model(vae_folder)
     prompts = {"a": "edema", "b": "normal", "c": "effusion"}
 
-    def drawn(name: str, batch_size: int, **more: Any) -> torch.Tensor:
+    def drawn(name: str, batch_size: int, unet: UNet2DConditionModel | None = None) -> torch.Tensor:
         options = FidelityOptions(sampling=QUICK, batch_size=batch_size)
-        draw_prompts(module, tmp_path / name, prompts, options, **more)
+        draw_prompts(model, tmp_path / name, prompts, options, unet=unet)
         return read_images(tmp_path / name, list(prompts)).int()
 
     one, three = drawn("one", 1), drawn("three", 3)
     assert (one - three).abs().max() <= 1
-    twin = untrained_twin(module.unet, 5)
+    twin = untrained_twin(model.unet, 5)
     assert (drawn("untrained", 3, unet=twin) - three).abs().float().mean() > 0.1
-    settings = drawing_settings(module, 0, QUICK)
+    settings = drawing_settings(model, 0, QUICK)
     assert settings == json.loads((tmp_path / "three" / "settings.json").read_text())
-    assert drawing_settings(module, 0, QUICK, twin)["model"] != settings["model"]
-    assert drawing_settings(module, 0, SamplingOptions("ddim", 2, 2.0)) != settings
+    assert drawing_settings(model, 0, QUICK, twin)["model"] != settings["model"]
+    assert drawing_settings(model, 0, SamplingOptions("ddim", 2, 2.0)) != settings
     with torch.no_grad():  # the smallest step of training
-        for parameter in module.unet.parameters():
+        for parameter in model.unet.parameters():
             parameter += 1e-7 * parameter.abs().mean() + 1e-6
-    assert drawing_settings(module, 0, QUICK)["model"] != settings["model"]
+    assert drawing_settings(model, 0, QUICK)["model"] != settings["model"]
     with pytest.raises(UserError, match=r"other settings \(model\)"):
         drawn("three", 3)
 

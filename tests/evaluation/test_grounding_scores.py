@@ -1,18 +1,18 @@
 """A word against the other findings of its image: what is compared, and what has no word to compare."""
 
-from typing import Any
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from callbacks.grounding import grounding_summary, score_sample
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
+from meddiff.evaluation.grounding_scores import grounding_summary, score_sample
+from meddiff.evaluation.measurement import Value
 from meddiff.evaluation.samples import GroundingSample
 
 SIZE = 32
 
 
-def masks() -> dict[str, Any]:
+def masks() -> dict[str, NDArray[np.bool_]]:
     found = {name: np.zeros((SIZE, SIZE), dtype=bool) for name in ("Cardiomegaly", "Edema", "tube")}
     found["Cardiomegaly"][20:30, 4:12] = True
     found["Edema"][4:12, 20:30] = True
@@ -20,7 +20,7 @@ def masks() -> dict[str, Any]:
     return found
 
 
-def row(phrase: str, hot: str) -> dict[str, Any]:
+def row(phrase: str, hot: str) -> dict[str, Value]:
     """Scores of a map that is high on the mask of ``hot``, for a phrase about the heart."""
     sample = GroundingSample(0, "k0", "Cardiomegaly", phrase, np.array([[4.0, 20.0, 8.0, 10.0]]), (SIZE, SIZE))
     noise = torch.rand(2, SIZE, SIZE, generator=torch.Generator().manual_seed(0))

@@ -3,12 +3,12 @@
 import csv
 import json
 import os
-import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -21,15 +21,12 @@ from callbacks import (
     ThroughputCallback,
     TradeoffCallback,
 )
-from callbacks.grounding import grounding_rows, grounding_summary
-from callbacks.throughput import device_peak, unet_flops
 from callbacks.tracking import JsonlLogger
-from callbacks.tradeoff import evaluation_share
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
-from meddiff.evaluation.undisturbed import undisturbed
+from meddiff.evaluation.fidelity import CONTROLS
 from meddiff.models.domain_classifier import build_classifier, save_classifier
 from meddiff.models.sampling import SamplingOptions
 from meddiff.runs.metrics_file import read_metrics
@@ -37,6 +34,8 @@ from meddiff.runs.tables import read_table
 from tests.builders.tiny import UNET, make_shards, model_config, quiet_trainer
 
 BATCH, STEPS = 8, 6
+#: Run folder, and the module as it was trained.
+Run = tuple[Path, LatentDiffusionModule]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_callbacks(classifier: Path, every: int = 3 * BATCH) -> list[Any]:
+def make_callbacks(classifier: Path, every: int = 3 * BATCH) -> list[L.Callback]:
     return [
         GroundingCallback(every, samples=10, timesteps=2),
         FidelityCallback(
@@ -64,7 +63,7 @@ def make_callbacks(classifier: Path, every: int = 3 * BATCH) -> list[Any]:
             samples=6,
             weights={"domain": str(classifier)},
             sampling=SamplingOptions("dpm++", 2, 2.0),
-            untrained=True,
+            controls=[*CONTROLS],
             compare_with=[SamplingOptions("pndm", 4, 2.0)],
             shown=2,
         ),
@@ -74,9 +73,9 @@ def make_callbacks(classifier: Path, every: int = 3 * BATCH) -> list[Any]:
     ]
 
 
-def fit(folder: Path, cohort: Path, vae: Path, callbacks: list[Any], steps: int = STEPS, ckpt: Any = None) -> Any:
-    import lightning as L
-
+def fit(
+    folder: Path, cohort: Path, vae: Path, callbacks: list[L.Callback], steps: int = STEPS, ckpt: Path | None = None
+) -> LatentDiffusionModule:
     L.seed_everything(7, verbose=False)
     unet = {**UNET, "dropout": 0.1}  # dropout makes the global generator matter
     module = LatentDiffusionModule(**{**model_config(vae), "unet": unet})
@@ -104,13 +103,13 @@ def fit(folder: Path, cohort: Path, vae: Path, callbacks: list[Any], steps: int 
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path, vae_folder: Path, classifier: Path) -> tuple[Path, Any]:
+def run(tmp_path_factory: pytest.TempPathFactory, cohort: Path, vae_folder: Path, classifier: Path) -> Run:
     """One training with every callback."""
     folder = tmp_path_factory.mktemp("run") / "name" / "time"
     return folder, fit(folder, cohort, vae_folder, make_callbacks(classifier))
 
 
-def test_training_does_not_notice_the_evaluations(run: Any, tmp_path: Path, cohort: Path, vae_folder: Path) -> None:
+def test_training_does_not_notice_the_evaluations(run: Run, tmp_path: Path, cohort: Path, vae_folder: Path) -> None:
     plain = fit(tmp_path / "plain", cohort, vae_folder, [])
     evaluated = run[1].state_dict()
     assert all(torch.equal(value, evaluated[name]) for name, value in plain.state_dict().items())
@@ -120,7 +119,7 @@ def test_training_does_not_notice_the_evaluations(run: Any, tmp_path: Path, coho
     assert not all(torch.equal(value, evaluated[name]) for name, value in longer.state_dict().items())
 
 
-def test_one_row_at_step_0_at_every_interval_and_none_twice(run: Any) -> None:
+def test_one_row_at_step_0_at_every_interval_and_none_twice(run: Run) -> None:
     rows = read_table(run[0] / "tradeoff.csv")
     assert [int(row["images"]) for row in rows] == [0, 24, 48]
     assert [int(row["step"]) for row in rows] == [0, 3, 6]
@@ -135,7 +134,7 @@ def test_one_row_at_step_0_at_every_interval_and_none_twice(run: Any) -> None:
     assert any("throughput/images_per_s" in row for row in read_metrics(run[0] / "metrics.jsonl"))
 
 
-def test_per_sample_tables_and_pictures(run: Any, cohort: Path) -> None:
+def test_per_sample_tables_and_pictures(run: Run, cohort: Path) -> None:
     with (run[0] / "grounding" / "000000024.csv").open() as stream:
         table = list(csv.DictReader(stream))
     assert len(table) == 10
@@ -163,7 +162,7 @@ def test_per_sample_tables_and_pictures(run: Any, cohort: Path) -> None:
 
 
 def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(
-    run: Any, tmp_path: Path, cohort: Path, vae_folder: Path, classifier: Path
+    run: Run, tmp_path: Path, cohort: Path, vae_folder: Path, classifier: Path
 ) -> None:
     folder = tmp_path / "name" / "time"
     checkpoints = RunCheckpoint(2 * BATCH)
@@ -175,49 +174,6 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(
     rows, expected = read_table(folder / "tradeoff.csv"), read_table(run[0] / "tradeoff.csv")
     assert [row["images"] for row in rows] == ["0", "24", "48"]
     assert rows == expected
-
-
-def test_shared_evaluation_sets_give_the_same_rows(run: Any, cohort: Path, vae_folder: Path) -> None:
-    """What two ranks would each compute, put together, against one rank with another batch size."""
-    module = run[1]
-    data = LatentShardsDataModule(str(cohort), batch_size=BATCH)
-    rows = []
-    for world, batch_size in ((1, 16), (2, 1)):
-        callback = GroundingCallback(BATCH, timesteps=3, batch_size=batch_size)
-        trainer: Any = type("Shares", (), {"datamodule": data, "global_rank": 0, "world_size": world})()
-        callback.setup(trainer, module, "fit")
-        with undisturbed(module):
-            parts = [grounding_rows(callback, trainer, module, callback.chosen[rank::world]) for rank in range(world)]
-        rows.append(sorted((row for part in parts for row in part), key=lambda row: (row["key"], row["class"])))
-    assert len(rows[0]) == len(rows[1]) > 5
-    for one, two in zip(*rows, strict=True):
-        for name, value in one.items():
-            if isinstance(value, float):
-                assert two[name] == pytest.approx(value, abs=1e-5, nan_ok=True), name
-            else:
-                assert two[name] == value
-    summaries = [grounding_summary(part) for part in rows]
-    assert summaries[0] == pytest.approx(summaries[1], abs=1e-5)
-
-
-def test_undisturbed_restores_modes_and_generators() -> None:
-    module = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout())
-    module[0].eval()
-    torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    random.seed(1)
-    expected = (torch.rand(1).item(), np.random.rand(), random.random())  # noqa: NPY002
-    torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    random.seed(1)
-    with pytest.raises(RuntimeError), undisturbed(module):  # noqa: PT012 (it is about what lies inside)
-        assert not module[1].training
-        assert not torch.is_grad_enabled()
-        torch.rand(5), np.random.rand(5), random.random()  # noqa: NPY002
-        raise RuntimeError
-    assert (torch.rand(1).item(), np.random.rand(), random.random()) == expected  # noqa: NPY002
-    assert [part.training for part in module] == [False, True]
-    assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize(
@@ -233,24 +189,19 @@ def test_undisturbed_restores_modes_and_generators() -> None:
     ],
 )
 def test_bad_input_is_refused_before_training(
-    make: Any, sentence: str, tmp_path: Path, cohort: Path, vae_folder: Path, classifier: Path
+    make: Callable[[Path], list[L.Callback]],
+    sentence: str,
+    tmp_path: Path,
+    cohort: Path,
+    vae_folder: Path,
+    classifier: Path,
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         fit(tmp_path, cohort, vae_folder, make(classifier))
 
 
-def test_flops_are_counted_without_computing(run: Any) -> None:
-    flops = unet_flops(run[1])
-    parameters = sum(p.numel() for p in run[1].unet.parameters())
-    assert flops > 2 * parameters  # a convolution uses its weights at many places
-    assert device_peak("NVIDIA H200") == 989e12
-    assert device_peak("Some CPU") is None
-
-
-def test_validate_evaluates_the_untouched_weights(run: Any, tmp_path: Path, cohort: Path, vae_folder: Path) -> None:
+def test_validate_evaluates_the_untouched_weights(run: Run, tmp_path: Path, cohort: Path, vae_folder: Path) -> None:
     """The first point of every curve, without training: what step 0 of the fit found."""
-    import lightning as L
-
     L.seed_everything(7, verbose=False)
     module = LatentDiffusionModule(**{**model_config(vae_folder), "unet": {**UNET, "dropout": 0.1}})
     callbacks = [make_callbacks(tmp_path / "none")[0], TradeoffCallback(report=False)]
@@ -288,29 +239,3 @@ def test_w_and_b_holds_curves_and_pictures_offline(
     for name in ("grounding/cnr", "fidelity/fid_domain"):
         assert name in shown
         assert f"{float(row[name]):.3f}"[:5] in shown, f"{name} is {row[name]} in the table"
-
-
-def test_full_size_evaluations_cost_at_most_three_percent() -> None:
-    """From configs/frozen.yaml itself; a control shows that the figure moves with the interval."""
-    import yaml
-
-    config = yaml.safe_load((Path(__file__).parents[2] / "configs" / "frozen.yaml").read_text())
-    total = config["trainer"]["max_steps"] * config["data"]["init_args"]["batch_size"]
-
-    def share(faster: int = 1) -> float:
-        found = 0.0
-        for entry in config["trainer"]["callbacks"]:
-            options = entry.get("init_args", {})
-            if entry["class_path"] == "callbacks.FidelityCallback":
-                way = options["sampling"]
-                passes = options["samples"] * way["steps"] * 2  # guidance: with and without the prompt
-            elif entry["class_path"] == "callbacks.GroundingCallback":
-                passes = options["samples"] * options["timesteps"]
-            else:
-                continue
-            found += evaluation_share(passes, options["every_n_images"] // faster, total)
-        return found
-
-    print(f"evaluations of configs/frozen.yaml: {100 * share():.2f} % of the computing of training")
-    assert 0.005 < share() <= 0.03
-    assert share(faster=3) > 0.03

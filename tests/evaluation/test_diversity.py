@@ -1,7 +1,6 @@
 """The diversity part: both protocols from their files, the shared pool, and a second call that draws nothing."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +8,12 @@ import torch
 from PIL import Image
 
 from meddiff.common.errors import UserError
-from meddiff.evaluation.diversity import DiversityOptions, choose_prompts, evaluate_diversity
+from meddiff.evaluation.diversity import Diversity, DiversityOptions, choose_prompts
 from meddiff.evaluation.drawing import draw_prompts
+from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
-from tests.builders.drawn_parts import QUICK, make_module, make_split, stamps
+from tests.builders.drawn_parts import QUICK, make_model, make_split, run_part, stamps
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def split(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> LatentS
 
 
 @pytest.fixture(scope="module")
-def module(vae_folder: Path) -> Any:
-    return make_module(vae_folder)
+def model(vae_folder: Path) -> LatentDiffusion:
+    return make_model(vae_folder)
 
 
 OPTIONS = DiversityOptions(prompts=3, per_prompt=3, paper_sets=5, sampling=QUICK, batch_size=4)
@@ -42,9 +42,9 @@ def torchmetrics_value(folder: Path, pair: str, data_range: float | None) -> flo
 
 
 def test_both_protocols_are_torchmetrics_over_the_files(
-    split: LatentShardsDataset, module: Any, tmp_path: Path
+    split: LatentShardsDataset, model: LatentDiffusion, tmp_path: Path
 ) -> None:
-    found = evaluate_diversity(module, split, OPTIONS, tmp_path)
+    found = run_part(Diversity(OPTIONS), model, split, tmp_path)
     rows = read_table(tmp_path / "diversity.csv")
     assert list(rows[0]) == ["protocol", "group", "pair", "value"]
     folder = tmp_path / "images" / "diversity"
@@ -66,7 +66,7 @@ def test_both_protocols_are_torchmetrics_over_the_files(
     assert (found["scales"], found["prompts"], found["paper_images"]) == (3, 3, 9)
 
     before = stamps(folder)
-    assert evaluate_diversity(module, split, OPTIONS, tmp_path) == found
+    assert run_part(Diversity(OPTIONS), model, split, tmp_path) == found
     assert stamps(folder) == before
 
 
@@ -81,13 +81,12 @@ def test_images_of_one_prompt_differ_and_prompts_differ(split: LatentShardsDatas
 
 
 def test_the_papers_protocol_takes_the_images_of_a_finished_fidelity(
-    split: LatentShardsDataset, module: Any, tmp_path: Path
+    split: LatentShardsDataset, model: LatentDiffusion, tmp_path: Path
 ) -> None:
     shared = tmp_path / "images" / "fidelity"
     prompts = {key: "edema" for key in split.keys[:7]}
-    module.eval()
-    draw_prompts(module, shared, prompts, OPTIONS)
-    found = evaluate_diversity(module, split, OPTIONS, tmp_path)
+    draw_prompts(model, shared, prompts, OPTIONS)
+    found = run_part(Diversity(OPTIONS), model, split, tmp_path)
     used = {
         key
         for row in read_table(tmp_path / "diversity.csv")
@@ -97,17 +96,17 @@ def test_the_papers_protocol_takes_the_images_of_a_finished_fidelity(
     assert used <= set(prompts)
     assert found["paper_images"] == 7
     (shared / f"{split.keys[0]}.png").unlink()  # no longer whole
-    assert evaluate_diversity(module, split, OPTIONS, tmp_path)["paper_images"] == 9
+    assert run_part(Diversity(OPTIONS), model, split, tmp_path)["paper_images"] == 9
 
 
-def test_what_cannot_be_compared_is_told(split: LatentShardsDataset, module: Any, tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_told(split: LatentShardsDataset, model: LatentDiffusion, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="set prompts to"):
-        evaluate_diversity(module, split, DiversityOptions(prompts=1000, sampling=QUICK), tmp_path)
+        run_part(Diversity(DiversityOptions(prompts=1000, sampling=QUICK)), model, split, tmp_path)
     with pytest.raises(UserError, match="2 images"):
         DiversityOptions(per_prompt=1)
     with pytest.raises(UserError, match="set prompts higher"):
-        evaluate_diversity(module, split, DiversityOptions(prompts=1, per_prompt=2, sampling=QUICK), tmp_path)
+        run_part(Diversity(DiversityOptions(prompts=1, per_prompt=2, sampling=QUICK)), model, split, tmp_path)
     alone = DiversityOptions(prompts=1, per_prompt=2, paper_sets=0, sampling=QUICK)
-    found = evaluate_diversity(module, split, alone, tmp_path)
+    found = run_part(Diversity(alone), model, split, tmp_path)
     assert "ms_ssim_paper" not in found
     assert found["ms_ssim_pairs"] == 1
