@@ -23,13 +23,13 @@ class FidelityCallback(EvaluationCallback):
     Args:
         every_n_images: interval; also runs at step 0 and at the end.
         shown: images kept in ``RUN/media/samples`` and sent to W&B.
-        options: of :class:`meddiff.evaluation.fidelity.FidelityOptions`.
+        arguments: the fields of :class:`meddiff.evaluation.fidelity.FidelityOptions`.
     """
 
     side = "fidelity"
 
-    def __init__(self, every_n_images: int, shown: int = 8, **options: Any) -> None:
-        self.options, self.shown = FidelityOptions(**options), shown
+    def __init__(self, every_n_images: int, shown: int = 8, **arguments: Any) -> None:
+        self.options, self.shown = FidelityOptions(**arguments), shown
         super().__init__(every_n_images, self.options.split)
         self.measurement: Fidelity = Fidelity(self.options)
 

@@ -28,13 +28,13 @@ class GroundingCallback(EvaluationCallback):
 
     Args:
         every_n_images: interval; also runs at step 0 and at the end.
-        options: of :class:`meddiff.evaluation.grounding.GroundingOptions`.
+        arguments: the fields of :class:`meddiff.evaluation.grounding.GroundingOptions`.
     """
 
     side = "grounding"
 
-    def __init__(self, every_n_images: int, **options: Any) -> None:
-        self.options = GroundingOptions(**options)
+    def __init__(self, every_n_images: int, **arguments: Any) -> None:
+        self.options = GroundingOptions(**arguments)
         super().__init__(every_n_images, self.options.split)
         self.measurement: Grounding = Grounding(self.options)
 

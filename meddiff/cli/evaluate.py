@@ -9,7 +9,6 @@ from jsonargparse import Namespace
 
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
-from meddiff.common.places import locate
 
 if TYPE_CHECKING:
     from meddiff.evaluation.measurement import Measurement, Result
@@ -93,9 +92,6 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
         parser.add_class_arguments(classes[group], group)
         if group == "grounding":  # the short form is for callbacks
             parser.set_defaults({"grounding.full": True})
-    for i, argument in enumerate(arguments[:-1]):
-        if argument in ("-c", "--config"):  # the suite's own are found from anywhere
-            arguments[i + 1] = str(locate(arguments[i + 1]))
     return parser.instantiate_classes(parser.parse_args(arguments))
 
 

@@ -6,7 +6,6 @@ a sweep, ``--gallery null``). ``trainer.callbacks`` still takes lists, for every
 """
 
 from argparse import SUPPRESS
-from importlib import import_module
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -21,6 +20,7 @@ from callbacks import (
     ThroughputCallback,
     TradeoffCallback,
 )
+from meddiff.runs.open_run import import_class
 
 #: name -> class, in the order in which they run: the trade-off collects what the evaluations before it found.
 NAMED: dict[str, type[Callback]] = {
@@ -90,16 +90,9 @@ def given_twice(section: Namespace) -> list[str]:
     Args:
         section: parsed configuration of a verb.
     """
-    kinds = [class_of(one.class_path) for one in listed_callbacks(section)]
+    kinds = [import_class(one.class_path) for one in listed_callbacks(section)]
     return [
         f"{name}: stands here and as {kind.__name__} in trainer.callbacks: take it out of the list, or set {name} to null."
         for name, kind in NAMED.items()
         if section.get(name) is not None and any(issubclass(one, kind) for one in kinds)
     ]
-
-
-def class_of(class_path: str) -> type:
-    """The class that a ``class_path`` names."""
-    module, _, name = class_path.rpartition(".")
-    found: type = getattr(import_module(module), name)
-    return found

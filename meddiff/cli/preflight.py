@@ -5,9 +5,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from meddiff.cli.named_callbacks import class_of, given_twice, listed_callbacks, named_arguments
+from meddiff.cli.named_callbacks import given_twice, listed_callbacks, named_arguments
 from meddiff.cli.quick_check import no_gpu_sentence
 from meddiff.common.errors import UserError
+from meddiff.runs.open_run import import_class
 
 
 def problems_before_start(verb: str, section: Namespace) -> list[str]:
@@ -63,4 +64,4 @@ def class_and_arguments(config: Namespace | None) -> tuple[type | None, dict[str
     if config is None or config.get("class_path") is None:
         return None, {}
     arguments = config.get("init_args")
-    return class_of(config["class_path"]), dict(arguments.as_dict()) if arguments is not None else {}
+    return import_class(config["class_path"]), dict(arguments.as_dict()) if arguments is not None else {}

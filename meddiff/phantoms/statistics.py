@@ -155,7 +155,7 @@ def _read_boxes() -> _Boxes | None:
     if nih_path is None or rsna_path is None or vin_path is None:
         return None
     nih: dict[str, list[list[float]]] = {}
-    with gzip.open(nih_path, "rt", newline="") as stream:
+    with gzip.open(nih_path, "rt", encoding="utf-8", newline="") as stream:
         for row in list(csv.reader(stream))[1:]:
             nih.setdefault(row[1], []).append([float(value) for value in row[2:6]])
     with zipfile.ZipFile(rsna_path) as archive:
@@ -163,7 +163,7 @@ def _read_boxes() -> _Boxes | None:
         rows = csv.DictReader(io.StringIO(archive.read(table).decode()))
         rsna = [[float(row[key]) for key in ("x", "y", "width", "height")] for row in rows if row["x"]]
     shapes = []
-    with gzip.open(vin_path, "rt", newline="") as stream:
+    with gzip.open(vin_path, "rt", encoding="utf-8", newline="") as stream:
         for record in csv.DictReader(stream):
             if record["class_name"] == "Consolidation":
                 width = float(record["x_max"]) - float(record["x_min"])

@@ -10,8 +10,8 @@ import yaml
 from meddiff.common.findings import FINDINGS
 from meddiff.models.domain_classifier import build_classifier, save_classifier
 from meddiff.runs.tables import read_table
+from tests.builders.command_runs import finish, write_config
 from tests.builders.tiny import make_shards
-from tests.test_resume import finish, write_config
 
 
 def callbacks(classifier: Path) -> list[dict[str, object]]:
