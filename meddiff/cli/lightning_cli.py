@@ -18,12 +18,11 @@ from callbacks.checkpoint import RunCheckpoint
 from callbacks.image_writer import ImageWriter
 from callbacks.progress import ImagesProgressBar
 from callbacks.tracking import JsonlLogger, default_loggers
-from meddiff.cli.main import refuse
 from meddiff.cli.named_callbacks import NAMED, add_named_callbacks, listed_callbacks, named_callbacks, options_help
 from meddiff.cli.parsing import one_sentence
 from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.run_config import RunConfig
-from meddiff.common.errors import UserError
+from meddiff.common.errors import UserError, refuse
 from meddiff.runs.new_run import RUN_DIR_VARIABLE, new_run_folder
 
 # `${data.init_args.batch_size}` in a file then means the same place under every verb, and follows overrides.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from meddiff.common.errors import UserError
+from meddiff.common.errors import UserError, refuse
 
 LIGHTNING_VERBS = {
     "fit": "train a model (LightningCLI)",
@@ -43,16 +43,6 @@ def usage() -> str:
 def _own(module: str) -> Callable[[list[str]], int]:
     verb: Callable[[list[str]], int] = import_module(module).main
     return verb
-
-
-def refuse(problems: list[str]) -> None:
-    """Stop with all of them, a line each.
-
-    Raises:
-        UserError: when there are any.
-    """
-    if problems:
-        raise UserError("\n       ".join(problems))
 
 
 def dispatch(arguments: list[str]) -> int:

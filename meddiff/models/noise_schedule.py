@@ -41,11 +41,11 @@ class NoiseSchedule(nn.Module):
 
     def __init__(self, prediction_type: PredictionType = "epsilon") -> None:
         super().__init__()
-        from meddiff.models.sampling import build_scheduler
+        from diffusers import DDIMScheduler
 
         self.prediction_type: PredictionType = prediction_type
         self.config = schedule_config(prediction_type)
-        alphas = build_scheduler("ddim", self.config).alphas_cumprod.float()  # (T,)
+        alphas = DDIMScheduler(**self.config).alphas_cumprod.float()  # (T,); all of diffusers' schedulers have the same
         self.register_buffer("alphas_cumprod", alphas, persistent=False)
 
     def timesteps(self, uniform: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from meddiff.common.errors import UserError
 from meddiff.models.backbones import build_unet
 from meddiff.models.noise_schedule import schedule_config
 from meddiff.models.text.encoder import build_text_encoder, tokenize
-from meddiff.models.weights.export import untrained_rows, write_model
+from meddiff.models.weights.export import write_model
+from meddiff.models.weights.token_rows import untrained_rows
 from tests.builders.tiny import TEXT, UNET, model_config
 
 TEXTS = ["Small left pneumothorax.", ""]

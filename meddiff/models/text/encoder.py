@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
-from meddiff.models.weights.export import expand_rows
 from meddiff.models.weights.sources import Config, Source, find_part, read_config, weights_file
+from meddiff.models.weights.token_rows import expand_rows
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
