@@ -9,8 +9,8 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -32,13 +32,27 @@ def shards(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> Path:
     return make_shards(tmp_path_factory.mktemp("shards") / "phantom", vae_folder)
 
 
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The command leaves its seed and run folder in the environment; the next test must not see them."""
-    # Lightning's log handler keeps the stderr of the first test that captured it.
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-    before: dict[str, Any] = dict(os.environ)
+@contextmanager
+def restored_environment() -> Iterator[None]:
+    """Afterwards the environment is as before: the command leaves its seed and run folder there."""
+    before = dict(os.environ)
     yield
     for name in set(os.environ) - set(before):
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _environment_of_a_module() -> Iterator[None]:
+    """What a fixture of one module leaves, the next module must not see."""
+    with restored_environment():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _environment_of_a_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test leaves, the next test must not see."""
+    # Lightning's log handler keeps the stderr of the first test that captured it.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    with restored_environment():
+        yield
