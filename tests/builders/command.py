@@ -15,6 +15,8 @@ from tests.builders.tiny import model_config
 ROOT = Path(__file__).parents[2]
 #: Nothing here takes a minute on two quiet cores; a machine that does much else must not fail a test.
 PATIENCE = 600
+#: One Lightning process of `prepare`: this one.
+HERE = ("--resolution", "64", "--accelerator", "cpu", "--devices", "1")
 
 
 def exit_code(*arguments: str) -> int:

@@ -290,27 +290,3 @@ def test_truncated_tar(config, tmp_path, shards, capsys):
     assert code == 2
     assert tar.name in err
     assert "truncated" in err
-
-
-def test_doctor(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)
-    # Ours may not be on PATH when the tests run from a checkout; an imposter must be told apart in any case.
-    imposter = tmp_path / "lightning"
-    imposter.write_text("#!/bin/sh\nexec lightning_sdk\n")
-    imposter.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    code, out, _ = call(capsys, "doctor")
-    assert code == 1
-    assert "another package's" in out
-    imposter.write_text("#!/usr/bin/python\nfrom meddiff.cli.main import main\nmain()\n")
-    _, out, _ = call(capsys, "doctor")
-    assert "is ours" in out
-    assert "torch" in out
-    assert "free disk" in out
-
-
-def test_help_is_quick_and_complete(capsys):
-    code, out, _ = call(capsys, "--help")
-    assert code == 0
-    for verb in ("fit", "validate", "test", "predict", "prepare", "sample", "doctor"):
-        assert verb in out
