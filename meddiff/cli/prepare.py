@@ -8,7 +8,7 @@ from meddiff.common.errors import UserError
 from meddiff.shards.manifest import Manifest
 
 PHANTOM = "phantom"
-#: Stable Diffusion 2.0's, where configs/frozen.yaml expects it; README, "Weights".
+#: Stable Diffusion 2.0's, where configs/frozen.yaml expects it; docs/stable_diffusion.md.
 DEFAULT_VAE = "weights/stable-diffusion-2-base"
 
 
