@@ -1,7 +1,7 @@
 """What can be known to be wrong before weights are read or processes start."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from meddiff.common.errors import UserError
@@ -64,3 +64,7 @@ def check_manifest(manifest: "Manifest", init_args: Mapping[str, object]) -> lis
     except UserError as error:
         problems.append(str(error))
     return problems
+
+
+#: Name of a class of this room -> its quick check; a class without one is left to the full check.
+QUICK: dict[str, Callable[[Mapping[str, object]], list[str]]] = {"LatentDiffusionModule": missing_weights}

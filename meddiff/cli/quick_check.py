@@ -6,17 +6,13 @@ it cannot read, it leaves to the full check (``cli/preflight.py``).
 """
 
 import glob
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import yaml
 
-from lightning_modules.preflight import missing_weights
 from meddiff.cli.arguments import read_yaml, split_configs
-from meddiff.common.errors import UserError
-from meddiff.shards.manifest import Manifest
-
-#: The pair whose files this check knows by their options' names; every other class is left to the full check.
-MODEL, DATA = "lightning_modules.LatentDiffusionModule", "datamodules.LatentShardsDataModule"
 
 
 def merged(arguments: list[str]) -> dict[str, Any] | None:
@@ -70,21 +66,29 @@ def certain_problems(arguments: list[str]) -> list[str]:
     if config is None:
         return []
     model, data, trainer = (config.get(name) or {} for name in ("model", "data", "trainer"))
-    interpolated = "${" in str((model, data, trainer))
-    if interpolated or model.get("class_path") != MODEL or data.get("class_path") != DATA:
+    checks = [quick_check_of(section.get("class_path")) for section in (model, data)]
+    if "${" in str((model, data, trainer)):
         return []
-    problems = missing_weights(model)
-    folders = [("", data.get("shards"))] if not data.get("streaming") else []
-    folders += [(f"splits_from.{split}: ", other) for split, other in (data.get("splits_from") or {}).items()]
-    for where, shards in folders:
-        if isinstance(shards, str) and ":" not in shards:
-            try:
-                Manifest.read(shards)
-            except UserError as error:
-                problems.append(f"{where}{error}")
+    problems: list[str] = []
+    for check, section in zip(checks, (model, data), strict=True):
+        if check is None:
+            return []
+        problems += check(section)
     if problems and trainer.get("accelerator") == "gpu" and not glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/kfd"):
         problems.insert(0, no_gpu_sentence(trainer.get("devices"), 0))
     return problems
+
+
+def quick_check_of(class_path: str | None) -> Callable[[Mapping[str, object]], list[str]] | None:
+    """The quick check that the room of a class has for it (``QUICK`` of its ``preflight``); None where there is none."""
+    room, dot, name = str(class_path or "").rpartition(".")
+    if not dot:
+        return None
+    try:
+        checks: Mapping[str, Callable[[Mapping[str, object]], list[str]]] = import_module(f"{room}.preflight").QUICK
+    except Exception:  # whatever another package does when it is imported, the full check tells it
+        return None
+    return checks.get(name)
 
 
 def no_gpu_sentence(wanted: object, there: int) -> str:

@@ -1,0 +1,26 @@
+"""What can be known to be wrong with a data module's arguments before torch is imported."""
+
+from collections.abc import Callable, Mapping
+
+from meddiff.common.errors import UserError
+from meddiff.shards.manifest import Manifest
+
+
+def missing_shards(init_args: Mapping[str, object]) -> list[str]:
+    """One sentence for each folder of shards that is not there; URLs and streamed shards are left alone."""
+    others = init_args.get("splits_from")
+    folders = [] if init_args.get("streaming") else [("", init_args.get("shards"))]
+    if isinstance(others, Mapping):
+        folders += [(f"splits_from.{split}: ", other) for split, other in others.items()]
+    problems = []
+    for where, shards in folders:
+        if isinstance(shards, str) and ":" not in shards:
+            try:
+                Manifest.read(shards)
+            except UserError as error:
+                problems.append(f"{where}{error}")
+    return problems
+
+
+#: Name of a class of this room -> its quick check; a class without one is left to the full check.
+QUICK: dict[str, Callable[[Mapping[str, object]], list[str]]] = {"LatentShardsDataModule": missing_shards}
