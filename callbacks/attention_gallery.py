@@ -20,6 +20,7 @@ from meddiff.evaluation.grounding import Grounding, GroundingOptions
 from meddiff.evaluation.samples import GroundingSample, evaluation_latents
 from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps
 from meddiff.models.latent_diffusion import LatentDiffusion, model_of
+from meddiff.runs import names
 from meddiff.shards.dataset import LatentShardsDataset
 
 #: One phrase of the gallery; ``image``, ``map`` and ``mask`` are files, ``boxes`` x, y, w, h in pixels, ``size`` (W, H).
@@ -82,7 +83,7 @@ class AttentionGalleryCallback(EvaluationCallback):
         """Pictures, no figures."""
         ranks, options, steps = ranks_of(trainer), self.options, self.grounding.steps
         mine = ranks.share(self.grounding.samples(split)[0])
-        folder = run_folder(trainer) / "media" / "attention"
+        folder = run_folder(trainer) / names.MEDIA / names.ATTENTION
         queries = [query_tokens(sample.phrase, options.queries[sample.label]) for sample in mine]
         items = [
             GroundingItem(

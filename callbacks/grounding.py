@@ -12,6 +12,7 @@ from meddiff.evaluation.grounding import Grounding, GroundingOptions
 from meddiff.evaluation.measurement import Result
 from meddiff.evaluation.priors import grounding_priors
 from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.runs import names
 from meddiff.runs.tables import update_controls, write_table
 from meddiff.shards.dataset import LatentShardsDataset
 
@@ -61,8 +62,8 @@ class GroundingCallback(EvaluationCallback):
 
     def write(self, trainer: Trainer, split: LatentShardsDataset, result: Result, images: int) -> None:
         """``RUN/grounding/IMAGES.csv``, and ``excluded.csv`` beside it."""
-        folder = run_folder(trainer) / "grounding"
+        folder = run_folder(trainer) / names.GROUNDING
         table, excluded = result.tables["grounding"], result.tables["excluded"]
         rows = sorted(table.rows, key=lambda row: (str(row["key"]), str(row["class"]), str(row["phrase"])))
-        write_table(folder / f"{images:09d}.csv", rows, table.first)
-        write_table(folder / "excluded.csv", excluded.rows, excluded.first, only=excluded.only)
+        write_table(folder / f"{names.by_images(images)}.csv", rows, table.first)
+        write_table(folder / names.EXCLUDED, excluded.rows, excluded.first, only=excluded.only)

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
 from meddiff.common.files import atomic_open
+from meddiff.runs import names
 
 
 class ImageWriter(BasePredictionWriter):
@@ -31,7 +32,7 @@ class ImageWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        folder = Path(trainer.default_root_dir) / "media" / "predict"
+        folder = Path(trainer.default_root_dir) / names.MEDIA / names.PREDICTED
         rows = []
         for key, prompt, image in zip(prediction["key"], prediction["prompt"], prediction["image"], strict=True):
             with atomic_open(folder / f"{key}.png") as stream:

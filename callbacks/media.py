@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from meddiff.common.files import atomic_open, write_json
+from meddiff.runs import names
 from meddiff.shards.dataset import LatentShardsDataset
 
 
@@ -44,7 +45,7 @@ def save_samples(
         images: seen in training.
         drawn: index in the split -> uint8 (H, W, 3).
     """
-    folder = Path(trainer.default_root_dir) / "media" / "samples"
+    folder = Path(trainer.default_root_dir) / names.MEDIA / names.SAMPLES
     entries, pictures = [], []
     for index in list(drawn)[:shown]:
         key, prompt = split.keys[index], split.metadata(index)["impression"]

@@ -8,9 +8,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.evaluation import EvaluationCallback, batch_size, evaluations, images_seen, run_folder
 from meddiff.common.errors import UserError
+from meddiff.runs import names
 from meddiff.runs.tables import read_table, write_table
-
-TABLE = "tradeoff.csv"
 
 
 class TradeoffCallback(Callback):
@@ -75,11 +74,11 @@ class TradeoffCallback(Callback):
             self._report(trainer)
 
     def _rows(self, trainer: Trainer) -> list[dict[str, str | float]]:
-        return [dict(row) for row in read_table(run_folder(trainer) / TABLE)]
+        return [dict(row) for row in read_table(run_folder(trainer) / names.TRADEOFF)]
 
     def _write(self, trainer: Trainer, rows: list[dict[str, str | float]]) -> None:
         rows = sorted(rows, key=lambda row: int(row["images"]))
-        write_table(run_folder(trainer) / TABLE, rows, ("step", "images"))
+        write_table(run_folder(trainer) / names.TRADEOFF, rows, ("step", "images"))
 
     def _report(self, trainer: Trainer) -> None:
         from meddiff.reports.page.report import write_report

@@ -12,6 +12,7 @@ import yaml
 
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
+from meddiff.runs import names
 from meddiff.runs.new_run import RUN_DIR_VARIABLE
 
 CONFIG_FLAGS = ("-c", "--config")
@@ -89,8 +90,8 @@ def expand(arguments: list[str]) -> list[str]:
             raise UserError("--resume RUN already names the checkpoint: leave --ckpt_path out.")
         from meddiff.runs.checkpoints import find_checkpoint
 
-        rest = ["--ckpt_path", str(find_checkpoint(Path(run) / "checkpoints")), *rest]
-        expanded = [str(Path(run) / "config.yaml"), *expanded]
+        rest = ["--ckpt_path", str(find_checkpoint(Path(run) / names.CHECKPOINTS)), *rest]
+        expanded = [str(Path(run) / names.CONFIG), *expanded]
         read_yaml(expanded[0])
         os.environ[RUN_DIR_VARIABLE] = str(Path(run))
     # Lightning counts `-c FILE` pairs and wants them after the verb, which the caller has taken off.

@@ -23,6 +23,7 @@ from meddiff.cli.parsing import one_sentence
 from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.run_config import RunConfig
 from meddiff.common.errors import UserError, refuse
+from meddiff.runs import names
 from meddiff.runs.new_run import RUN_DIR_VARIABLE, new_run_folder
 
 # `${data.init_args.batch_size}` in a file then means the same place under every verb, and follows overrides.
@@ -106,7 +107,7 @@ class SuiteCLI(LightningCLI):
             callbacks.append(ImageWriter())
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(self.run_dir / "checkpoints")
+                callback.dirpath = str(self.run_dir / names.CHECKPOINTS)
         loggers = trainer.get("logger")
         if loggers is None or loggers is True:
             loggers = default_loggers(self.run_dir, self.section.name)
@@ -184,7 +185,7 @@ def _closing_line(cli: SuiteCLI) -> None:
     if cli.subcommand == "fit":
         state = "interrupted" if cli.trainer.interrupted else "finished"
         print(f"\n{state} at step {cli.trainer.global_step}; run folder: {cli.run_dir}")
-        if (cli.run_dir / "report.html").is_file():
+        if (cli.run_dir / names.REPORT).is_file():
             print(f"  look:   {cli.run_dir / 'report.html'}")
         print(f"  go on:  lightning fit --resume {cli.run_dir} --trainer.max_steps N")
         if hasattr(getattr(cli.model, "model", None), "sample"):

@@ -8,6 +8,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from callbacks.tracking import JsonlLogger
 from meddiff.common.files import atomic_open
+from meddiff.runs import names
 
 
 class RunConfig(SaveConfigCallback):
@@ -19,7 +20,7 @@ class RunConfig(SaveConfigCallback):
         config["base"] = None  # resolved: the file stands for itself
         config["ckpt_path"] = None
         config["trainer"]["default_root_dir"] = None
-        name = "config.yaml" if stage == "fit" else f"config.{stage}.yaml"
+        name = names.CONFIG if stage == "fit" else f"config.{stage}.yaml"
         with atomic_open(Path(trainer.default_root_dir) / name, "w") as stream:
             yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
         for logger in trainer.loggers:
@@ -27,7 +28,7 @@ class RunConfig(SaveConfigCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Whatever stopped the run: say how to go on from what is there."""
-        checkpoints = sorted((Path(trainer.default_root_dir) / "checkpoints").glob("step-*.ckpt"))
+        checkpoints = sorted((Path(trainer.default_root_dir) / names.CHECKPOINTS).glob("step-*.ckpt"))
         if trainer.is_global_zero and checkpoints:
             print(f"\nstopped at step {trainer.global_step}; the newest checkpoint is {checkpoints[-1]}")
             print(f"  go on:  lightning fit --resume {trainer.default_root_dir}")

@@ -115,7 +115,7 @@ class Classifier:
     def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
         """U-Net forward passes of one run."""
         options, way = self.options, self.options.sampling or model.sampling
-        return float(options.per_class * (len(FINDINGS) + 1) * way.steps * (1 + (way.guidance_scale != 1.0)))
+        return float(options.per_class * (len(FINDINGS) + 1) * way.forward_passes)
 
     def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
         """Draw what is missing and classify; table ``classifier``.

@@ -26,8 +26,8 @@ from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, me
 from meddiff.attribution.words import Preset, Query
 from meddiff.common.coco_classes import classes_in
 from meddiff.common.errors import UserError
-from meddiff.evaluation.drawing import weights_digest
-from meddiff.evaluation.ledger import Ledger
+from meddiff.evaluation.grounding_scores import unscored
+from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Exclusion, evaluation_latents
@@ -148,13 +148,8 @@ class Coco:
 
     def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
         """Tables ``coco`` and ``coco_excluded``; ``out/coco.jsonl`` remembers what is done."""
-        options = self.options
         captions, excluded = self._captions(split)
-        settings: dict[str, object] = {}
-        if out is not None:
-            settings = {"model": weights_digest(model.unet, model.text_encoder), "shards": str(split.folder)}
-            settings |= {name: value for name, value in asdict(options).items() if name != "batch_size"}
-        ledger: Ledger[CaptionEntry] = Ledger(None if out is None else out / "coco.jsonl", settings)
+        ledger: Ledger[CaptionEntry] = open_ledger(out, "coco.jsonl", model, split, asdict(self.options))
         with ledger:
             done = {tuple(entry["caption"]) for entry in ledger.entries}
             missing = [group for place, group in captions.items() if place not in done]
@@ -162,8 +157,7 @@ class Coco:
             entries = sorted(ranks.gather(ledger.entries), key=lambda entry: entry["caption"])
         rows = [row for entry in entries for row in entry["rows"]]
         lost: list[Row] = [{**asdict(one), "class": one.label} for one in excluded]
-        lost += [{**row, "reason": "map is constant or not a number"} for row in rows if row["cnr"] is None]
-        lost += [{**row, "reason": f"cut off by the context: {row['cut']}"} for row in rows if row["cut"]]
+        lost += unscored(rows)
         tables = {
             "coco": Table(rows, FIRST),
             "coco_excluded": Table(lost, ("key", "class", "phrase", "reason"), only=True),

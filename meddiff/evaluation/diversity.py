@@ -75,7 +75,7 @@ class Diversity:
     def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
         """U-Net forward passes of one run."""
         options, way = self.options, self.options.sampling or model.sampling
-        return float(options.prompts * options.per_prompt * way.steps * (1 + (way.guidance_scale != 1.0)))
+        return float(options.prompts * options.per_prompt * way.forward_passes)
 
     def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
         """Draw what is missing and compare; table ``diversity``.

@@ -117,8 +117,7 @@ class Fidelity:
 
     def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
         """U-Net forward passes of one run, without those of the control *untrained*."""
-        ways, n = self.options.ways(model), self.number(split)
-        return float(sum(n * way.steps * (1 + (way.guidance_scale != 1.0)) for way in ways))
+        return float(self.number(split) * sum(way.forward_passes for way in self.options.ways(model)))
 
     def run(
         self,

@@ -21,9 +21,8 @@ from tqdm import tqdm
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
 from meddiff.attribution.naming import names_class
 from meddiff.attribution.words import QUERY_WORDS, align_words, query_tokens, special_tokens
-from meddiff.evaluation.drawing import weights_digest
-from meddiff.evaluation.grounding_scores import grounding_summary, score_sample
-from meddiff.evaluation.ledger import Ledger
+from meddiff.evaluation.grounding_scores import grounding_summary, score_sample, unscored
+from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Exclusion, GroundingSample, evaluation_latents, grounding_samples
@@ -143,8 +142,7 @@ class Grounding:
         for kind, name in kinds if self.options.full else kinds[:1]:
             rows = [entry["row"] for entry in entries if entry["kind"] == kind]
             tables[name] = Table(rows, first)
-            lost += [{**row, "reason": "map is constant or not a number"} for row in rows if row["cnr"] is None]
-            lost += [{**row, "reason": f"cut off by the context: {row['cut']}"} for row in rows if row["cut"]]
+            lost += unscored(rows)
             prefix = "" if kind == "phrase" else "impressions/"
             if rows:
                 summary |= {f"{prefix}{key}": value for key, value in grounding_summary(rows).items()}
@@ -156,11 +154,7 @@ class Grounding:
     ) -> list[Entry]:
         """One entry an item, in order: ground what ``out/grounding.jsonl`` does not remember."""
         items = self.items(split)
-        settings: dict[str, object] = {}
-        if out is not None:
-            settings = {"model": weights_digest(model.unet, model.text_encoder), "shards": str(split.folder)}
-            settings |= {name: value for name, value in asdict(self.options).items() if name != "batch_size"}
-        ledger: Ledger[Entry] = Ledger(None if out is None else out / "grounding.jsonl", settings)
+        ledger: Ledger[Entry] = open_ledger(out, "grounding.jsonl", model, split, asdict(self.options))
         with ledger:
             done = {entry["address"] for entry in ledger.entries}
             missing = [item for item in ranks.share(items) if item.address not in done]

@@ -78,5 +78,11 @@ def grounding_summary(rows: Sequence[Row]) -> dict[str, float]:
     return {name: value for name, value in summary.items() if value == value}
 
 
+def unscored(rows: Sequence[Row]) -> list[Row]:
+    """Rows without a CNR and rows whose words were cut off, each with its reason."""
+    lost: list[Row] = [{**row, "reason": "map is constant or not a number"} for row in rows if row["cnr"] is None]
+    return lost + [{**row, "reason": f"cut off by the context: {row['cut']}"} for row in rows if row["cut"]]
+
+
 def _number(cell: Value) -> float:
     return float("nan") if cell is None else float(cell)

@@ -7,6 +7,9 @@ from types import TracebackType
 from typing import Any, BinaryIO, Generic, Self, TypeVar, cast
 
 from meddiff.common.errors import UserError
+from meddiff.evaluation.drawing import weights_digest
+from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.shards.dataset import LatentShardsDataset
 
 E = TypeVar("E", bound=Mapping[str, Any])
 
@@ -82,3 +85,20 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
             if not line.endswith(b"\n"):
                 return
             yield json.loads(line), end
+
+
+def open_ledger(
+    out: Path | None, name: str, model: LatentDiffusion, split: LatentShardsDataset, options: Mapping[str, object]
+) -> Ledger[Any]:
+    """The ledger of a grounding pass: results depend on weights, shards and options, not on the batch size.
+
+    Args:
+        out: folder of the file ``name``; None keeps the results in memory.
+
+    Raises:
+        UserError: the file holds results of other settings.
+    """
+    if out is None:
+        return Ledger(None, {})
+    about = {"model": weights_digest(model.unet, model.text_encoder), "shards": str(split.folder)}
+    return Ledger(out / name, {**about, **{k: value for k, value in options.items() if k != "batch_size"}})

@@ -26,12 +26,16 @@ def decode(vae: "Vae", latents: Tensor, scaling_factor: float) -> NDArray[np.uin
     return pixels
 
 
+def stack_images(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """uint8 images (H, W) or (H, W, 3) of one size -> (B, 3, H, W) in [-1, 1]."""
+    batch = np.stack([image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images])
+    return torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
 @torch.no_grad()
 def encode(vae: "Vae", images: Sequence[NDArray[np.uint8]], scaling_factor: float) -> Tensor:
     """uint8 images (H, W) or (H, W, 3) of one size -> scaled latents (B, C, h, w), the posterior's mean."""
-    pixels = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1) for image in images]
-    stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)  # (B, 3, H, W)
-    encoded = vae.encode((stacked.float() / 127.5 - 1.0).to(vae.device, vae.dtype))
+    encoded = vae.encode(stack_images(images).to(vae.device, vae.dtype))
     # AutoencoderTiny has no posterior
     latents: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
     return latents.float() * scaling_factor

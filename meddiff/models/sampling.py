@@ -45,6 +45,11 @@ class SamplingOptions:
         if self.guidance_scale < 0:
             raise UserError(f"guidance_scale is {self.guidance_scale}; it must not be negative.")
 
+    @property
+    def forward_passes(self) -> int:
+        """U-Net forward passes of one image; guidance takes two a step."""
+        return self.steps * (1 + (self.guidance_scale != 1.0))
+
 
 def build_scheduler(sampler: Sampler, training_config: ScheduleConfig) -> "Scheduler":
     """A fresh diffusers scheduler with the betas and prediction type of training.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddiff.common.errors import UserError
+from meddiff.models.autoencoder import stack_images
 from meddiff.models.backbones import vae_identity
 from meddiff.preparation.images import UnreadableImage
 from meddiff.shards.manifest import Manifest
@@ -53,8 +54,7 @@ def encode_images(vae: Vae, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.f
     """
     import torch
 
-    batch = np.stack([image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images])
-    pixels = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 127.5 - 1.0  # (B, 3, H, W) in [-1, 1]
+    pixels = stack_images(images)  # (B, 3, H, W)
     with torch.inference_mode():
         encoded = vae.encode(pixels.to(next(vae.parameters()).device))
     latents = encoded.latent_dist.parameters if hasattr(encoded, "latent_dist") else encoded.latents

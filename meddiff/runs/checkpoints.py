@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from meddiff.common.errors import UserError
+from meddiff.runs import names
 
 #: What ``torch.load(weights_only=True)`` gives of a checkpoint.
 Checkpoint = dict[str, Any]
@@ -20,7 +21,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     root = Path(path).expanduser()
     if root.is_file():
         return root
-    folder = root / "checkpoints" if (root / "checkpoints").is_dir() else root
+    folder = root / names.CHECKPOINTS if (root / names.CHECKPOINTS).is_dir() else root
     # Newest by time, not by name: `last.ckpt` may be a link that a kill left behind the numbered files.
     found = sorted(folder.glob("*.ckpt"), key=lambda p: (p.stat().st_mtime_ns, p.name)) if folder.is_dir() else []
     if not found:
