@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -14,17 +15,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.evaluation import run_folder
 from callbacks.step_boundary import as_at_batch_end, call_between_steps
-from meddiff.common.stopping import ASKING, kill_now
+from meddiff.common.stopping import ASKING, SAME_REQUEST, kill_now
 from meddiff.runs import names
 
 
 class StopBetweenSteps(Callback):
     """SIGTERM, SIGHUP or Ctrl-C: the step is finished, a checkpoint written, and the exit code is 128 + the signal.
 
-    A second signal ends the process at once. Processes of one training agree after each step (one number is reduced),
-    since a signal reaches them at different moments or only one of them. Lightning's own handling ends with exit code 0
-    and without a checkpoint, and calls collectives from within the handler. SIGUSR1, by which SLURM asks to requeue, is
-    left to Lightning.
+    A signal again, two seconds later or more, ends the process at once. Processes of one training agree after each step
+    (one number is reduced), since a signal reaches them at different moments or only one of them. Lightning's own handling
+    ends with exit code 0 and without a checkpoint, and calls collectives from within the handler. SIGUSR1, by which SLURM
+    asks to requeue, is left to Lightning.
 
     Attributes:
         signum: the signal that was received; 0 if none.
@@ -35,6 +36,7 @@ class StopBetweenSteps(Callback):
         self._before: dict[int, signal._HANDLER] = {}
         self._process = 0
         self._first_step = 0
+        self._asked = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step = trainer.global_step
@@ -48,10 +50,12 @@ class StopBetweenSteps(Callback):
             if os.getpid() != self._process:
                 return  # a worker of a loader, which its trainer ends
             if self.signum:
+                if time.monotonic() < self._asked + SAME_REQUEST:
+                    return
                 if launcher is not None and hasattr(launcher, "kill"):
                     launcher.kill(signal.SIGKILL)
                 kill_now(signum)
-            self.signum = signum
+            self.signum, self._asked = signum, time.monotonic()
             if trainer.is_global_zero:  # not print: the handler may have interrupted one
                 os.write(
                     sys.__stderr__.fileno() if sys.__stderr__ is not None else 2,

@@ -3,9 +3,13 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+#: Seconds within which a signal again is the same request: GNU `timeout` and SLURM send it to the process and its group.
+SAME_REQUEST = 2.0
 
 #: What schedulers, `kill`, `docker stop` and closed terminals send. SIGINT has Python's own handler already.
 ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -49,9 +53,14 @@ def signals_stop() -> Iterator[None]:
         yield
         return
 
+    asked: list[float] = []
+
     def stop(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signum, signal.SIG_DFL)
-        raise Stopped(signum)
+        if not asked:
+            asked.append(time.monotonic())
+            raise Stopped(signum)
+        if time.monotonic() > asked[0] + SAME_REQUEST:
+            kill_now(signum)
 
     before = {one: signal.getsignal(one) for one in ASKING}
     for one, handler in before.items():
