@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ class Trial:
     def __init__(self, out: Path, arguments: list[str], tmpdir: Path, seed: int) -> None:
         self.out, self.tmpdir, self.log = out, tmpdir, out.with_suffix(".log")
         self.arguments = [*arguments, "--name", "kills", "--runs", str(out)]
-        self.draw, self.seen, self.startup = random.Random(seed), Counter[str](), 10.0
+        self.draw, self.seen, self.first_row = random.Random(seed), Counter[str](), 0.0
         self.log.touch()
 
     @property
@@ -94,13 +95,17 @@ class Trial:
     def finish(self, limit: int | None = None) -> tuple[int, str]:
         """Start and wait: exit code, and what was said."""
         begin = self.log.stat().st_size
-        code = self.start(limit).wait(timeout=PATIENCE)
-        return code, self._said(begin)
+        process, started = self.start(limit), time.monotonic()
+        while process.poll() is None and not (self.run / "metrics.jsonl").is_file():
+            time.sleep(0.05)
+        self.first_row = time.monotonic() - started  # of a training that begins
+        return process.wait(timeout=PATIENCE), self._said(begin)
 
     def kill(self, writing: bool) -> None:
         """One start that is killed: while a checkpoint is written, or at a random moment."""
         begin, process, before = self.log.stat().st_size, self.start(), self._half_written()
-        moment = time.monotonic() + self.draw.uniform(0.0, 2.0) * self.startup
+        logged = self._rows()
+        moment = time.monotonic() + self.draw.uniform(0.0, 2.5) * self.first_row
         for _ in range(self.draw.randint(1, 4) if writing else 1):
             while process.poll() is None and (self._half_written() <= before if writing else time.monotonic() < moment):
                 time.sleep(0.0002)
@@ -112,12 +117,17 @@ class Trial:
             raise SystemExit(f"a start ended by itself with exit code {code}:\n{said[-3000:]}")
         self.seen["kills"] += 1
         self.seen["kills that left a half-written checkpoint"] += bool(self._half_written())
+        self.seen["kills after new rows were logged"] += self._rows() > logged
         self.seen["starts that passed something over"] += "passed over" in said
 
     def _said(self, begin: int) -> str:
         with self.log.open("rb") as log:
             log.seek(begin)
             return log.read().decode(errors="replace")
+
+    def _rows(self) -> int:
+        file = self.run / "metrics.jsonl"
+        return file.read_bytes().count(b"\n") if file.is_file() else 0
 
     def _half_written(self) -> set[str]:
         try:
@@ -127,7 +137,7 @@ class Trial:
 
 
 @contextlib.contextmanager
-def file_system(folder: Path, size: int):
+def file_system(folder: Path, size: int) -> Iterator[bool]:
     """A file system of ``size`` bytes at ``folder``; yields whether there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
@@ -218,6 +228,7 @@ def main() -> int:
     print(f"without a kill: {time.monotonic() - begin:.0f} s, {whole.checkpoints()[-1].name}", flush=True)
     with file_system(options.out / "broken", options.size * MIB) as mounted:
         broken = Trial(options.out / "broken", arguments, options.tmpdir, options.seed)
+        broken.first_row = whole.first_row
         print(f"file systems: runs {os.stat(broken.out).st_dev}, TMPDIR {os.stat(options.tmpdir).st_dev}", flush=True)
         for number in range(options.kills):
             broken.kill(writing=number % 3 == 0)
