@@ -34,6 +34,7 @@ class StopBetweenSteps(Callback):
     def __init__(self) -> None:
         self.signum = 0
         self._before: dict[int, signal._HANDLER] = {}
+        self._note: signal._HANDLER = None
         self._process = 0
         self._first_step = 0
         self._asked = 0.0
@@ -63,6 +64,7 @@ class StopBetweenSteps(Callback):
                     "at once\n".encode(),
                 )
 
+        self._note = note
         for one in (*ASKING, signal.SIGINT):
             handler = signal.getsignal(one)
             if handler is not signal.SIG_IGN:  # `nohup`, and Ctrl-C for what a shell runs in the background
@@ -102,7 +104,8 @@ class StopBetweenSteps(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for one, handler in self._before.items():
-            signal.signal(one, handler)
+            if signal.getsignal(one) is self._note:  # Lightning has usually restored what was there before it
+                signal.signal(one, handler)
         self._before.clear()
 
 

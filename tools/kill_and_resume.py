@@ -5,8 +5,8 @@
     python tools/kill_and_resume.py -c CONFIG --out /dev/shm/kills --tmpdir /var/tmp --kills 20
 
 The run folder lies in ``--out``, ``TMPDIR`` in ``--tmpdir``: put them on different file systems. A third of the kills come
-while a checkpoint is being written (its temporary file is there), the others at random moments from the start of the
-process on. In between one start finds the disk full, and one finds the newest checkpoint cut off. As root on Linux the run
+while a checkpoint is being written (its temporary file is there), the others at random moments: a third of those
+while the process starts, the rest while it trains. In between one start finds the disk full, and one finds the newest checkpoint cut off. As root on Linux the run
 folder is a file system of its own, which is filled; elsewhere the size of a file is limited.
 
 The configuration must name the run ``kills`` and be long enough for all the kills. Exit code 0: every start went on, and
@@ -104,19 +104,24 @@ class Trial:
     def kill(self, writing: bool) -> None:
         """One start that is killed: while a checkpoint is written, or at a random moment."""
         begin, process, before = self.log.stat().st_size, self.start(), self._half_written()
-        logged = self._rows()
-        moment = time.monotonic() + self.draw.uniform(0.0, 2.5) * self.first_row
-        for _ in range(self.draw.randint(1, 4) if writing else 1):
-            while process.poll() is None and (self._half_written() <= before if writing else time.monotonic() < moment):
-                time.sleep(0.0002)
-            before |= self._half_written()
+        logged, old = self._rows(), set(before)
+        if writing:
+            for _ in range(self.draw.randint(1, 4)):
+                while process.poll() is None and self._half_written() <= before:
+                    time.sleep(0.0002)
+                before |= self._half_written()
+        else:
+            starting_up = self.draw.random() < 0.3
+            while process.poll() is None and not starting_up and self._rows() <= logged:
+                time.sleep(0.01)
+            time.sleep(self.draw.uniform(0.0, self.first_row))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         code, said = process.wait(), self._said(begin)
         if code != -signal.SIGKILL or "Traceback" in said:
             raise SystemExit(f"a start ended by itself with exit code {code}:\n{said[-3000:]}")
         self.seen["kills"] += 1
-        self.seen["kills that left a half-written checkpoint"] += bool(self._half_written())
+        self.seen["kills that left a half-written checkpoint"] += bool(self._half_written() - old)
         self.seen["kills after new rows were logged"] += self._rows() > logged
         self.seen["starts that passed something over"] += "passed over" in said
 

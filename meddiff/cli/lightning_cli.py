@@ -28,6 +28,7 @@ from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.run_config import RunConfig, last_written
 from meddiff.common.errors import UserError, refuse
 from meddiff.runs import names
+from meddiff.runs.checkpoints import clear_leftovers
 from meddiff.runs.new_run import RUN_DIR_VARIABLE, new_run_folder
 
 # `${data.init_args.batch_size}` in a file then means the same place under every verb, and follows overrides.
@@ -92,6 +93,8 @@ class SuiteCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         refuse(problems_before_start(str(self.subcommand), self.section))
         self.run_dir = new_run_folder(self.section.runs, self.section.name, str(self.subcommand))
+        if self.subcommand == "fit" and rank_zero_only.rank == 0:
+            clear_leftovers(self.run_dir / names.CHECKPOINTS)
         if self.section.trainer.default_root_dir is None:
             self.section.trainer.default_root_dir = str(self.run_dir)
 

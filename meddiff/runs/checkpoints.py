@@ -10,7 +10,7 @@ from typing import IO, Any, cast
 
 from meddiff.common.check_sums import HashingStream, remove_sum, write_sum
 from meddiff.common.errors import UserError
-from meddiff.common.files import atomic_open
+from meddiff.common.files import atomic_open, remove_leftovers
 from meddiff.runs import names
 
 #: What ``torch.load(weights_only=True)`` gives of a checkpoint.
@@ -113,6 +113,12 @@ def write_checkpoint(content: Mapping[str, object], file: Path) -> None:
         os.fsync(stream.fileno())
         remove_sum(file)
     write_sum(file, digest)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in a folder of checkpoints and below: each may take as much room as a checkpoint."""
+    for below, _, _ in os.walk(folder):
+        remove_leftovers(below)
 
 
 def images_of(checkpoint: Mapping[str, Any]) -> int:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from meddiff.common.errors import UserError
-from meddiff.common.files import write_json
+from meddiff.common.files import PART, remove_leftovers, write_json
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from meddiff.shards.members import plain
 from meddiff.shards.one_shard import Pair, write_shard
@@ -157,9 +157,11 @@ class ShardWriter:
         for name in set(self._earlier) - set(self.records):
             (self.out / name).unlink(missing_ok=True)
         shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
-        for name in (*self.records, MANIFEST_NAME):  # what a killed writer left half-written
+        remove_leftovers(self.out)  # of killed writers
+        for name in (*self.records, MANIFEST_NAME):  # and those of before, whose names had no ending
             for leftover in self.out.glob(f".{name}.*"):
-                leftover.unlink(missing_ok=True)
+                if not leftover.name.endswith(PART):
+                    leftover.unlink(missing_ok=True)
         return manifest
 
     def _identity(self, header: dict[str, object]) -> dict[str, object]:

@@ -7,6 +7,7 @@ import pytest
 
 from meddiff.cli.arguments import expand, split_configs, with_bases
 from meddiff.common.errors import UserError
+from meddiff.runs.checkpoints import write_checkpoint
 
 
 @pytest.fixture
@@ -61,13 +62,14 @@ def test_circular_base_is_refused(files):
         with_bases(files / "sub" / "b.yaml")
 
 
-def test_resume_names_config_and_newest_checkpoint(tmp_path):
+def test_resume_names_config_and_the_checkpoint_with_the_most_steps(tmp_path):
     run = tmp_path / "runs" / "x" / "1"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("name: x\n")
-    for i, name in enumerate(("step-00000010.ckpt", "step-00000002.ckpt")):
-        (run / "checkpoints" / name).write_text(str(i))
-    os.utime(run / "checkpoints" / "step-00000002.ckpt", (1, 1))
+    for steps in (10, 2):
+        content = {"global_step": steps, "state_dict": {}, "optimizer_states": []}
+        write_checkpoint(content, run / "checkpoints" / f"step-{steps:08d}.ckpt")
+    os.utime(run / "checkpoints" / "step-00000010.ckpt", (1, 1))
     expanded = expand(["--resume", str(run), "--trainer.max_steps", "5"])
     newest = str(run / "checkpoints" / "step-00000010.ckpt")
     assert expanded == ["-c", str(run / "config.yaml"), "--ckpt_path", newest, "--trainer.max_steps", "5"]

@@ -132,15 +132,16 @@ def test_killed_then_interrupted_then_left_alone_gives_the_same_bytes(tree, whol
     assert results(out) == whole
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_interrupted_in_lightning_leaves_whole_shards_and_the_same_command_goes_on(
-    tree, whole, vae_folder, tmp_path, capsys, monkeypatch
+    asked, expected, tree, whole, vae_folder, tmp_path, capsys, monkeypatch
 ):
     plain, seen, out = RecordImages.__call__, [0], tmp_path / "out"
 
     def interrupted(self, record):
         seen[0] += 1
         if seen[0] == 70:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(asked)
         return plain(self, record)
 
     monkeypatch.setattr(RecordImages, "__call__", interrupted)
@@ -150,7 +151,7 @@ def test_interrupted_in_lightning_leaves_whole_shards_and_the_same_command_goes_
         code, _, err = call(capsys, *arguments(tree, out, vae_folder), *HERE)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert code == 130
+    assert code == expected
     assert err.splitlines()[-1] == STOPPED
     assert "Traceback" not in err
     assert not leftovers(out)

@@ -14,6 +14,7 @@ import torch
 
 from callbacks.checkpoint_io import DurableCheckpointIO
 from meddiff.common.check_sums import digest_of, read_sum
+from meddiff.models.latent_diffusion import LatentDiffusion
 from tests.builders.command import call, exit_code, write_fit
 from tests.builders.command_runs import start
 
@@ -290,3 +291,43 @@ def test_all_processes_stop_after_the_same_step(rank, tmp_path, shards, vae_fold
     assert "stopped at step 3" in out
     assert "Traceback" not in out
     assert (only_run(tmp_path) / "checkpoints" / "step-00000003.ckpt").is_file()
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+def test_sample_stopped_by_a_signal_says_how_to_go_on(name, code, whole, tmp_path, capsys, monkeypatch):
+    plain, drawn = LatentDiffusion.sample, []
+
+    def sample(*args, **kwargs):
+        drawn.append(1)
+        if len(drawn) == 2:
+            signal.raise_signal(getattr(signal, name))
+        return plain(*args, **kwargs)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(LatentDiffusion, "sample", sample)
+    command = ["sample", "--ckpt", str(whole), "--prompts", "a", "b", "--steps", "1", "--batch_size", "1"]
+    command += ["--out", str(tmp_path / "drawn")]
+    try:
+        returned, _, err = call(capsys, *command)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert returned == code
+    assert err.splitlines()[-1] == "stopped: finished images are whole, and the same command goes on from there"
+    assert "Traceback" not in err
+    assert [path.name for path in (tmp_path / "drawn").glob("*.png")] == ["0000-000.png"]
+    assert exit_code(*command) == 0
+    assert len(drawn) == 3
+
+
+def test_a_full_disk_while_drawing_is_one_sentence(whole, tmp_path, capsys):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        code, _, err = call(
+            capsys, "sample", "--ckpt", str(whole), "--prompts", "a", "--steps", "1", "--out", str(tmp_path / "drawn")
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error: No room to write")
+    assert not list((tmp_path / "drawn").glob("*.png"))

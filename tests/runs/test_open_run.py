@@ -172,6 +172,7 @@ def test_a_checkpoint_of_before_the_model_stood_apart_opens_and_goes_on(run: Pat
     # one that lacks weights is not taken for an old one
     lacking = content(run)
     lacking["state_dict"] = dict(list(lacking["state_dict"].items())[1:])
+    lacking["global_step"] = 9
     torch.save(lacking, old / "checkpoints" / "step-00000009.ckpt")
     with pytest.raises(UserError, match="does not fit"):
         _ = open_run(old).module
