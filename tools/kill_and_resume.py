@@ -5,11 +5,11 @@
     python tools/kill_and_resume.py -c CONFIG --out /dev/shm/kills --tmpdir /var/tmp --kills 20
 
 The run folder lies in ``--out``, ``TMPDIR`` in ``--tmpdir``: put them on different file systems. A third of the kills come
-while a checkpoint is being written (its temporary file is there), the others at random moments: a third of those
-while the process starts, the rest while it trains. In between one start finds the disk full, and one finds the newest checkpoint cut off. As root on Linux the run
-folder is a file system of its own, which is filled; elsewhere the size of a file is limited.
+while a checkpoint is being written (its temporary file is there), the others at random moments: a third of those while the
+process starts, the rest while it trains. In between one start finds the disk full, and one finds the newest checkpoint cut
+off. As root on Linux the run folder is a file system of its own, which is filled; elsewhere the size of a file is limited.
 
-The configuration must name the run ``kills`` and be long enough for all the kills. Exit code 0: every start went on, and
+The configuration must be long enough for all the kills and write ten checkpoints or more. Exit code 0: every start went on, and
 weights, optimiser, averages, position and every logged row are the same bits as those of the training nobody stopped.
 """
 

@@ -93,7 +93,7 @@ class SuiteCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         refuse(problems_before_start(str(self.subcommand), self.section))
         self.run_dir = new_run_folder(self.section.runs, self.section.name, str(self.subcommand))
-        if self.subcommand == "fit" and rank_zero_only.rank == 0:
+        if self.subcommand == "fit":
             clear_leftovers(self.run_dir / names.CHECKPOINTS)
         if self.section.trainer.default_root_dir is None:
             self.section.trainer.default_root_dir = str(self.run_dir)

@@ -116,8 +116,8 @@ def write_checkpoint(content: Mapping[str, object], file: Path) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed writers left in a folder of checkpoints and below: each may take as much room as a checkpoint."""
-    for below, _, _ in os.walk(folder):
+    """Remove what killed writers left in a folder of checkpoints and below: each may be as large as one."""
+    for below, _, _ in os.walk(folder) if _is_first_process() else ():
         remove_leftovers(below)
 
 

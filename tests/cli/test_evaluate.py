@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from meddiff.evaluation.samples import evaluation_latents, grounding_samples
 from meddiff.metrics.functional import contrast_to_noise_ratio
 from meddiff.models.domain_classifier import build_classifier, save_classifier
 from meddiff.models.latent_diffusion import model_of
+from meddiff.runs.evaluations import EvaluationWriter
 from meddiff.runs.open_run import open_run
 from tests.builders.tiny import make_shards, model_config
 
@@ -184,3 +186,21 @@ def test_the_paper_s_protocol_parses() -> None:
     assert (options.fidelity.samples, options.fidelity.sampling.steps) == (5000, 75)
     assert options.classifier.sampling == options.fidelity.sampling
     assert options.grounding.timesteps == 40
+
+
+def test_stopped_by_a_signal_it_says_how_to_go_on(trained, tmp_path, monkeypatch, capsys) -> None:
+    run, options = trained
+    plain = EvaluationWriter.part
+
+    def part(*arguments: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        plain(*arguments)  # type: ignore[arg-type]
+
+    command = ("words", "--run", str(run), "--out", str(tmp_path / "out"), *options[:2])
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluationWriter, "part", part)
+        assert evaluate(*command) == 143
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1] == "stopped: what was measured is kept, and the same command goes on from there"
+    assert "Traceback" not in err
+    assert evaluate(*command) == 0

@@ -278,7 +278,7 @@ def test_a_checkpoint_is_written_whoever_s_callback_writes_them(tmp_path, shards
     assert exit_code(*printed(out, "go on:")) == 0
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_all_processes_stop_after_the_same_step(rank, tmp_path, shards, vae_folder):
     """The signal reaches one of two processes."""
     trainer = checkpoints(
