@@ -21,7 +21,7 @@ def ways_on(run: Path, written: str = "", can_draw: bool = False, more: str = ""
     """
     folder = shlex.quote(str(run))
     try:
-        find_checkpoint(run, to_train=True)
+        find_checkpoint(run, to_train=True, tell=False)  # it was told when the run began
         trained, drawn = f"lightning fit --resume {folder}", folder
     except UserError:
         if not written or not Path(written).exists() or broken(Path(written)):

@@ -28,7 +28,7 @@ class _NotWhole(Exception):
     """Why a file is no whole checkpoint, in a few words."""
 
 
-def find_checkpoint(path: str | os.PathLike[str], to_train: bool = False) -> Path:
+def find_checkpoint(path: str | os.PathLike[str], to_train: bool = False, tell: bool = True) -> Path:
     """A ``.ckpt`` file as it is; of a folder the whole checkpoint with the most steps, at any depth below ``checkpoints/``.
 
     Steps are read from the files, not from their names or times. What is cut, empty, foreign or a link to nothing is
@@ -37,6 +37,7 @@ def find_checkpoint(path: str | os.PathLike[str], to_train: bool = False) -> Pat
     Args:
         path: a checkpoint, a run folder, or a folder of checkpoints.
         to_train: only those that training can go on from (with the state of the optimiser).
+        tell: print that sentence.
 
     Raises:
         UserError: nothing there, or nothing whole.
@@ -49,7 +50,7 @@ def find_checkpoint(path: str | os.PathLike[str], to_train: bool = False) -> Pat
         if passed:
             raise UserError(f"No whole checkpoint at {path}: {_listed(passed, root)}.")
         raise UserError(f"No checkpoint at {path}: give a .ckpt file or a run folder that has checkpoints/*.ckpt.")
-    if passed and _is_first_process():
+    if passed and tell and _is_first_process():
         print(f"passed over {_listed(passed, root)}; taken: {found[1]} (step {found[0]})", file=sys.stderr)
     return found[1]
 
