@@ -24,7 +24,8 @@ from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.run_config import RunConfig
 from meddiff.common.errors import UserError, refuse
 from meddiff.runs import names
-from meddiff.runs.new_run import RUN_DIR_VARIABLE, new_run_folder
+from meddiff.cli.side_by_side import exchange_between
+from meddiff.runs.new_run import RUN_DIR_VARIABLE, run_folder
 
 # `${data.init_args.batch_size}` in a file then means the same place under every verb, and follows overrides.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -87,7 +88,11 @@ class SuiteCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         refuse(problems_before_start(str(self.subcommand), self.section))
-        self.run_dir = new_run_folder(self.section.runs, self.section.name, str(self.subcommand))
+        parent, verb = Path(self.section.runs) / self.section.name, str(self.subcommand)
+        exchange = held.enter_context(exchange_between(parent, sys.argv[1:]))
+        self.run_dir = held.enter_context(
+            run_folder(self.section.runs, self.section.name, verb, sys.argv[2:], exchange)
+        )
         if self.section.trainer.default_root_dir is None:
             self.section.trainer.default_root_dir = str(self.run_dir)
 
@@ -160,6 +165,7 @@ def run(verb: str, arguments: list[str]) -> int:
     except ValueError as error:
         raise (user_error_within(error) or error) from error
     finally:
+        held.close()
         sys.argv = before
         if "wandb" in sys.modules:  # so that a second run in this process gets a W&B run of its own
             sys.modules["wandb"].finish()
