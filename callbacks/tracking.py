@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -13,9 +14,9 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from meddiff.common.files import atomic_open
+from meddiff.common.files import atomic_open, make_folder
 from meddiff.runs import names
-from meddiff.runs.metrics_file import read_metrics
+from meddiff.runs.metrics_file import end_cut_line, read_metrics
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -34,6 +35,7 @@ class JsonlLogger(Logger):
     def __init__(self, run_dir: str | os.PathLike[str]) -> None:
         super().__init__()
         self.path = Path(run_dir) / names.METRICS
+        self._mended = False
 
     @property
     def name(self) -> str:
@@ -56,15 +58,25 @@ class JsonlLogger(Logger):
         row: dict[str, object] = {"step": step, "time": round(time.time(), 3)}
         # JSON has no NaN; null says "was computed and is not a number".
         row.update({key: value if math.isfinite(value) else None for key, value in metrics.items()})
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
+        if not self._mended:
+            end_cut_line(self.path)
+            self._mended = True
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
+
+    @rank_zero_only
+    def sync(self) -> None:
+        """Flush the rows to the disk: a power cut keeps what a checkpoint builds on."""
+        if self.path.is_file():
+            with self.path.open("rb") as stream:
+                os.fsync(stream.fileno())
 
     @rank_zero_only
     def drop_after(self, step: int) -> None:
         """Take out rows of steps that will be run again: those at ``step`` and later (rows count steps from 0)."""
         rows = read_metrics(self.path)
-        kept = [row for row in rows if row["step"] is None or row["step"] < step]
+        kept = [row for row in rows if (at := row.get("step")) is None or at < step]
         if len(kept) < len(rows):
             with atomic_open(self.path, "w") as stream:
                 stream.writelines(json.dumps(row) + "\n" for row in kept)
@@ -94,6 +106,12 @@ def default_loggers(run_dir: Path, name: str) -> list[Logger]:
     return [RunWandbLogger(run_dir, name, offline=not online), JsonlLogger(run_dir)]
 
 
+def known_id(file: Path) -> str | None:
+    """The id a run had before; None where no file holds one (a cut or empty file holds none)."""
+    text = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
+    return text if re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text) else None
+
+
 class RunWandbLogger(WandbLogger):
     """W&B in the run folder, under an id that a continued run finds again.
 
@@ -108,7 +126,7 @@ class RunWandbLogger(WandbLogger):
 
         folder = Path(run_dir)
         id_file = folder / names.WANDB_ID
-        run_id = id_file.read_text().strip() if id_file.is_file() else None
+        run_id = known_id(id_file)
         logging.getLogger("wandb").setLevel(logging.ERROR)
         super().__init__(
             name=f"{name}/{folder.name}",
@@ -128,7 +146,7 @@ class RunWandbLogger(WandbLogger):
     @rank_zero_only
     def experiment(self) -> "Run":
         run = super().experiment
-        if not self._id_file.is_file() and getattr(run, "id", None):
+        if known_id(self._id_file) is None and getattr(run, "id", None):
             with atomic_open(self._id_file, "w") as stream:
                 stream.write(run.id + "\n")
         return run

@@ -90,7 +90,7 @@ def expand(arguments: list[str]) -> list[str]:
             raise UserError("--resume RUN already names the checkpoint: leave --ckpt_path out.")
         from meddiff.runs.checkpoints import find_checkpoint
 
-        rest = ["--ckpt_path", str(find_checkpoint(Path(run) / names.CHECKPOINTS)), *rest]
+        rest = ["--ckpt_path", str(find_checkpoint(run, to_train=True)), *rest]
         expanded = [str(Path(run) / names.CONFIG), *expanded]
         read_yaml(expanded[0])
         os.environ[RUN_DIR_VARIABLE] = str(Path(run))

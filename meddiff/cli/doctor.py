@@ -110,13 +110,35 @@ def check_files() -> list[Check]:
     ]
 
 
+def _paths_to_verify(arguments: list[str]) -> list[Path]:
+    from meddiff.cli.parsing import SentenceParser
+
+    about = "Checks this installation and this machine; exits with 1 if something must be mended."
+    parser = SentenceParser(prog="lightning doctor", description=about)
+    parser.add_argument(
+        "--verify",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="Compare files with their check sums instead: run folders, folders of shards, single files; exits with 2 "
+        "if one differs.",
+    )
+    return [Path(path).expanduser() for path in parser.parse_args(arguments).verify]
+
+
 def main(arguments: list[str]) -> int:
-    """Print the report; exit code 1 when something must be mended."""
-    if arguments:
-        print(
-            "usage: lightning doctor\n\nChecks this installation and this machine; exits with 1 if something must be mended."
-        )
-        return 0 if arguments[0] in ("-h", "--help") else 2
+    """Print the report; exit code 1 when something must be mended.
+
+    Raises:
+        UserError: with ``--verify``, a file that is not what its check sum says.
+    """
+    if arguments:  # the plain check needs none of the packages it looks for
+        paths = _paths_to_verify(arguments)
+        from meddiff.cli.verify import verify
+
+        verify(paths)
+        return 0
     checks = [check_command(), *check_packages()]
     if all(check.ok is not False for check in checks[1:]):
         checks += [*check_devices(), *check_files()]

@@ -8,6 +8,7 @@ from argparse import HelpFormatter
 from typing import Any, NoReturn
 
 import jsonargparse
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -15,13 +16,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.checkpoint import RunCheckpoint
+from callbacks.checkpoint_io import DurableCheckpointIO
 from callbacks.image_writer import ImageWriter
 from callbacks.progress import ImagesProgressBar
+from callbacks.stopping import StopBetweenSteps
 from callbacks.tracking import JsonlLogger, default_loggers
+from meddiff.cli.closing import ways_on
 from meddiff.cli.named_callbacks import NAMED, add_named_callbacks, listed_callbacks, named_callbacks, options_help
 from meddiff.cli.parsing import one_sentence
 from meddiff.cli.preflight import problems_before_start
-from meddiff.cli.run_config import RunConfig
+from meddiff.cli.run_config import RunConfig, last_written
 from meddiff.common.errors import UserError, refuse
 from meddiff.runs import names
 from meddiff.cli.side_by_side import exchange_between
@@ -122,8 +126,19 @@ class SuiteCLI(LightningCLI):
         # metrics.jsonl is the source of every report: written whatever else logs.
         if not any(isinstance(logger, JsonlLogger) for logger in loggers):
             loggers = [*loggers, JsonlLogger(self.run_dir)]
+        if self.subcommand == "fit":
+            callbacks.insert(0, StopBetweenSteps())  # first: a signal is heeded from the first moment of training on
         section["trainer"]["callbacks"] = callbacks
+        section["trainer"]["plugins"] = with_durable_checkpoints(trainer)
         return super().instantiate_trainer(logger=loggers, **kwargs)
+
+
+def with_durable_checkpoints(trainer: jsonargparse.Namespace) -> list[object]:
+    """The trainer's plugins, and ours for checkpoints where the user has chosen none."""
+    plugins = trainer.get("plugins")
+    listed = list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins is not None else []
+    chosen = [*listed, getattr(trainer.get("strategy"), "_checkpoint_io", None)]
+    return listed if any(isinstance(one, CheckpointIO) for one in chosen) else [*listed, DurableCheckpointIO()]
 
 
 def run(verb: str, arguments: list[str]) -> int:
@@ -157,7 +172,12 @@ def run(verb: str, arguments: list[str]) -> int:
             load_from_checkpoint_support=False,
         )
         _closing_line(cli)
-        return 0
+        callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
+        return next((one.exit_code(cli.trainer) for one in callbacks if isinstance(one, StopBetweenSteps)), 0)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning makes an exit with code 1 of it
+            raise end.__context__ from None
+        raise
     except OmegaConfBaseException as error:
         raise UserError(
             f"The configuration refers to a place that is not there: {' '.join(str(error).split())}"
@@ -192,9 +212,9 @@ def _closing_line(cli: SuiteCLI) -> None:
         state = "interrupted" if cli.trainer.interrupted else "finished"
         print(f"\n{state} at step {cli.trainer.global_step}; run folder: {cli.run_dir}")
         if (cli.run_dir / names.REPORT).is_file():
-            print(f"  look:   {cli.run_dir / 'report.html'}")
-        print(f"  go on:  lightning fit --resume {cli.run_dir} --trainer.max_steps N")
-        if hasattr(getattr(cli.model, "model", None), "sample"):
-            print(f'  draw:   lightning sample --ckpt {cli.run_dir} --prompts "Large right pleural effusion."')
+            print(f"  look:   {cli.run_dir / names.REPORT}")
+        can_draw = hasattr(getattr(cli.model, "model", None), "sample")
+        for line in ways_on(cli.run_dir, last_written(cli.trainer), can_draw, " --trainer.max_steps N"):
+            print(f"  {line}")
     else:
         print(f"\nrun folder: {cli.run_dir}")

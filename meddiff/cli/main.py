@@ -8,6 +8,8 @@ from collections.abc import Callable
 from importlib import import_module
 
 from meddiff.common.errors import UserError, refuse
+from meddiff.common.files import no_room
+from meddiff.common.stopping import exit_code, signals_stop
 
 LIGHTNING_VERBS = {
     "fit": "train a model (LightningCLI)",
@@ -23,6 +25,12 @@ OWN_VERBS = {
     "tables": ("meddiff.cli.tables", "the paper's tables, published values beside measured ones"),
     "report": ("meddiff.cli.report", "one HTML page about one or several runs"),
     "doctor": ("meddiff.cli.doctor", "check this installation and this machine"),
+}
+#: What a verb says when a signal stops it.
+STOPPED = {
+    "prepare": ": finished shards are whole, and the same command goes on from there",
+    "sample": ": finished images are whole, and the same command goes on from there",
+    "evaluate": ": what was measured is kept, and the same command goes on from there",
 }
 
 
@@ -73,14 +81,24 @@ def dispatch(arguments: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Console entry point: a UserError becomes one sentence on stderr and exit code 2."""
+    """Console entry point: a UserError becomes one sentence on stderr and exit code 2, a signal 128 + its number."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = dispatch(sys.argv[1:] if arguments is None else arguments)
+        with signals_stop():
+            code = dispatch(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt:
-        code = 130
+    except OSError as error:
+        full = no_room(error)
+        if full is None:
+            raise
+        print(f"error: {full}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt as stop:
+        verb = next((word for word in given if word in OWN_VERBS or word in LIGHTNING_VERBS), "")
+        print(f"\nstopped{STOPPED.get(verb, '')}", file=sys.stderr)
+        code = exit_code(stop)
     sys.exit(code)
 
 

@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 from meddiff.cli.named_callbacks import given_twice, listed_callbacks, named_arguments
 from meddiff.cli.quick_check import no_gpu_sentence
 from meddiff.common.errors import UserError
+from meddiff.runs.checkpoints import broken
 from meddiff.runs.open_run import import_class
 
 
@@ -53,9 +54,12 @@ def trainer_problems(verb: str, trainer: Namespace) -> list[str]:
 
 
 def checkpoint_problems(path: str | None) -> list[str]:
-    """A checkpoint that is named must be there; ``best``, ``last``, ``hpc`` and ``registry`` are Lightning's own words."""
-    if path is None or path in ("best", "last", "hpc") or path.startswith("registry") or Path(path).exists():
+    """A checkpoint that is named must be there, whole; ``best``, ``last``, ``hpc`` and ``registry`` are words of Lightning."""
+    if path is None or path in ("best", "last", "hpc") or path.startswith("registry"):
         return []
+    if Path(path).exists():
+        problem = broken(Path(path))
+        return [problem] if problem is not None else []
     return [f"No checkpoint at {path}: give a .ckpt file, or go on with a whole run by --resume RUN."]
 
 

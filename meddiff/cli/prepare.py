@@ -1,7 +1,6 @@
 """``lightning prepare COHORT``: from a cohort to latent shards."""
 
 import shlex
-import sys
 from dataclasses import fields
 
 from meddiff.common.errors import UserError
@@ -13,7 +12,7 @@ DEFAULT_VAE = "weights/stable-diffusion-2-base"
 
 
 def main(arguments: list[str]) -> int:
-    """Parse and run; returns the exit code (130 after Ctrl-C).
+    """Parse and run; returns the exit code.
 
     Raises:
         UserError: unknown cohort, bad option, missing VAE.
@@ -22,9 +21,6 @@ def main(arguments: list[str]) -> int:
         return _prepare(arguments)
     except UserError as error:
         raise UserError(" ".join(str(error).split())) from error  # libraries give reasons in several lines
-    except KeyboardInterrupt:
-        print("stopped: finished shards are whole, and the same command goes on from there", file=sys.stderr)
-        return 130
 
 
 def _prepare(arguments: list[str]) -> int:

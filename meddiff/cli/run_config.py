@@ -7,8 +7,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from callbacks.tracking import JsonlLogger
+from meddiff.cli.closing import ways_on
 from meddiff.common.files import atomic_open
 from meddiff.runs import names
+
+
+def last_written(trainer: Trainer) -> str:
+    """The checkpoint that a callback of the trainer wrote last; "" if none did."""
+    found = (str(getattr(one, "_last_checkpoint_saved", "") or "") for one in trainer.checkpoint_callbacks)
+    return next((file for file in found if file), "")
 
 
 class RunConfig(SaveConfigCallback):
@@ -28,10 +35,10 @@ class RunConfig(SaveConfigCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Whatever stopped the run: say how to go on from what is there."""
-        checkpoints = sorted((Path(trainer.default_root_dir) / names.CHECKPOINTS).glob("step-*.ckpt"))
-        if trainer.is_global_zero and checkpoints:
-            print(f"\nstopped at step {trainer.global_step}; the newest checkpoint is {checkpoints[-1]}")
-            print(f"  go on:  lightning fit --resume {trainer.default_root_dir}")
+        lines = ways_on(Path(trainer.default_root_dir), last_written(trainer)) if trainer.is_global_zero else []
+        if lines:
+            print(f"\nstopped at step {trainer.global_step}; run folder: {trainer.default_root_dir}")
+            print("\n".join(f"  {line}" for line in lines))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that goes on in its own folder forgets the rows it is about to log again."""

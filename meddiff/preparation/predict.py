@@ -177,7 +177,7 @@ def predict_jobs(
         trainer.predict(encoder, return_predictions=False)
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning makes an exit of it
-            raise KeyboardInterrupt from None
+            raise end.__context__ from None
         raise
     finally:
         encoder.close_bar()  # an error's sentence begins on a line of its own

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-__all__ = ["MetricsRow", "parse_metrics", "read_metrics"]
+__all__ = ["MetricsRow", "end_cut_line", "parse_metrics", "read_metrics"]
 
 #: ``{"step": 9, "time": 1795251052.9, "train/loss": 0.41}``; null is a value that was not finite.
 MetricsRow = dict[str, float | None]
@@ -31,4 +31,21 @@ def parse_metrics(text: str) -> list[MetricsRow]:
 def read_metrics(path: str | os.PathLike[str]) -> list[MetricsRow]:
     """As :func:`parse_metrics`; a missing file is no rows."""
     file = Path(path)
-    return parse_metrics(file.read_text(encoding="utf-8")) if file.is_file() else []
+    return parse_metrics(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else []
+
+
+def end_cut_line(path: str | os.PathLike[str]) -> None:
+    """Take out a last line that a kill cut off: the next row would be glued to it, and both would be lost."""
+    file = Path(path)
+    if not file.is_file() or file.stat().st_size == 0:
+        return
+    with file.open("rb+") as stream:
+        stream.seek(-1, os.SEEK_END)
+        if stream.read(1) == b"\n":
+            return
+        content = file.read_bytes()
+        last = content[content.rfind(b"\n") + 1 :]
+        if parse_metrics(last.decode("utf-8", errors="replace")):
+            stream.write(b"\n")  # only its end is missing
+        else:
+            stream.truncate(len(content) - len(last))

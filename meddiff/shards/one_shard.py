@@ -1,15 +1,15 @@
 """One WebDataset tar, whole or not at all, whose bytes depend on its samples alone. Source: own; design, "Shard schema"."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from webdataset import TarWriter
 
+from meddiff.common.check_sums import HashingStream
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.shards.manifest import ShardRecord
@@ -19,18 +19,6 @@ from meddiff.shards.sample import CohortSample
 
 #: A sample and what is stored as its latent: moments (2C, h, w) or mean (C, h, w).
 Pair: TypeAlias = tuple[CohortSample, NDArray[np.floating]]
-
-
-class _Digest:
-    """A write-only stream that hashes and counts what passes, so a shard is never read back for its digest."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream, self.sha256, self.bytes = stream, hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        self.bytes += len(data)
-        return self.stream.write(data)
 
 
 def write_shard(path: str | Path, samples: Iterable[Pair], shape: tuple[int, ...] | None = None) -> ShardRecord:
@@ -53,7 +41,7 @@ def write_shard(path: str | Path, samples: Iterable[Pair], shape: tuple[int, ...
     boxes: Counter[str] = Counter()
     split = path.name.rsplit("-", 1)[0]
     with atomic_open(path) as stream:
-        digest = _Digest(stream)
+        digest = HashingStream(stream)
         # Fixed owner, mode and time: the bytes depend on the samples alone.
         with TarWriter(digest, user="", group="", mode=0o644, mtime=0, encoder=False, compress=False) as tar:
             for sample, moments in samples:
@@ -71,7 +59,7 @@ def write_shard(path: str | Path, samples: Iterable[Pair], shape: tuple[int, ...
                     cut=sample.attributes.get("boxes_cut", 0),
                     lost=sample.attributes.get("boxes_lost", 0),
                 )
-    sha256, keys_sha256 = digest.sha256.hexdigest(), keys_digest(keys)
+        sha256, keys_sha256 = digest.finish(), keys_digest(keys)
     return ShardRecord(
         path.name,
         split,

@@ -1,0 +1,115 @@
+"""A signal ends training between two steps, with a checkpoint and an exit code that says so. Source: own."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.checkpoint import RunCheckpoint
+from callbacks.evaluation import run_folder
+from callbacks.step_boundary import as_at_batch_end, call_between_steps
+from meddiff.common.stopping import ASKING, SAME_REQUEST, kill_now
+from meddiff.runs import names
+
+
+class StopBetweenSteps(Callback):
+    """SIGTERM, SIGHUP or Ctrl-C: the step is finished, a checkpoint written, and the exit code is 128 + the signal.
+
+    A signal again, two seconds later or more, ends the process at once. Processes of one training agree after each step
+    (one number is reduced), since a signal reaches them at different moments or only one of them. Lightning's own handling
+    ends with exit code 0 and without a checkpoint, and calls collectives from within the handler. SIGUSR1, by which SLURM
+    asks to requeue, is left to Lightning.
+
+    Attributes:
+        signum: the signal that was received; 0 if none.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._before: dict[int, signal._HANDLER] = {}
+        self._process = 0
+        self._first_step = 0
+        self._asked = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._first_step = trainer.global_step
+        call_between_steps(trainer)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._process = os.getpid()
+        launcher = trainer.strategy.launcher
+
+        def note(signum: int, frame: FrameType | None) -> None:
+            if os.getpid() != self._process:
+                return  # a worker of a loader, which its trainer ends
+            if self.signum:
+                if time.monotonic() < self._asked + SAME_REQUEST:
+                    return
+                if launcher is not None and hasattr(launcher, "kill"):
+                    launcher.kill(signal.SIGKILL)
+                kill_now(signum)
+            self.signum, self._asked = signum, time.monotonic()
+            if trainer.is_global_zero:  # not print: the handler may have interrupted one
+                os.write(
+                    sys.__stderr__.fileno() if sys.__stderr__ is not None else 2,
+                    f"\n{signal.Signals(signum).name}: stopping after this step, with a checkpoint; once more stops "
+                    "at once\n".encode(),
+                )
+
+        for one in (*ASKING, signal.SIGINT):
+            handler = signal.getsignal(one)
+            if handler is not signal.SIG_IGN:  # `nohup`, and Ctrl-C for what a shell runs in the background
+                self._before[one] = handler
+                signal.signal(one, note)
+
+    def on_step_boundary(self, trainer: Trainer) -> None:
+        """Stop if any process was asked to.
+
+        Raises:
+            SystemExit: with 128 + the signal's number.
+        """
+        self.signum = agreed(trainer, self.signum)
+        if self.signum:
+            self._save(trainer)
+            raise SystemExit(self.exit_code(trainer))
+
+    def _save(self, trainer: Trainer) -> None:
+        if getattr(trainer, "fast_dev_run", False) or trainer.global_step == self._first_step:
+            return
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # not declared
+        own = next((one for one in callbacks if isinstance(one, RunCheckpoint)), None)
+        if own is not None:
+            if own._last_global_step_saved != trainer.global_step:
+                own.save_between_steps(trainer)
+        elif trainer.checkpoint_callbacks:
+            with as_at_batch_end(trainer):
+                folder = Path(run_folder(trainer)) / names.CHECKPOINTS
+                trainer.save_checkpoint(folder / f"step-{trainer.global_step:08d}.ckpt")
+
+    def exit_code(self, trainer: Trainer) -> int:
+        """128 + the signal; 0 without one, and in processes that Lightning started: it would take it for a crash."""
+        launched = isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
+        if not self.signum or (launched and trainer.local_rank > 0):
+            return 0
+        return 128 + self.signum
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+        self._before.clear()
+
+
+def agreed(trainer: Trainer, signum: int) -> int:
+    """The signal that any process of the training has received; the same on all of them."""
+    if trainer.world_size == 1 or not torch.distributed.is_initialized():
+        return signum
+    found = torch.tensor(signum, device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return int(found)

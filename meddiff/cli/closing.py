@@ -1,0 +1,34 @@
+"""What a run says when it ends: where it is, and commands that work. Source: own."""
+
+import shlex
+from pathlib import Path
+
+from meddiff.common.errors import UserError
+from meddiff.runs import names
+from meddiff.runs.checkpoints import broken, find_checkpoint
+
+
+def ways_on(run: Path, written: str = "", can_draw: bool = False, more: str = "") -> list[str]:
+    """The lines that say how to go on with a run: only what works, each ready to be pasted.
+
+    None where no checkpoint was written.
+
+    Args:
+        run: its folder.
+        written: the checkpoint that was written last, which may lie outside of the folder; "" = none known.
+        can_draw: whether the model can draw images.
+        more: appended to the command that goes on, such as `` --trainer.max_steps N``.
+    """
+    folder = shlex.quote(str(run))
+    try:
+        find_checkpoint(run, to_train=True)
+        trained, drawn = f"lightning fit --resume {folder}", folder
+    except UserError:
+        if not written or not Path(written).exists() or broken(Path(written)):
+            return []
+        file = shlex.quote(written)
+        trained, drawn = f"lightning fit -c {shlex.quote(str(run / names.CONFIG))} --ckpt_path {file}", file
+    lines = [f"go on:  {trained}{more}"]
+    if can_draw:
+        lines.append(f'draw:   lightning sample --ckpt {drawn} --prompts "Large right pleural effusion."')
+    return lines
