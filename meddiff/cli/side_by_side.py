@@ -96,4 +96,3 @@ def _unheard(where: str, patience_s: float) -> str:
         f"the first process has not said within {patience_s:.0f} s which run folder it made ({where}): see what stopped it, "
         "or why this process does not reach it."
     )
-

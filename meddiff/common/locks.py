@@ -2,7 +2,7 @@
 
 The lock is the kernel's (``flock`` on ``FOLDER/.lock``), so that it ends with its process however that ends, and of several
 who find a dead one's exactly one goes on. Who holds it stands in the file, for the sentence that others get to read. ``flock``
-reaches over NFS (Linux, lock service running); on a file system that knows no locks a warning says that nothing is watched.
+reaches over NFS (Linux, lock service running). On a file system that knows no locks only what stands in the file counts.
 """
 
 import errno
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from meddiff.common.errors import UserError
@@ -58,10 +58,8 @@ def locked(folder: str | os.PathLike[str], doing: str, wait: bool = False, name:
         yield
     finally:
         _release(path, where)
-        try:
+        with suppress(OSError):
             path.parent.rmdir()  # only when nothing was written: a failed call leaves no empty folder
-        except OSError:
-            pass
 
 
 def _acquire(path: Path, doing: str) -> str | None:
@@ -75,11 +73,11 @@ def _acquire(path: Path, doing: str) -> str | None:
                 return None
             _held[where] = (descriptor, owner, times + 1)
             return where
-        descriptor = _taken(path)
-        if descriptor is None:
+        taken = _taken(path)
+        if taken is None:
             return None
-        _held[where] = (descriptor, me, 1)
-        _sign(descriptor, path, doing)
+        _held[where] = (taken, me, 1)
+        _sign(taken, path, doing)
     return where
 
 
@@ -100,11 +98,12 @@ def _taken(path: Path) -> int | None:
             if error.errno not in _UNKNOWN:
                 os.close(descriptor)
                 raise
-            print(
-                f"the file system of {path.parent} knows no locks ({error.strerror}): two commands that write there at once "
-                "are not noticed",
-                file=sys.stderr,
-            )
+            if (holder := _holder(path)) is not None and not holder.is_gone():
+                os.close(descriptor)
+                raise Busy(
+                    f"{path.parent} is being written by {holder}: wait for its end. (This file system knows no locks: if you "
+                    f"know that it has ended, delete {path}.)"
+                ) from error
             return descriptor
         try:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
@@ -142,7 +141,9 @@ def _holder(path: Path) -> Process | None:
 def _wait(path: Path, doing: str) -> str:
     from tqdm import tqdm
 
-    with tqdm(bar_format="{desc} {elapsed}", desc=f"waiting for {_holder(path) or 'another process'}", leave=False) as bar:
+    with tqdm(
+        bar_format="{desc} {elapsed}", desc=f"waiting for {_holder(path) or 'another process'}", leave=False
+    ) as bar:
         while (where := _acquire(path, doing)) is None:
             time.sleep(0.2)
             bar.refresh()
