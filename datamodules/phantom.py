@@ -11,6 +11,7 @@ from pathlib import Path
 from datamodules.latent_shards import LatentShardsDataModule
 from datamodules.prompts import missing_texts
 from meddiff.common.errors import UserError
+from meddiff.common.locks import locked
 from meddiff.phantoms import PhantomOptions
 from meddiff.preparation.prepare_phantom import DEFAULT_VAE, phantom_folder, prepare_phantom
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest
@@ -54,11 +55,14 @@ class PhantomLatentsDataModule(LatentShardsDataModule):
         return Manifest.read(str(folder)) if there else None
 
     def prepare_data(self) -> None:
-        """Make the shards unless they are there whole."""
-        if not (Path(self.folder) / MANIFEST_NAME).is_file():
+        """Make the shards unless they are there whole; of several trainings that begin together one does, others wait."""
+        made = Path(self.folder) / MANIFEST_NAME
+        if not made.is_file():
             command = "made on first use by PhantomLatentsDataModule"
-            prepare_phantom(self.phantom, self.folder, self.vae, command=command, processes=self.processes)
-        elif Manifest.read(self.folder).options != json.loads(json.dumps(asdict(self.phantom))):
+            with locked(self.folder, "first training on these phantoms", wait=True):
+                if not made.is_file():  # another may have made them meanwhile
+                    prepare_phantom(self.phantom, self.folder, self.vae, command=command, processes=self.processes)
+        if Manifest.read(self.folder).options != json.loads(json.dumps(asdict(self.phantom))):
             raise UserError(
                 f"{self.folder} holds phantoms of other options than --data.phantom says: choose another folder."
             )

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
+from meddiff.common.locks import locked
 
 if TYPE_CHECKING:
     from meddiff.evaluation.measurement import Measurement, Result
@@ -143,14 +144,15 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         measurement.check(splits[part])
     out = Path(options.out) if options.out else default_folder(run)
     writer = EvaluationWriter(out, describe(run, model.freeze_text_encoder))
-    for part, measurement in chosen.items():
-        result = measurement.run(model, splits[part], out, Ranks())
-        for name, table in result.tables.items():
-            writer.table(name, table.rows, table.first, table.only)
-        writer.part(part, asdict(options[PARTS[part].options]), result.figures)
-        if part == "controls":
-            writer.controls(run.facts.run, "grounding", result.controls)
-        show(part, result)
+    with locked(out, "lightning evaluate"):
+        for part, measurement in chosen.items():
+            result = measurement.run(model, splits[part], out, Ranks())
+            for name, table in result.tables.items():
+                writer.table(name, table.rows, table.first, table.only)
+            writer.part(part, asdict(options[PARTS[part].options]), result.figures)
+            if part == "controls":
+                writer.controls(run.facts.run, "grounding", result.controls)
+            show(part, result)
     print(out)
     return 0
 

@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 from argparse import HelpFormatter
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -26,10 +28,11 @@ from meddiff.cli.named_callbacks import NAMED, add_named_callbacks, listed_callb
 from meddiff.cli.parsing import one_sentence
 from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.run_config import RunConfig, last_written
+from meddiff.cli.side_by_side import exchange_between
 from meddiff.common.errors import UserError, refuse
 from meddiff.runs import names
-from meddiff.runs.checkpoints import clear_leftovers
-from meddiff.runs.new_run import RUN_DIR_VARIABLE, new_run_folder
+from meddiff.runs.checkpoints import checkpoint_to_go_on, clear_leftovers
+from meddiff.runs.new_run import RUN_DIR_VARIABLE, restarted, run_folder
 
 # `${data.init_args.batch_size}` in a file then means the same place under every verb, and follows overrides.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -68,7 +71,16 @@ class SuiteParser(LightningArgumentParser):
 
 
 class SuiteCLI(LightningCLI):
-    """LightningCLI that creates a run folder, logs to W&B and metrics.jsonl, and checks before it starts."""
+    """LightningCLI that makes a run folder, logs to W&B and metrics.jsonl, and checks before it starts.
+
+    Args:
+        held: takes what is held until the run has ended: the lock of its folder.
+        options: LightningCLI's.
+    """
+
+    def __init__(self, held: ExitStack, **options: Any) -> None:
+        self.held = held
+        super().__init__(LightningModule, LightningDataModule, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="run", help="Name of the run folder: RUNS/NAME/TIME.")
@@ -92,9 +104,13 @@ class SuiteCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         refuse(problems_before_start(str(self.subcommand), self.section))
-        self.run_dir = new_run_folder(self.section.runs, self.section.name, str(self.subcommand))
-        if self.subcommand == "fit":
+        runs, name, verb = self.section.runs, self.section.name, str(self.subcommand)
+        exchange = self.held.enter_context(exchange_between(Path(runs) / name, sys.argv[1:]))
+        self.run_dir = self.held.enter_context(run_folder(runs, name, verb, sys.argv[2:], exchange))
+        if verb == "fit":
             clear_leftovers(self.run_dir / names.CHECKPOINTS)
+            if restarted() and self.section.get("ckpt_path") is None:
+                self.section.ckpt_path = checkpoint_to_go_on(self.run_dir)
         if self.section.trainer.default_root_dir is None:
             self.section.trainer.default_root_dir = str(self.run_dir)
 
@@ -154,10 +170,10 @@ def run(verb: str, arguments: list[str]) -> int:
     # DDP starts its child processes with sys.argv: the same program, the rewritten arguments.
     before = sys.argv
     sys.argv = [before[0], verb, *arguments]
+    held = ExitStack()
     try:
         cli = SuiteCLI(
-            LightningModule,
-            LightningDataModule,
+            held,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
@@ -183,6 +199,7 @@ def run(verb: str, arguments: list[str]) -> int:
     except ValueError as error:
         raise (user_error_within(error) or error) from error
     finally:
+        held.close()
         sys.argv = before
         if "wandb" in sys.modules:  # so that a second run in this process gets a W&B run of its own
             sys.modules["wandb"].finish()

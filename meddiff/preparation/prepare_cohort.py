@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -9,6 +10,8 @@ from typing import Literal
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
+from meddiff.common.locks import locked
+from meddiff.common.processes import is_first_process
 from meddiff.preparation.cohorts import reader
 from meddiff.preparation.encode import shard_header
 from meddiff.preparation.geometry import resize_rule
@@ -192,6 +195,18 @@ def prepare_reading(
     out, machine = Path(out), machine or Machine()
     _refuse_links_out(reading)
     header = shard_header(reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution))
+    with locked(out, f"prepare {reading.cohort}", wait=True) if is_first_process() else nullcontext():
+        return _write(reading, out, header, machine, samples_per_shard, show_progress)
+
+
+def _write(
+    reading: Reading,
+    out: Path,
+    header: Manifest,
+    machine: Machine,
+    samples_per_shard: int | None,
+    show_progress: bool,
+) -> Manifest | None:
     try:
         writer = ShardWriter(out, header, samples_per_shard or shard_size(len(reading.records)))
     except OSError as error:
@@ -200,7 +215,7 @@ def prepare_reading(
     for record in reading.records:
         items.setdefault(record.split, {})[record.key] = record
     plans, jobs = plan_jobs(writer, items)
-    source = RecordImages(reading.root, resolution, reading.native_masks)
+    source = RecordImages(reading.root, header.resolution, reading.native_masks)
     make_source = partial(_same, source)
     if machine.lightning and jobs:
         from meddiff.preparation.predict import predict_jobs

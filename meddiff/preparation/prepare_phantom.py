@@ -6,6 +6,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from meddiff.common.locks import locked
 from meddiff.phantoms import PhantomCohort, PhantomOptions
 from meddiff.preparation.encode import shard_header
 from meddiff.preparation.pool import write_shards
@@ -29,7 +30,7 @@ def prepare_phantom(
     processes: int | None = None,
     show_progress: bool = True,
 ) -> Manifest:
-    """Render, encode and write the cohort; goes on where a killed call stopped.
+    """Render, encode and write the cohort; goes on where a killed call stopped, waits where another writes it.
 
     Raises:
         UserError: bad options, no VAE, or ``out`` holds shards of other options.
@@ -37,4 +38,5 @@ def prepare_phantom(
     header = shard_header(
         "phantom", command, asdict(options), vae, options.resolution, "rendered at the resolution, no resize"
     )
-    return write_shards(partial(PhantomCohort, options), out, header, processes, show_progress=show_progress)
+    with locked(out, "prepare phantom", wait=True):
+        return write_shards(partial(PhantomCohort, options), out, header, processes, show_progress=show_progress)

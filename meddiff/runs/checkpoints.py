@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 from meddiff.common.check_sums import HashingStream, remove_sum, write_sum
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, remove_leftovers
+from meddiff.common.processes import is_first_process
 from meddiff.runs import names
 
 #: What ``torch.load(weights_only=True)`` gives of a checkpoint.
@@ -50,9 +51,15 @@ def find_checkpoint(path: str | os.PathLike[str], to_train: bool = False, tell: 
         if passed:
             raise UserError(f"No whole checkpoint at {path}: {_listed(passed, root)}.")
         raise UserError(f"No checkpoint at {path}: give a .ckpt file or a run folder that has checkpoints/*.ckpt.")
-    if passed and tell and _is_first_process():
+    if passed and tell and is_first_process():
         print(f"passed over {_listed(passed, root)}; taken: {found[1]} (step {found[0]})", file=sys.stderr)
     return found[1]
+
+
+def checkpoint_to_go_on(run: Path) -> str | None:
+    """Where a requeued job goes on in its own run folder; None before its first whole checkpoint."""
+    found, _ = _newest(run, to_train=True) if (run / names.CHECKPOINTS).is_dir() else (None, {})
+    return str(found[1]) if found is not None else None
 
 
 def whole_beside(file: Path) -> Path | None:
@@ -234,9 +241,3 @@ def _need(checkpoint: Checkpoint, keys: tuple[str, ...]) -> None:
 def _listed(passed: Mapping[Path, str], root: Path) -> str:
     shown = [f"{os.path.relpath(file, root)} ({reason})" for file, reason in list(passed.items())[:3]]
     return ", ".join(shown) + (f" and {len(passed) - 3} more" if len(passed) > 3 else "")
-
-
-def _is_first_process() -> bool:
-    """Of the processes of one run, which all look for the checkpoint, one tells."""
-    found = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return next((rank for rank in found if rank), "0") == "0"

@@ -9,6 +9,7 @@
         controls.json                CONTROLS     what the numbers have to be compared with
         report.html                  REPORT
         wandb_id.txt                 WANDB_ID     under which W&B knows the run
+        job.json                     JOB          of a SLURM or torchrun job: the command, by which it finds its folder again
         checkpoints/                 CHECKPOINTS
         grounding/IMAGES.csv         GROUNDING    one row a phrase
         grounding/excluded.csv       EXCLUDED     what could not be grounded, and why
@@ -30,6 +31,7 @@ TRADEOFF = "tradeoff.csv"
 CONTROLS = "controls.json"
 REPORT = "report.html"
 WANDB_ID = "wandb_id.txt"
+JOB = "job.json"
 CHECKPOINTS = "checkpoints"
 GROUNDING = "grounding"
 EXCLUDED = "excluded.csv"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meddiff.common.files import atomic_open, write_json
+from meddiff.common.locks import locked
 from meddiff.runs.names import CONTROLS
 
 
@@ -61,5 +62,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def update_controls(run: Path, side: str, values: Mapping[str, object]) -> None:
     """Write ``values`` under ``side`` of ``RUN/controls.json``; the other side stays."""
     path = run / CONTROLS
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    write_json(path, {**before, side: {**before.get(side, {}), **values}})
+    with locked(
+        run, "controls.json", wait=True, name=f".{CONTROLS}.lock"
+    ):  # a training and an evaluation may both write
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        write_json(path, {**before, side: {**before.get(side, {}), **values}})
