@@ -11,6 +11,7 @@ import jsonargparse
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,7 +20,7 @@ from callbacks.image_writer import ImageWriter
 from callbacks.progress import ImagesProgressBar
 from callbacks.tracking import JsonlLogger, default_loggers
 from meddiff.cli.named_callbacks import NAMED, add_named_callbacks, listed_callbacks, named_callbacks, options_help
-from meddiff.cli.parsing import one_sentence
+from meddiff.cli.parsing import home_spelled_out, one_sentence
 from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.run_config import RunConfig
 from meddiff.common.errors import UserError, refuse
@@ -86,6 +87,7 @@ class SuiteCLI(LightningCLI):
         return section
 
     def before_instantiate_classes(self) -> None:
+        home_spelled_out(self.section)
         refuse(problems_before_start(str(self.subcommand), self.section))
         self.run_dir = new_run_folder(self.section.runs, self.section.name, str(self.subcommand))
         if self.section.trainer.default_root_dir is None:
@@ -118,7 +120,10 @@ class SuiteCLI(LightningCLI):
         if not any(isinstance(logger, JsonlLogger) for logger in loggers):
             loggers = [*loggers, JsonlLogger(self.run_dir)]
         section["trainer"]["callbacks"] = callbacks
-        return super().instantiate_trainer(logger=loggers, **kwargs)
+        try:
+            return super().instantiate_trainer(logger=loggers, **kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def run(verb: str, arguments: list[str]) -> int:
@@ -157,6 +162,8 @@ def run(verb: str, arguments: list[str]) -> int:
         raise UserError(
             f"The configuration refers to a place that is not there: {' '.join(str(error).split())}"
         ) from error
+    except MisconfigurationException as error:
+        raise UserError(f"Lightning cannot run this configuration: {' '.join(str(error).split())}") from error
     except ValueError as error:
         raise (user_error_within(error) or error) from error
     finally:
