@@ -1,6 +1,7 @@
 """The data module of every training on latents (source: own; design decisions 5 and 6)."""
 
 import os
+from typing import ClassVar
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
@@ -49,6 +50,8 @@ class LatentShardsDataModule(L.LightningDataModule):
         splits_from: split -> the folder it is read from instead, e.g. ``{grounding: data/ms-cxr-512}``; prepared with
             the same VAE at the same resolution.
     """
+
+    endless: ClassVar[bool] = True  #: no epoch ends: the command refuses trainer options that are shares of one
 
     def __init__(
         self,

@@ -221,7 +221,7 @@ def read_pixels(image: AnyImage) -> NDArray[np.uint8]:
     """
     if isinstance(image, str | os.PathLike):
         try:
-            return read_image(Path(image).expanduser())
+            return read_image(Path(os.path.expanduser(image)))
         except UnreadableImage as error:
             raise UserError(f"No image to ground at {image} ({error}): give a PNG, JPEG, TIFF or DICOM file.") from None
     if isinstance(image, Image.Image):

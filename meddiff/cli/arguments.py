@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from meddiff.common.errors import UserError
-from meddiff.common.places import locate
+from meddiff.common.places import at_home, locate
+from meddiff.common.text_files import read_text
 from meddiff.runs import names
 from meddiff.runs.new_run import RUN_DIR_VARIABLE
 
@@ -42,18 +43,44 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     """A config file as a dict.
 
     Raises:
-        UserError: missing, not YAML, or not a mapping.
+        UserError: missing, not text in UTF-8, not YAML, not a mapping, or one that says a thing twice.
     """
     path = locate(file)
     if not path.is_file():
         raise UserError(f"No config file at {file}: the suite's own are in configs/, e.g. -c configs/quickstart.yaml.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = read_text(path)
+        content, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} must hold a mapping such as `trainer:`, `model:`, `data:`.")
+    if twice := said_twice(tree):
+        raise UserError(f"{file} has {twice}: join them, for of two only the last would count.")
     return content
+
+
+def said_twice(node: yaml.Node | None, above: str = "") -> str | None:
+    """The first key that stands twice in one mapping of a YAML document, and on which lines; None where none does.
+
+    YAML forbids it, PyYAML takes the last one without a word: half a ``model:`` section would be lost.
+
+    Example:
+        >>> said_twice(yaml.compose("model: {a: 1}\\nmodel: {b: 2}", Loader=yaml.SafeLoader))
+        '`model` twice (lines 1 and 2)'
+    """
+    inner: list[tuple[yaml.Node, str]] = []
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines and name != "<<":
+                return f"`{above}{name}` twice (lines {lines[name]} and {line})"
+            lines[name] = line
+            inner.append((value, f"{above}{name}."))
+    elif isinstance(node, yaml.SequenceNode):
+        inner = [(value, above) for value in node.value]
+    return next((found for part, where in inner if (found := said_twice(part, where))), None)
 
 
 def with_bases(file: str | Path, above: tuple[Path, ...] = ()) -> list[str]:
@@ -69,7 +96,7 @@ def with_bases(file: str | Path, above: tuple[Path, ...] = ()) -> list[str]:
     names = [base] if isinstance(base, str) else (base or [])
     files: list[str] = []
     for name in names:
-        beside = path.parent / name
+        beside = path.parent / str(at_home(name))
         own = not beside.exists() and Path(name).parts[:1] == ("configs",)
         files += with_bases(locate(name) if own else beside, (*above, path.resolve()))
     return [*files, str(path)]
@@ -83,6 +110,8 @@ def expand(arguments: list[str]) -> list[str]:
         ``["-c", "configs/frozen.yaml", "-c", "configs/learnable.yaml", "--model.learning_rate", "1e-4"]``.
     """
     files, rest = split_configs(arguments)
+    for argument in rest:
+        said_once(argument)
     expanded = [flat for file in files for flat in with_bases(file)]
     run, rest = _take_resume(rest)
     if run is not None:
@@ -96,6 +125,23 @@ def expand(arguments: list[str]) -> list[str]:
         os.environ[RUN_DIR_VARIABLE] = str(Path(run))
     # Lightning counts `-c FILE` pairs and wants them after the verb, which the caller has taken off.
     return [part for file in expanded for part in ("-c", file)] + rest
+
+
+def said_once(argument: str) -> None:
+    """A section given as text, ``--model '{...}'``, is read as a file is.
+
+    Raises:
+        UserError: it says a thing twice.
+    """
+    flag, equals, value = argument.partition("=")
+    text = value if equals and flag.startswith("--") else argument
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            twice = said_twice(yaml.compose(text, Loader=yaml.SafeLoader))
+        except yaml.YAMLError:
+            return  # a text that only begins like one
+        if twice:
+            raise UserError(f"{text} has {twice}: join them, for of two only the last would count.")
 
 
 def _take_resume(arguments: list[str]) -> tuple[str | None, list[str]]:

@@ -14,6 +14,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,7 +26,7 @@ from callbacks.stopping import StopBetweenSteps
 from callbacks.tracking import JsonlLogger, default_loggers
 from meddiff.cli.closing import ways_on
 from meddiff.cli.named_callbacks import NAMED, add_named_callbacks, listed_callbacks, named_callbacks, options_help
-from meddiff.cli.parsing import one_sentence
+from meddiff.cli.parsing import home_spelled_out, one_sentence
 from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.run_config import RunConfig, last_written
 from meddiff.cli.side_by_side import exchange_between
@@ -103,6 +104,7 @@ class SuiteCLI(LightningCLI):
         return section
 
     def before_instantiate_classes(self) -> None:
+        home_spelled_out(self.section)
         refuse(problems_before_start(str(self.subcommand), self.section))
         runs, name, verb = self.section.runs, self.section.name, str(self.subcommand)
         exchange = self.held.enter_context(exchange_between(Path(runs) / name, sys.argv[1:]))
@@ -144,7 +146,10 @@ class SuiteCLI(LightningCLI):
             callbacks.insert(0, StopBetweenSteps())  # first: a signal is heeded from the first moment of training on
         section["trainer"]["callbacks"] = callbacks
         section["trainer"]["plugins"] = with_durable_checkpoints(trainer)
-        return super().instantiate_trainer(logger=loggers, **kwargs)
+        try:
+            return super().instantiate_trainer(logger=loggers, **kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def with_durable_checkpoints(trainer: jsonargparse.Namespace) -> list[object]:
@@ -196,6 +201,8 @@ def run(verb: str, arguments: list[str]) -> int:
         raise UserError(
             f"The configuration refers to a place that is not there: {' '.join(str(error).split())}"
         ) from error
+    except MisconfigurationException as error:
+        raise UserError(f"Lightning cannot run this configuration: {' '.join(str(error).split())}") from error
     except ValueError as error:
         raise (user_error_within(error) or error) from error
     finally:

@@ -9,6 +9,7 @@ from importlib import import_module
 
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.files import no_room
+from meddiff.common.places import at_home
 from meddiff.common.stopping import exit_code, signals_stop
 
 LIGHTNING_VERBS = {
@@ -67,6 +68,7 @@ def dispatch(arguments: list[str]) -> int:
     if position is None or any(a in ("-h", "--help") for a in arguments[:position]):
         raise UserError(f"Unknown verb {arguments[0]!r}: `lightning --help` lists them.")
     verb, rest = arguments[position], arguments[:position] + arguments[position + 1 :]
+    rest = [spelled_out(argument) for argument in rest]
     if verb in OWN_VERBS:
         return _own(OWN_VERBS[verb][0])(rest)
     from meddiff.cli.arguments import expand
@@ -78,6 +80,12 @@ def dispatch(arguments: list[str]) -> int:
     from meddiff.cli.lightning_cli import run
 
     return run(verb, expanded)
+
+
+def spelled_out(argument: str) -> str:
+    """``--out=~/x`` and a bare ``~/x`` with the home folder in its place, which a shell does only for the second."""
+    flag, equals, value = argument.partition("=")
+    return f"{flag}={at_home(value)}" if equals and flag.startswith("-") else str(at_home(argument))
 
 
 def main(arguments: list[str] | None = None) -> None:

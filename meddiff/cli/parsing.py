@@ -8,8 +8,8 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from meddiff.cli.arguments import split_configs
-from meddiff.common.places import locate
+from meddiff.cli.arguments import read_yaml, split_configs
+from meddiff.common.places import at_home, locate
 
 # The text under each field of an options class is its help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -60,12 +60,28 @@ class SentenceParser(ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Namespace | None = None, **how: bool
     ) -> Namespace:
-        """As jsonargparse's, but ``-c configs/...`` is looked up in the suite, and flags win over files."""
+        """As jsonargparse's, but ``-c configs/...`` is looked up in the suite, flags win over files, ``~`` is home."""
         if args is not None and any("--config" in action.option_strings for action in self._actions):
             files, flags = split_configs(list(args))
+            for file in files:
+                read_yaml(file)  # its complaints are one sentence, and it reads nothing twice
             args = [part for file in files for part in ("--config", str(locate(file)))] + flags
         parsed: Namespace = super().parse_args(args, namespace, **how)
-        return parsed
+        return home_spelled_out(parsed)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         one_sentence(self, message, ex)
+
+
+def home_spelled_out(parsed: Namespace) -> Namespace:
+    """Every text of a parsed configuration that begins with ``~``, as a path; changed in place."""
+    for key, value in list(vars(parsed).items()):
+        if isinstance(value, Namespace):
+            home_spelled_out(value)
+        elif isinstance(value, list):
+            setattr(
+                parsed, key, [home_spelled_out(one) if isinstance(one, Namespace) else at_home(one) for one in value]
+            )
+        else:
+            setattr(parsed, key, at_home(value))
+    return parsed

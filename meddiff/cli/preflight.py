@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from meddiff.cli.named_callbacks import given_twice, listed_callbacks, named_arguments
-from meddiff.cli.quick_check import no_gpu_sentence
+from meddiff.cli.trainer_options import trainer_problems
 from meddiff.common.errors import UserError
 from meddiff.runs.checkpoints import broken
 from meddiff.runs.open_run import import_class
@@ -19,13 +19,15 @@ def problems_before_start(verb: str, section: Namespace) -> list[str]:
         verb: fit, validate, test or predict.
         section: the parsed configuration of the verb (trainer, model, data, callbacks by name).
     """
-    problems = trainer_problems(verb, section.trainer) + checkpoint_problems(section.get("ckpt_path"))
     model, model_args = class_and_arguments(section.get("model"))
     data, data_args = class_and_arguments(section.get("data"))
-    owners = [(model, model_args), (data, data_args), *map(class_and_arguments, listed_callbacks(section))]
+    callbacks = list(map(class_and_arguments, listed_callbacks(section)))
     if verb != "predict":
-        problems += given_twice(section)
-        owners += named_arguments(section)
+        callbacks += named_arguments(section)
+    problems = trainer_problems(verb, section.trainer, data, [kind for kind, _ in callbacks])
+    problems += checkpoint_problems(section.get("ckpt_path"))
+    problems += given_twice(section) if verb != "predict" else []
+    owners = [(model, model_args), (data, data_args), *callbacks]
     for owner, arguments in owners:
         check = getattr(owner, "preflight", None)
         problems += check(**arguments) if check is not None else []
@@ -36,20 +38,6 @@ def problems_before_start(verb: str, section: Namespace) -> list[str]:
             problems += check(manifest, **model_args) if manifest is not None else []
         except UserError as error:
             problems.append(str(error))
-    return problems
-
-
-def trainer_problems(verb: str, trainer: Namespace) -> list[str]:
-    """What the trainer asks for and this machine does not have."""
-    problems = []
-    if verb == "fit" and trainer.get("max_steps", -1) in (-1, None) and not trainer.get("fast_dev_run"):
-        problems.append("The training stream is endless: say how long with --trainer.max_steps N.")
-    if trainer.get("accelerator") in ("gpu", "cuda"):
-        import torch
-
-        wanted, there = trainer.get("devices"), torch.cuda.device_count()
-        if there == 0 or (isinstance(wanted, int) and wanted > there):
-            problems.append(no_gpu_sentence(wanted, there))
     return problems
 
 

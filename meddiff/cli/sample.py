@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
 from meddiff.common.locks import locked
+from meddiff.common.text_files import read_text
 
 
 def main(arguments: list[str]) -> int:
@@ -51,7 +52,7 @@ def _read_prompts(file: str | None) -> list[str]:
         return []
     if not Path(file).is_file():
         raise UserError(f"No prompt file at {file}.")
-    return [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(file).splitlines() if line.strip()]
 
 
 def draw(prompts: list[str], options: Namespace) -> list[str]:

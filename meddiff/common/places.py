@@ -8,6 +8,25 @@ PACKAGE = Path(__file__).resolve().parents[1]
 OWN = ("assets", "configs")
 
 
+def at_home(value: object) -> object:
+    """``value`` with ``~`` and ``~user`` at the beginning of its texts spelled out, in lists and mappings at any depth.
+
+    A shell does so for ``--out ~/x`` but not for ``--out=~/x``, and nobody does for a config file. A user that the
+    machine does not know stays as he is written, so that ``~5 cm`` in a caption remains what it says.
+
+    Example:
+        >>> at_home(["~/x", {"a": "b~", "n": 1}]) == [str(Path.home() / "x"), {"a": "b~", "n": 1}]
+        True
+    """
+    if isinstance(value, str):
+        return os.path.expanduser(value) if value.startswith("~") else value
+    if isinstance(value, list | tuple):
+        return type(value)(map(at_home, value))
+    if isinstance(value, dict):
+        return {key: at_home(part) for key, part in value.items()}
+    return value
+
+
 def locate(path: str | os.PathLike[str]) -> Path:
     """``path`` as it is when it exists from here; else the suite's own file of that name, where there is one.
 
@@ -19,7 +38,7 @@ def locate(path: str | os.PathLike[str]) -> Path:
         >>> locate("nowhere/at/all.yaml").as_posix()
         'nowhere/at/all.yaml'
     """
-    here = Path(path).expanduser()
+    here = Path(os.path.expanduser(path))
     if here.is_absolute() or here.exists() or not here.parts or here.parts[0] not in OWN:
         return here
     # A wheel carries configs/ inside the package; in a clone it stands beside it, where a newcomer looks.

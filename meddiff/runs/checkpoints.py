@@ -43,7 +43,7 @@ def find_checkpoint(path: str | os.PathLike[str], to_train: bool = False, tell: 
     Raises:
         UserError: nothing there, or nothing whole.
     """
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     if root.is_file():
         return root
     found, passed = _newest(root, to_train)
@@ -125,7 +125,7 @@ def write_checkpoint(content: Mapping[str, object], file: Path) -> None:
 
 def clear_leftovers(folder: Path) -> None:
     """Remove what killed writers left in a folder of checkpoints and below: each may be as large as one."""
-    for below, _, _ in os.walk(folder) if _is_first_process() else ():
+    for below, _, _ in os.walk(folder) if is_first_process() else ():
         remove_leftovers(below)
 
 

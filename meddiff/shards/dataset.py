@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ class LatentShardsDataset(Dataset[StoredSample]):
     """
 
     def __init__(self, shards: str | Path, split: str, cache: bool = True) -> None:
-        self.folder, self.split = Path(shards), split
+        self.folder, self.split = Path(os.path.expanduser(shards)), split
         self.manifest = Manifest.read(shards)
         self.index = ShardIndex(shards, self.manifest, split, cache)
         self.reader = ShardReader(self.index)

@@ -1,6 +1,7 @@
 """What a folder of latent shards says about itself: ``manifest.json`` (source: own; design, "Shard schema")."""
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -100,7 +101,7 @@ class Manifest:
         Raises:
             UserError: there is none, it is not a manifest, or its schema is another one.
         """
-        path = Path(folder)
+        path = Path(os.path.expanduser(folder))
         path = path if path.suffix == ".json" else path / MANIFEST_NAME
         try:
             text = path.read_text(encoding="utf-8")
