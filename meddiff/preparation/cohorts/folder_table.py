@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from meddiff.common.errors import UserError
 from meddiff.common.findings import NO_FINDING
 from meddiff.preparation.cohorts.boxes_csv import number, on_image
-from meddiff.preparation.images import UnreadableImage, read_mask
+from meddiff.preparation.images import UnreadableImage
+from meddiff.preparation.mask_files import read_mask
 from meddiff.preparation.records import Record, check_relative
 from meddiff.preparation.safe_files import inside
 from meddiff.shards.members import slug
