@@ -6,22 +6,51 @@
 - Alpha: what is transparent is outside. Where the colours are one and alpha is not, alpha is the mask.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from meddiff.preparation.pixels import DAMAGED, FORMATS, UnreadableImage, reason, refuse_pages
+from meddiff.preparation.records import Record
+from meddiff.preparation.safe_files import inside
 from meddiff.shards.sample import Box
 
-Mask = NDArray[np.bool_]
+Mask: TypeAlias = NDArray[np.bool_]
 #: Modes whose values are brightness, not numbers of instances.
 _GREYS = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr")
 #: Different values from which on greys are a smooth edge rather than numbers of instances.
 _SMOOTH = 8
 #: Parts of a mask that get a box each; of more, one box holds all.
 MOST_PARTS = 64
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Masks of a record from the files its attributes name."""
+
+    root: Path
+
+    def __call__(self, record: Record, size: tuple[int, int]) -> dict[str, Mask]:
+        """name -> bool (H, W).
+
+        Raises:
+            UnreadableImage: a mask cannot be read or is of another size.
+        """
+        masks = {}
+        for name, path in record.attributes.get("mask_files", {}).items():
+            try:
+                mask = read_mask(inside(self.root, path))
+            except UnreadableImage as error:
+                raise UnreadableImage(f"mask {path}: {error}") from None
+            if mask.shape != tuple(size):
+                was = f"{mask.shape[1]} x {mask.shape[0]}"
+                raise UnreadableImage(f"mask {path}: {was} pixels, its image has {size[1]} x {size[0]}")
+            masks[name] = mask
+        return masks
 
 
 def read_mask(path: str | Path) -> Mask:

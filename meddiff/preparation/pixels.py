@@ -71,9 +71,10 @@ def nothing_here(image: Image.Image, values: NDArray[np.number]) -> NDArray[np.b
         eight = values.dtype == np.uint8 and values.ndim == 2
         # Pillow has inverted such pixels, but not the tag
         numbers.append(255 - nodata if eight and white_is_zero(image) else nodata)
-    found = np.zeros(values.shape, bool)
+    found: NDArray[np.bool_] = np.zeros(values.shape, bool)
     for number in numbers:
-        found |= np.isnan(values) if number != number else values == np.float64(number).astype(values.dtype)
+        same = np.isnan(values) if number != number else np.equal(values, np.float64(number).astype(values.dtype))
+        found = np.logical_or(found, same)
     if values.dtype.kind == "f":
         found |= np.abs(values) >= 1e30
     if values.dtype.kind in "fi" and (low := values.min()) in _SENTINELS:

@@ -109,6 +109,12 @@ def _check(reading: Reading) -> None:
                 f"{reading.cohort}: patient {record.patient_id!r} is in two splits, {other.split} ({other.key}) and "
                 f"{record.split} ({record.key}); a patient must be in one."
             )
+    boxes = [(box.x, box.y, box.w, box.h) for record in reading.records for box in record.boxes]
+    if boxes and max(map(max, boxes)) <= 1:
+        raise UserError(
+            f"{reading.cohort}: all {len(boxes)} boxes look like fractions of the image (such as {boxes[0]}); boxes must be in "
+            "pixels: multiply x and w by the image's width, y and h by its height."
+        )
     if not reading.records:
         print_funnel(reading.funnel.rows())
         raise UserError(
