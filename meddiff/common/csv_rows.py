@@ -1,13 +1,24 @@
 """Rows of csv files whose cells may be of any length: outlines and run lengths are longer than csv's own limit. Source: own."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 #: Characters of a cell, as many as a C long holds on every system; csv's own limit is 131,072.
 _LONGEST = 2**31 - 1
 
 
-def csv_rows(lines: Iterable[str], strict: bool = False) -> "csv._reader":
+class Reader(Protocol):
+    """What ``csv.reader`` gives: rows, and the number of the line that was read last."""
+
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+    def __next__(self) -> list[str]: ...
+
+
+def csv_rows(lines: Iterable[str], strict: bool = False) -> Reader:
     """``csv.reader`` without its limit on the length of a cell.
 
     Args:

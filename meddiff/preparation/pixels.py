@@ -73,17 +73,15 @@ def nothing_here(image: Image.Image, values: NDArray[np.number]) -> NDArray[np.b
         numbers.append(255 - nodata if eight and white_is_zero(image) else nodata)
     found: NDArray[np.bool_] = np.zeros(values.shape, bool)
     for number in numbers:
-        same = np.isnan(values) if number != number else np.equal(values, np.float64(number).astype(values.dtype))
-        found = np.logical_or(found, same)
+        found |= _equal(values, number)
     if values.dtype.kind == "f":
         found |= np.abs(values) >= 1e30
     if values.dtype.kind in "fi" and (low := values.min()) in _SENTINELS:
         others = values[values != low]
         if others.size and others.min() > low / 2:
-            found |= values == low
-    if found.ndim == 3:
-        found = found.all(axis=2)
-    return found if found.any() else None
+            found |= _equal(values, float(low))
+    pixels: NDArray[np.bool_] = np.asarray(found.all(axis=2) if found.ndim == 3 else found, bool)
+    return pixels if pixels.any() else None
 
 
 def to_uint8(
@@ -128,6 +126,11 @@ def one_channel_if_grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     red, green, blue = (rgb[..., channel] for channel in range(3))
     same = np.array_equal(red, green) and np.array_equal(red, blue)
     return np.ascontiguousarray(red) if same else rgb
+
+
+def _equal(values: NDArray[np.number], number: float) -> NDArray[np.bool_]:
+    same = np.isnan(values) if number != number else values == np.float64(number).astype(values.dtype)
+    return np.asarray(same, bool)
 
 
 def _nodata(image: Image.Image) -> float | None:

@@ -245,12 +245,6 @@ def prepare_reading(
     shards = writer.collect(plans)
     lost, odd = _unreadable(reading.records, shards), find_oddities(out, shards)
     written = len(reading.records) - len(lost)
-    if not written:
-        raise UserError(
-            f"{reading.cohort}: none of the {len(lost)} images below {reading.root} can be read "
-            f"({lost[0].item}: {lost[0].detail}); check --root."
-        )
-    funnel = [*reading.funnel.rows(), (UNREADABLE, written, len(lost)), ("written", written, 0)]
     gone = {one.item for one in lost}
     try:
         write_rejected(out / REJECTED, [*reading.rejected, *lost, *odd.lines])
@@ -259,6 +253,12 @@ def prepare_reading(
         raise UserError(
             f"cannot write to {out} ({error.strerror or error}): make room and run the same command again."
         ) from error
+    if not written:
+        raise UserError(
+            f"{reading.cohort}: none of the {len(lost)} images below {reading.root} can be read "
+            f"({lost[0].item}: {lost[0].detail}); check --root."
+        )
+    funnel = [*reading.funnel.rows(), (UNREADABLE, written, len(lost)), ("written", written, 0)]
     print_oddities(odd)
     return writer.finish(plans, funnel)
 
