@@ -24,6 +24,8 @@ Mask: TypeAlias = NDArray[np.bool_]
 _GREYS = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr")
 #: Different values from which on greys are a smooth edge rather than numbers of instances.
 _SMOOTH = 8
+#: How near to 0 the rims of a JPEG are, but for few of them.
+_NEAR = 16
 #: Parts of a mask that get a box each; of more, one box holds all.
 MOST_PARTS = 64
 
@@ -109,8 +111,11 @@ def _cut(values: NDArray[np.uint8], lossy: bool) -> Mask:
         if not rims and 2 * peak > middle.sum():
             raise UnreadableImage("a JPEG of several grey levels is no mask: store it as PNG")
         return values > top / 2
-    smooth = (counts[1:] > 0).sum() >= _SMOOTH and rims and low.sum() <= high.sum()
-    return values > top / 2 if smooth else values != 0
+    # what a JPEG leaves in other formats: several values at both ends, those at the lower one next to 0
+    ringing = (high > 0).sum() > 1 and low.any() and low[_NEAR:].sum() <= high.sum()
+    # numbers of instances beside one for "ignore" (255) lie at both ends too, but have none between
+    smooth = (counts[1:] > 0).sum() >= _SMOOTH and middle.any() and low.sum() <= high.sum()
+    return values > top / 2 if rims and (ringing or smooth) else values != 0
 
 
 def mask_boxes(name: str, mask: Mask) -> tuple[Box, ...]:
