@@ -155,19 +155,9 @@ def test_a_label_with_boxes_of_its_own_keeps_them_and_other_splits_get_none(tmp_
     write_image(tmp_path / "a.png", "a")
     Image.fromarray(np.full((72, 80), 1, np.uint8)).save(tmp_path / "m.png")
     for split, masked in (("grounding", True), ("fidelity", False)):
-        rows = [
-            {
-                "image": "a.png",
-                "split": split,
-                "masks": "Cyst=m.png;Scar=m.png",
-                "label": "Cyst",
-                "x": 30,
-                "y": 20,
-                "w": 9,
-                "h": 9,
-            }
-        ]
-        write_table(tmp_path / "meta.csv", tuple(rows[0]), rows)
+        masks = f"Cyst=m.png;Scar=m.png;{NO_FINDING}=m.png"
+        row = {"image": "a.png", "split": split, "masks": masks, "label": "Cyst", "x": 30, "y": 20, "w": 9, "h": 9}
+        write_table(tmp_path / "meta.csv", tuple(row), [row])
         reading = read(tmp_path)
         sample = RecordImages(tmp_path, 72, reading.native_masks)(reading.records[0])
         own = Box("Cyst", 26, 20, 9, 9)
