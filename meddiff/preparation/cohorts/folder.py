@@ -4,13 +4,14 @@ The table is a CSV with a header (also ``.csv.gz``) or a JSONL, a row an image. 
 image's path is needed. Values:
 
 - ``image``: path relative to the root. ``id``: name of the image, also in the table of boxes; by default the path.
-- ``text``: what the image is paired with; where it is empty or there is no such column, the labels joined by blanks.
+- ``text``: what the image is paired with, a list in JSONL: several captions; where it is empty, the labels joined by blanks.
 - ``labels``: joined by the separator, or a list in JSONL; where there are none, the column ``label``.
 - ``split``: train, val, grounding, fidelity or test. Without it patients are drawn (:class:`FolderOptions`).
 - ``patient``: whatever must not be in two splits (patient, slide, group); by default each image is its own.
 - ``boxes``: JSON list of ``[x, y, w, h]`` or ``{"x", "y", "w", "h", "label", "phrase"}``; or columns x, y, w, h (label,
   phrase) for one box.
-- ``masks``: JSON object (in a CSV also ``name=path;name=path``) of mask images as large as the image, not 0 = inside.
+- ``masks``: JSON object (in a CSV also ``name=path;name=path``) of mask images as large as the image
+  (:mod:`meddiff.preparation.mask_files` says what is inside).
 
 More boxes may lie in a CSV of their own, a row a box: the image's id, x, y, w, h, and if they are there label and phrase.
 All boxes are in pixels of the stored file, x and y the upper left corner. A box without a label has the image's, if that
