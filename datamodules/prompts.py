@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from meddiff.common.csv_rows import csv_records
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
@@ -37,7 +38,7 @@ def read_texts(path: str | Path | None = None) -> dict[str, tuple[str, ...]]:
     texts: dict[str, list[str]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
+            reader = csv_records(stream)
             columns = reader.fieldnames or ()
             absent = [name for name in COLUMNS if name not in columns]
             if absent:

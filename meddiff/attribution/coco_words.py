@@ -22,16 +22,17 @@ def class_tokens(caption: str, label: str, preset: Preset = "standard") -> Query
 
     Raises:
         UserError: no class of MS-COCO.
-        ValueError: the words' pieces are not the pieces of the whole caption (:func:`meddiff.attribution.words.align_words`).
     """
     class_words(label)  # refuses an unknown class
     if preset == "paper":
         return query_tokens(caption, (label,), preset)
-    found_at = [(start, stop) for name, start, stop in mentions(caption) if name == label]
+    aligned = align_words(caption)
+    read = " ".join(word.text for word in aligned)  # the caption as the tokenizer reads it
+    found_at = [(start, stop) for name, start, stop in mentions(read) if name == label]
     if not found_at:
         return query_tokens(caption, ())
-    places = [match.span() for match in re.finditer(r"\S+", caption)]
-    words = list(zip(align_words(caption), places, strict=True))
+    places = [match.span() for match in re.finditer(r"\S+", read)]
+    words = list(zip(aligned, places, strict=True))
     hits = [[word for word, (begin, end) in words if begin < stop and start < end] for start, stop in found_at]
     kept = [[word.kept for word in hit if word.kept[1] > word.kept[0]] for hit in hits]
     kept = [spans for spans in kept if spans]

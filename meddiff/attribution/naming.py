@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
+from meddiff.models.text.encoder import read_words
+
 
 def names_class(
     text: str, label: str, queries: Sequence[str] = (), preset: Literal["standard", "paper"] = "standard"
@@ -15,7 +17,8 @@ def names_class(
 
     Args:
         queries: words that ask for the class, beside ``label`` itself, e.g. ``QUERY_WORDS["Edema"]``.
-        preset: "standard" looks for whole words, in singular or plural, in any case; "paper" for ``label`` anywhere in
+        preset: "standard" looks for whole words, in singular or plural, in any case, in the text as the tokenizer reads
+            it (:func:`meddiff.models.text.encoder.read_words`); "paper" for ``label`` anywhere in
             the text (section 1.5), so that "opacities" names no "Lung Opacity" and "carpet" a "Car".
 
     Example:
@@ -26,7 +29,8 @@ def names_class(
     """
     if preset == "paper":
         return label.lower() in text.lower()
-    return bool(_pattern((label, *queries)).search(text))
+    read = " ".join(word for word, _ in read_words(text))
+    return bool(_pattern((label, *queries)).search(read))
 
 
 @lru_cache(maxsize=1024)

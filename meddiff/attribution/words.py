@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from meddiff.common.coco_classes import Preset
-from meddiff.models.text.encoder import CONTEXT_LENGTH, token_ids
+from meddiff.models.text.encoder import CONTEXT_LENGTH, read_words, token_ids
 
 #: class -> lower-case query words; a word of the text matches when it contains one (the paper's list).
 QUERY_WORDS: dict[str, tuple[str, ...]] = {
@@ -44,20 +44,14 @@ class Word:
 def align_words(text: str) -> tuple[Word, ...]:
     """The words of ``text`` with their token positions in open_clip's tokenisation.
 
-    Pieces are counted word by word, as the paper does; glued punctuation belongs to its word.
-
-    Raises:
-        ValueError: the words' pieces are not the pieces of the whole text.
+    Words are those of the text as the tokenizer reads it, in their case: where it repairs a text ("eﬀusion" becomes
+    "effusion", wrongly decoded umlauts become right ones), a word asked for is found in what the model sees. Pieces are
+    counted word by word, as the paper does; glued punctuation belongs to its word.
     """
     words, position = [], 1
-    pieces: list[int] = []
-    for word in text.split():
-        ids = token_ids(word)[1:-1]
-        pieces += ids
+    for word, ids in read_words(text):
         words.append(Word(word, position, position + len(ids)))
         position += len(ids)
-    if tuple(pieces) != token_ids(text)[1:-1]:
-        raise ValueError(f"the words of {text!r} do not tokenise as the text does")
     return tuple(words)
 
 

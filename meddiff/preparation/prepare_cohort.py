@@ -17,12 +17,14 @@ from meddiff.preparation.encode import shard_header
 from meddiff.preparation.geometry import resize_rule
 from meddiff.preparation.images import probe
 from meddiff.preparation.jobs import plan_jobs
+from meddiff.preparation.oddities import find_oddities, foresee, print_oddities
 from meddiff.preparation.pool import write_jobs
 from meddiff.preparation.preview import choose, write_preview
 from meddiff.preparation.record_images import RecordImages
 from meddiff.preparation.records import Reading, Record, Rejected
 from meddiff.preparation.safe_files import inside
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
+from meddiff.shards.members import IMAGE_SPLITS
 from meddiff.shards.sample import CohortSample
 from meddiff.shards.writer import ShardWriter
 
@@ -110,6 +112,12 @@ def _check(reading: Reading) -> None:
                 f"{reading.cohort}: patient {record.patient_id!r} is in two splits, {other.split} ({other.key}) and "
                 f"{record.split} ({record.key}); a patient must be in one."
             )
+    boxes = [(box.x, box.y, box.w, box.h) for record in reading.records for box in record.boxes]
+    if boxes and max(map(max, boxes)) <= 1:
+        raise UserError(
+            f"{reading.cohort}: all {len(boxes)} boxes look like fractions of the image (such as {boxes[0]}); boxes must be in "
+            "pixels: multiply x and w by the image's width, y and h by its height."
+        )
     if not reading.records:
         print_funnel(reading.funnel.rows())
         raise UserError(
@@ -142,8 +150,15 @@ def _refuse_links_out(reading: Reading) -> None:
     for folder in sorted({PurePosixPath(path).parent.as_posix() for path in files}):
         inside(reading.root, folder)
     for path in files:
-        if (reading.root / path).is_symlink():
+        if _is_link(reading.root / path):
             inside(reading.root, path)
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:  # a name longer than any file's: told as an unreadable image
+        return False
 
 
 def dry_run(reading: Reading) -> None:
@@ -156,9 +171,13 @@ def dry_run(reading: Reading) -> None:
 
     _refuse_links_out(reading)
     reasons: dict[str, str] = {}
+    boxed: list[tuple[Record, tuple[int, int]]] = []
     for record in tqdm(reading.records, unit="img", desc="dry run", disable=None, leave=False):
-        if reason := probe(inside(reading.root, record.path)):
-            reasons[record.path] = reason
+        found = _probe(reading.root, record)
+        if isinstance(found, str):
+            reasons[record.path] = found
+        else:
+            boxed.append((record, found))
     left = len(reading.records) - len(reasons)
     reading.funnel.keep(f"{UNREADABLE} (missing, or no image by its first bytes)", left)
     print_funnel([*reading.funnel.rows(), ("written (with a dry run: nothing)", left, 0)])
@@ -168,6 +187,19 @@ def dry_run(reading: Reading) -> None:
     for record in reading.records:
         splits[record.split] = splits.get(record.split, 0) + (record.path not in reasons)
     print("  ".join(f"{split} {number}" for split, number in sorted(splits.items())))
+    print_oddities(foresee(boxed))
+
+
+def _probe(root: Path, record: Record) -> tuple[int, int] | str:
+    """(width, height) of a record's image, or why it or one of its masks is certainly unreadable."""
+    size = probe(inside(root, record.path))
+    if isinstance(size, str) or record.split not in IMAGE_SPLITS:
+        return size
+    for path in record.attributes.get("mask_files", {}).values():
+        mask = probe(inside(root, path))
+        if mask != size:
+            return f"mask {path}: {mask if isinstance(mask, str) else f'{mask[0]} x {mask[1]} pixels'}"
+    return size
 
 
 def prepare_reading(
@@ -226,22 +258,23 @@ def _write(
     else:
         write_jobs(make_source, jobs, writer, machine.processes, show_progress, len(reading.records))
     shards = writer.collect(plans)
-    lost = _unreadable(reading.records, shards)
+    lost, odd = _unreadable(reading.records, shards), find_oddities(out, shards)
     written = len(reading.records) - len(lost)
+    gone = {one.item for one in lost}
+    try:
+        write_rejected(out / REJECTED, [*reading.rejected, *lost, *odd.lines])
+        write_preview(out / PREVIEW, choose([one for one in reading.records if one.path not in gone]), source)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {out} ({error.strerror or error}): make room and run the same command again."
+        ) from error
     if not written:
         raise UserError(
             f"{reading.cohort}: none of the {len(lost)} images below {reading.root} can be read "
             f"({lost[0].item}: {lost[0].detail}); check --root."
         )
     funnel = [*reading.funnel.rows(), (UNREADABLE, written, len(lost)), ("written", written, 0)]
-    gone = {one.item for one in lost}
-    try:
-        write_rejected(out / REJECTED, [*reading.rejected, *lost])
-        write_preview(out / PREVIEW, choose([one for one in reading.records if one.path not in gone]), source)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {out} ({error.strerror or error}): make room and run the same command again."
-        ) from error
+    print_oddities(odd)
     return writer.finish(plans, funnel)
 
 

@@ -54,6 +54,18 @@ class Record:
                 "underscores and hyphens, and not begin with two underscores."
             )
         check_relative(self.path)
+        texts = (
+            self.patient_id,
+            self.impression,
+            self.view,
+            *self.labels,
+            *self.captions,
+            *(one.text for one in self.phrases),
+        )
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"image {self.key} has text that is none ({error}): mend its characters.") from None
         if self.split not in SPLITS:
             raise UserError(f"image {self.key} is of split {self.split!r}: there are {', '.join(SPLITS)}.")
 

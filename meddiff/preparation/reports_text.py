@@ -8,12 +8,15 @@ How a report is read:
    known heading, banner or the end. Headings stand at the start of a line in capitals or with a capital first letter,
    with a colon, or alone on their line in capitals; ``IMPRESSION:`` in capitals counts inside a line too.
 3. Several impressions: the last one that is not empty, or all of them joined (:attr:`TextRules.several`).
-4. Line breaks and runs of blanks become one blank; a word broken at its hyphen is put together ("left-\\nsided").
+4. An impression of masks alone ("___.") or of words such as "None." or "No report." is none.
+5. Line breaks and runs of blanks become one blank; a word broken at its hyphen is put together ("left-\\nsided").
 """
 
 import re
 from dataclasses import dataclass
 from typing import Literal
+
+from meddiff.preparation.cells import says_nothing
 
 _NAMES = r"IMPRESSIONS?|CONCLUSIONS?|SUMMARY"
 _START = (
@@ -117,6 +120,8 @@ def find_impression(report: str, rules: TextRules | None = None) -> Impression:
         origin = origin if text else "notification only"
     if rules.masked == "drop":
         text = drop_masked(text)
+    if says_nothing(text):
+        text = ""
     return Impression(text, origin if text else "notification only" if origin == "notification only" else "empty")
 
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from meddiff.common.csv_rows import csv_records
 from meddiff.common.errors import UserError
+from meddiff.preparation.cells import is_nothing
 from meddiff.preparation.records import Funnel, Rejected
 from meddiff.preparation.safe_files import open_text
 
@@ -33,7 +35,17 @@ class Sieve(Generic[Item]):
 
     def apply(self, rule: str, reason: Callable[[Item], str | None]) -> None:
         """Keep the items for which ``reason`` is None; any text takes an item out and explains it."""
-        kept = []
+        self._sift(rule, reason)
+        self.funnel.keep(rule, len(self.items))
+
+    def seldom(self, rule: str, reason: Callable[[Item], str | None]) -> None:
+        """As :meth:`apply`, for mistakes: the funnel gets a step only where the rule takes something."""
+        if self._sift(rule, reason):
+            self.funnel.keep(rule, len(self.items))
+
+    def _sift(self, rule: str, reason: Callable[[Item], str | None]) -> int:
+        """Take items out; returns how many."""
+        kept, before = [], len(self.items)
         for item in self.items:
             why = reason(item)
             if why is None:
@@ -41,7 +53,7 @@ class Sieve(Generic[Item]):
             else:
                 self.rejected.append(Rejected(self.name(item), rule, why))
         self.items = kept
-        self.funnel.keep(rule, len(kept))
+        return before - len(kept)
 
     def unique(self, rule: str, key: Callable[[Item], Hashable]) -> None:
         """Keep the first of the items that share a key."""
@@ -91,12 +103,15 @@ def zipped(name: str) -> tuple[str, str]:
 def read_rows(root: Path, name: str, columns: Iterable[str]) -> Iterator[Row]:
     """Rows of a csv or csv.gz as dictionaries; blanks around headers and values are gone.
 
+    A cell that says "nan", "None" or the like (:func:`meddiff.preparation.cells.is_nothing`) is empty.
+
     Raises:
-        UserError: no header, a column is missing, or the file is damaged.
+        UserError: no header, a column is missing or twice, a row longer than it, or the file is damaged.
     """
     try:
         with open_text(root, name) as stream:
-            reader = csv.DictReader(stream)
+            # strict: a quote that is never closed would swallow all rows after it
+            reader = csv_records(stream, strict=True)
             header = [(column or "").strip().lstrip("\ufeff") for column in reader.fieldnames or []]
             missing = [column for column in columns if column not in header]
             if missing:
@@ -104,8 +119,20 @@ def read_rows(root: Path, name: str, columns: Iterable[str]) -> Iterator[Row]:
                     f"{name} has no column {missing[0]!r} (it has: {', '.join(header) or 'nothing'}): "
                     "it is not the official file."
                 )
+            if twice := [column for column in columns if header.count(column) > 1]:
+                raise UserError(f"{name} has the column {twice[0]!r} twice: it is not the official file.")
             reader.fieldnames = header
             for row in reader:
-                yield {column: (value or "").strip() for column, value in row.items() if isinstance(column, str)}
+                if any(cell.strip() for cell in row.get(None, ())):  # csv's own key for what is left over
+                    raise UserError(
+                        f"{name}, line {reader.line_num} has more cells than the header, so that its values stand in wrong "
+                        "columns: download it again."
+                    )
+                yield {column: _filled(value) for column, value in row.items() if isinstance(column, str)}
     except (EOFError, OSError, csv.Error, UnicodeDecodeError, zlib.error) as error:
         raise UserError(f"{name} cannot be read to its end ({error}): download it again.") from error
+
+
+def _filled(value: str | None) -> str:
+    text = (value or "").strip()
+    return "" if is_nothing(text) else text

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from meddiff.common.csv_rows import csv_records
 from meddiff.common.files import atomic_open, write_json
 from meddiff.common.locks import locked
 from meddiff.runs.names import CONTROLS
@@ -47,7 +48,7 @@ def parse_table(text: str) -> list[dict[str, str]]:
     """
     return [
         {name: cell for name, cell in row.items() if isinstance(name, str) and isinstance(cell, str)}
-        for row in csv.DictReader(io.StringIO(text, newline=""))
+        for row in csv_records(io.StringIO(text, newline=""))
     ]
 
 

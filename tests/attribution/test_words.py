@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from meddiff.attribution.coco_words import class_tokens
+from meddiff.attribution.naming import names_class
 from meddiff.attribution.words import QUERY_WORDS, align_words, query_tokens, special_tokens
-from meddiff.models.text.encoder import CONTEXT_LENGTH, token_ids, tokenize
+from meddiff.models.text.encoder import CONTEXT_LENGTH, read_words, token_ids, tokenize
 
 PHRASE = "Moderate left pneumothorax, with bibasilar atelectasis and small effusions."
 
@@ -70,3 +72,45 @@ def test_words_beyond_the_context_are_reported() -> None:
     gone = query_tokens(text, QUERY_WORDS["Atelectasis"])
     assert gone.truncated == ("atelectasis",)
     assert not gone.weights.any()
+
+
+#: Texts that open_clip's repair changes, and their words as it reads them.
+REPAIRED = {
+    "\u00c3\x89panchement pleural \u00c3 gauche.": [
+        "\u00c9panchement",
+        "pleural",
+        "\u00e0",
+        "gauche.",
+    ],  # wrongly decoded
+    "\u00c2 large effusion": ["large", "effusion"],  # a word that vanishes
+    "infiltrat \u00c3 gauche": ["infiltrat", "\u00e0", "gauche"],  # a repair that takes a blank away
+    "patient \u00e2\u20ac said: pneumonia": ["patient", "\u2020said:", "pneumonia"],
+    "large\x0beffusion": ["largeeffusion"],  # control characters are taken out
+    "x\x1cz\x85 edema": None,
+    "pleural&nbsp;effusion": ["pleural", "effusion"],  # entities
+    "e\ufb00usion &amp;amp;amp;lt; \uff45\uff44\uff45\uff4d\uff41": ["effusion", "<", "edema"],  # ligatures, full width
+    "\ud800 opacity": ["\ufffd", "opacity"],
+    "<end_of_text> x<start_of_text>y": ["<end_of_text>", "x<start_of_text>y"],
+    "\u03a3 \u03a3\u0391\u03a3's": ["\u03a3", "\u03a3\u0391\u03a3's"],  # lower case of a final sigma
+    "\u200b": ["\u200b"],
+    "": [],
+}
+
+
+@pytest.mark.parametrize("text", REPAIRED)
+def test_words_of_a_text_that_the_tokenizer_repairs_are_those_of_the_repaired_text(text: str) -> None:
+    words = align_words(text)
+    assert REPAIRED[text] in (None, [word.text for word in words])
+    assert tuple(one for _, ids in read_words(text) for one in ids) == token_ids(text)[1:-1]
+    assert [word.start for word in words] == [1, *(word.stop for word in words)][: len(words)]
+    assert (words[-1].stop if words else 1) == len(token_ids(text)) - 1
+    assert class_tokens(text, "cat").is_fallback  # no class of MS-COCO is named, and nothing breaks
+
+
+def test_a_word_is_found_where_only_the_repaired_text_has_it() -> None:
+    assert query_tokens("Small e\ufb00usion.", QUERY_WORDS["Pleural Effusion"]).words == ("effusion.",)
+    assert query_tokens("\uff25\uff44\uff45\uff4d\uff41", QUERY_WORDS["Edema"]).words == ("Edema",)
+    assert names_class("Small e\ufb00usion.", "Pleural Effusion", QUERY_WORDS["Pleural Effusion"])
+    query = class_tokens("\u00c3 tra\ufb03c&nbsp;light", "traffic light")
+    assert query.words == ("traffic", "light")
+    assert query.weights.sum() == pytest.approx(1.0)

@@ -14,7 +14,7 @@ def write_dicom(path: Path, values: NDArray[np.integer], bits: int | None = None
     """An uncompressed DICOM file. Skips the test where pydicom is not installed.
 
     Args:
-        values: (H, W) grey, or (H, W, 3) RGB; uint8 or uint16.
+        values: (H, W) grey, or (H, W, 3) RGB; uint8, uint16 or int16 (with PixelRepresentation=1).
         bits: stored of those allocated; null means all of the type's.
         tags: by DICOM keyword, over those that ``values`` say.
     """

@@ -14,6 +14,8 @@ from meddiff.evaluation.words import Words
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.drawn_parts import CountedPasses, make_attentive_model, make_model
+from tests.builders.files import write_image, write_table
+from tests.builders.prepared_folder import prepare_folder
 from tests.builders.tiny import make_shards
 
 ALONE = Ranks()
@@ -127,3 +129,23 @@ def test_averaged_weights_have_their_own_maps(split: LatentShardsDataset, vae_fo
     assert raw["cnr"] != averaged["cnr"]
     before = Grounding(GroundingOptions(timesteps=1)).run(make_model(vae_folder), split, None, ALONE).figures
     assert averaged == pytest.approx(before, rel=1e-6), "the average has not moved yet"
+
+
+def test_phrases_that_the_tokenizer_repairs_are_scored_like_others(
+    vae_folder: Path, model: LatentDiffusion, tmp_path: Path
+) -> None:
+    phrases = (
+        "\u00c3\x89panchement pleural \u00c3 gauche.", "\u00c2 large effusion", "patient \u00e2\u20ac said: effusion",
+        "left&nbsp;e\ufb00usion",
+    )  # fmt: skip
+    names = [f"im{number}.png" for number in range(len(phrases))]
+    for name in names:
+        write_image(tmp_path / "tree" / name, name)
+    box = {"text": "t", "x": 20, "y": 20, "w": 30, "h": 30, "label": "Pleural Effusion"}
+    rows = [box | {"image": name, "phrase": phrase} for name, phrase in zip(names, phrases, strict=True)]
+    write_table(tmp_path / "tree" / "meta.csv", ("image", *box, "phrase"), rows)
+    prepare_folder(tmp_path / "tree", tmp_path / "shards", vae_folder)
+    tables = full(timesteps=1).run(model, LatentShardsDataset(tmp_path / "shards", "grounding"), None, ALONE).tables
+    assert [row["words"] for row in tables["grounding"].rows] == ["pleural", "effusion", "effusion", "effusion"]
+    assert all(row["cnr"] is not None for row in tables["grounding"].rows)
+    assert list(tables["excluded"].rows) == []

@@ -10,7 +10,8 @@ from PIL import Image
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
-from meddiff.preparation.images import UnreadableImage, probe, read_image, read_mask, to_uint8
+from meddiff.preparation.images import UnreadableImage, probe, read_image, to_uint8
+from meddiff.preparation.mask_files import read_mask
 from tests.builders.dicom_files import write_dicom
 
 RAMP: NDArray[np.uint8] = np.tile(np.arange(0, 200, 5, dtype=np.uint8), (30, 1))  # (30, 40)
@@ -114,7 +115,7 @@ def test_what_is_no_image_says_so(tmp_path):
     (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     with pytest.raises(UnreadableImage, match="known format"):
         read_image(tmp_path / "a.eps")
-    assert probe(save(tmp_path / "good.png", Image.fromarray(RAMP))) is None
+    assert probe(save(tmp_path / "good.png", Image.fromarray(RAMP))) == (40, 30)
 
 
 def test_masks_are_true_where_a_value_is_not_zero(tmp_path):

@@ -241,3 +241,8 @@ def test_reading_a_long_report_takes_no_time() -> None:
     # patterns that backtrack would take minutes here
     report = " " * 20000 + "FINDINGS " * 4000 + "_" * 20000 + "\n" + " IMPRESSION" * 3000 + ": x\n" + "a " * 20000
     assert find_impression(report, TextRules(notification="cut", masked="drop")).origin
+
+
+@pytest.mark.parametrize("text", ["___", "____.", "None.", "No report available.", "N/A", "-", "\u200b"])
+def test_an_impression_that_says_nothing_is_none(text: str) -> None:
+    assert find_impression(f"FINDINGS: Clear lungs.\nIMPRESSION: {text}\n") == Impression("", "empty")

@@ -217,6 +217,27 @@ def token_ids(text: str) -> tuple[int, ...]:
     return (tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id)
 
 
+@lru_cache(maxsize=100_000)
+def read_words(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The blank-separated words of ``text`` as open_clip reads it, each with its token ids.
+
+    Before it looks for pieces, open_clip repairs a text (ftfy, HTML entities), and a repair may join or part words:
+    "\u00c3 gauche" is read as "\u00e0 gauche", a control character vanishes. No piece reaches over a blank of the repaired
+    text, so the ids of its words in a row are always ``token_ids(text)[1:-1]``.
+    """
+    from open_clip.tokenizer import basic_clean, whitespace_clean
+
+    tokenizer = _tokenizer()
+    words = whitespace_clean(basic_clean(text)).split()
+    # the tokenizer's own steps after cleaning: cleaning a word by itself again could change it once more
+    pieces = [
+        [tokenizer.bpe("".join(tokenizer.byte_encoder[byte] for byte in part.encode())) for part in found]
+        for found in (tokenizer.pat.findall(word.lower()) for word in words)
+    ]
+    ids = (tuple(tokenizer.encoder[one] for part in some for one in part.split(" ")) for some in pieces)
+    return tuple(zip(words, ids, strict=True))
+
+
 def tokenize(texts: list[str]) -> tuple[Tensor, int]:
     """Token ids padded with zeros after the end token.
 

@@ -26,6 +26,11 @@ def on_image(box: Sequence[float], size: tuple[float, float] = (math.inf, math.i
     return w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0
 
 
+def looks_like_fractions(box: Sequence[float]) -> bool:
+    """Whether x, y, w, h are parts of 1, as other programs write boxes: none above 1, and not all whole."""
+    return all(0 <= one <= 1 for one in box) and not all(float(one).is_integer() for one in box)
+
+
 def is_image_id(text: str) -> bool:
     """Whether ``text`` may become a key and part of a path."""
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", text))

@@ -4,13 +4,14 @@ The table is a CSV with a header (also ``.csv.gz``) or a JSONL, a row an image. 
 image's path is needed. Values:
 
 - ``image``: path relative to the root. ``id``: name of the image, also in the table of boxes; by default the path.
-- ``text``: what the image is paired with; where it is empty or there is no such column, the labels joined by blanks.
+- ``text``: what the image is paired with, a list in JSONL: several captions; where it is empty, the labels joined by blanks.
 - ``labels``: joined by the separator, or a list in JSONL; where there are none, the column ``label``.
 - ``split``: train, val, grounding, fidelity or test. Without it patients are drawn (:class:`FolderOptions`).
 - ``patient``: whatever must not be in two splits (patient, slide, group); by default each image is its own.
 - ``boxes``: JSON list of ``[x, y, w, h]`` or ``{"x", "y", "w", "h", "label", "phrase"}``; or columns x, y, w, h (label,
   phrase) for one box.
-- ``masks``: JSON object (in a CSV also ``name=path;name=path``) of mask images as large as the image, not 0 = inside.
+- ``masks``: JSON object (in a CSV also ``name=path;name=path``) of mask images as large as the image
+  (:mod:`meddiff.preparation.mask_files` says what is inside).
 
 More boxes may lie in a CSV of their own, a row a box: the image's id, x, y, w, h, and if they are there label and phrase.
 All boxes are in pixels of the stored file, x and y the upper left corner. A box without a label has the image's, if that
@@ -30,26 +31,31 @@ from pathlib import Path
 from typing import IO, TypeAlias
 from zipfile import BadZipFile
 
+from meddiff.common.csv_rows import csv_rows
 from meddiff.common.errors import UserError
 from meddiff.common.findings import NO_FINDING
+from meddiff.preparation.cells import NotText
 from meddiff.preparation.cohorts.boxes_csv import draw_split
 from meddiff.preparation.cohorts.folder_table import (
     BOX,
     FolderImage,
     FolderOptions,
-    MaskFiles,
     add_box,
     bad_box,
     box_label,
+    box_words,
     cell,
     image_of,
+    in_fractions,
 )
+from meddiff.preparation.mask_files import MaskFiles
 from meddiff.preparation.records import SPLITS, Funnel, Reading, Record, Rejected, check_relative
 from meddiff.preparation.rows import Sieve
 from meddiff.preparation.safe_files import open_text
 from meddiff.shards.sample import Box, Phrase
 
 TABLES = tuple(f"{name}.{kind}" for kind in ("csv", "jsonl", "csv.gz", "jsonl.gz") for name in ("meta", "metadata"))
+FRACTIONS = "box in fractions of the image, not in pixels"
 JSONL = (".jsonl", ".jsonl.gz")
 #: (line, column -> value): text of a CSV, any JSON of a JSONL.
 Rows: TypeAlias = list[tuple[int, dict[str, object]]]
@@ -69,6 +75,7 @@ def read(root: Path, options: FolderOptions | None = None) -> Reading:
     images = [image_of(line, row, options, table) for line, row in _rows(root, table, asked)]
     funnel = Funnel()
     sieve = Sieve(images, lambda image: f"{image.name or '(no name)'} ({table}, row {image.line})", funnel)
+    sieve.seldom("a cell that cannot be used", lambda image: image.wrong or None)
     sieve.apply("no image path", lambda image: None if image.path and image.name else "empty cell")
     for image in sieve.items:
         check_relative(image.path)
@@ -78,12 +85,14 @@ def read(root: Path, options: FolderOptions | None = None) -> Reading:
     sieve.apply("no text and no label", lambda image: None if image.text else ", ".join(image.written) or "empty")
     _split(sieve, options)
     records = sorted((_record(image) for image in sieve.items), key=lambda record: record.key)
+    emptied = dict(sorted(Counter(name for image in images for name in image.emptied).items()))
     facts = {
         "counts": {
             "boxes": sum(len(record.boxes) for record in records),
             "boxes by label": dict(sorted(Counter(box.label for record in records for box in record.boxes).items())),
             **Counter(record.split for record in records),
         },
+        **({"read_as_empty": emptied} if emptied else {}),
         "boxes_removed": dict(sorted(Counter(one.rule for one in lost).items())),
         "files": [table, *([boxes_table] if boxes_table else [])],
     }
@@ -121,7 +130,7 @@ def _rows(root: Path, table: str, columns: dict[str, str]) -> Rows:
 
 def _read_csv(stream: IO[str], table: str) -> tuple[list[str], Rows]:
     # strict: a quote that is never closed would swallow all rows after it
-    reader = csv.reader(stream, strict=True)
+    reader = csv_rows(stream, strict=True)
     header = [name.strip() for name in next(reader, [])]
     twice = [name for name, times in Counter(filter(None, header)).items() if times > 1]
     if twice:
@@ -145,7 +154,8 @@ def _read_json(stream: IO[str], table: str) -> tuple[list[str], Rows]:
             continue
         try:
             row = json.loads(text)
-        except ValueError as error:
+            json.dumps(row, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:  # also half of a surrogate pair, which is no text
             raise UserError(f"{table}, row {line} is not JSON ({error}): mend it.") from None
         if not isinstance(row, dict):
             raise UserError(f"{table}, row {line} is no object: every line is one, with the image's path.")
@@ -165,6 +175,13 @@ def _enter_boxes(root: Path, images: Iterable[FolderImage], options: FolderOptio
     sieve = Sieve(rows, lambda one: f"{one[1] or '(no name)'} ({table}, row {one[0]})", Funnel())
     sieve.apply("box of an image that is not listed", lambda one: None if one[1] in images_by_name else "not listed")
     sieve.apply("box without area, outside the image or not four numbers", lambda one: bad_box(one[2]))
+    sieve.seldom(FRACTIONS, lambda one: in_fractions(one[2]))
+    if sieve.rejected and not sieve.items and all(one.rule == FRACTIONS for one in sieve.rejected):
+        raise UserError(
+            f"{table}: all {len(rows)} boxes look like fractions of the image ({sieve.rejected[0].item}); boxes must be in "
+            "pixels: multiply x and w by the image's width, y and h by its height."
+        )
+    sieve.seldom("a box's label or phrase is no text", lambda one: _no_text(one[2], options))
     sieve.unique("repeated box", lambda one: json.dumps(one[2], sort_keys=True))
 
     def contradicts(one: tuple[int, str, dict[str, object]]) -> str | None:
@@ -175,10 +192,18 @@ def _enter_boxes(root: Path, images: Iterable[FolderImage], options: FolderOptio
 
     def left_out(one: tuple[int, str, dict[str, object]]) -> str | None:
         image, values = images_by_name[one[1]], one[2]
-        return None if add_box(image, values, options) else cell(values.get("label")) or image.written[0]
+        return None if add_box(image, values, options) else box_words(values, "label", options) or image.written[0]
 
     sieve.apply("box of a label that is left out", left_out)
     return table, sieve.rejected
+
+
+def _no_text(values: dict[str, object], options: FolderOptions) -> str | None:
+    try:
+        box_words(values, "label", options), box_words(values, "phrase", options)
+    except NotText as error:
+        return str(error)
+    return None
 
 
 def _one_key_each(images: Iterable[FolderImage], table: str) -> None:
@@ -230,6 +255,7 @@ def _record(image: FolderImage) -> Record:
         impression=image.text,
         labels=image.labels,
         view=image.view,
+        captions=image.captions,
         phrases=tuple(Phrase(text, label, tuple(some)) for (text, label), some in groups.items()),
         boxes=boxes,
         attributes=attributes,

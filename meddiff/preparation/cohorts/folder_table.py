@@ -3,19 +3,14 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass, field, replace
 
 from meddiff.common.errors import UserError
 from meddiff.common.findings import NO_FINDING
-from meddiff.preparation.cohorts.boxes_csv import number, on_image
-from meddiff.preparation.images import UnreadableImage, read_mask
-from meddiff.preparation.records import Record, check_relative
-from meddiff.preparation.safe_files import inside
-from meddiff.shards.members import slug
+from meddiff.preparation.cells import NotText, free_texts, identifier, is_nothing, listed, one_word, visible
+from meddiff.preparation.cohorts.boxes_csv import looks_like_fractions, number, on_image
+from meddiff.preparation.records import check_relative
+from meddiff.shards.members import MAX_NAME_BYTES, slug
 from meddiff.shards.sample import Box
 
 BOX = ("x", "y", "w", "h")
@@ -82,6 +77,9 @@ class FolderImage:
         own_text: as written, may be empty; written: labels as written; mapped: those as they are called here.
         masks: name -> path; boxes: (phrase or "", box); others: columns without a meaning here.
         more: something was found on it that is left out, so that it is not healthy.
+        captions: several texts that are equally good; () where there is one or none.
+        emptied: options whose cell held a word or number for "nothing here".
+        wrong: why the row cannot be used; "" where it can.
     """
 
     line: int
@@ -97,6 +95,9 @@ class FolderImage:
     others: dict[str, object]
     boxes: list[tuple[str, Box]] = field(default_factory=list)
     more: bool = False
+    captions: tuple[str, ...] = ()
+    emptied: list[str] = field(default_factory=list)
+    wrong: str = ""
 
     @property
     def key(self) -> str:
@@ -117,82 +118,99 @@ class FolderImage:
         return self.own_text or " ".join(self.labels)
 
 
-@dataclass(frozen=True)
-class MaskFiles:
-    """Masks of a record from the files its attributes name."""
-
-    root: Path
-
-    def __call__(self, record: Record, size: tuple[int, int]) -> dict[str, NDArray[np.bool_]]:
-        """name -> bool (H, W).
-
-        Raises:
-            UnreadableImage: a mask cannot be read or is of another size.
-        """
-        masks = {}
-        for name, path in record.attributes.get("mask_files", {}).items():
-            try:
-                mask = read_mask(inside(self.root, path))
-            except UnreadableImage as error:
-                raise UnreadableImage(f"mask {path}: {error}") from None
-            if mask.shape != tuple(size):
-                was = f"{mask.shape[1]} x {mask.shape[0]}"
-                raise UnreadableImage(f"mask {path}: {was} pixels, its image has {size[1]} x {size[0]}")
-            masks[name] = mask
-        return masks
-
-
 def cell(value: object) -> str:
     """What is written in a cell; 0 is a value, null is none."""
     return "" if value is None else str(value).strip()
 
 
 def image_of(line: int, row: Mapping[str, object], options: FolderOptions, table: str) -> FolderImage:
-    """A row of the table, understood.
+    """A row of the table, understood; what holds something else than text makes it :attr:`FolderImage.wrong`.
 
     Raises:
         UserError: boxes or masks that cannot be understood, or a mask's path that leads out of the root.
     """
     where = f"{table}, row {line}"
-    known = {name: row.get(column) for name, column in options.named().items()}
-    used = {*options.named().values(), options.image, *BOX}
-    labels = known["labels"]
-    if labels in (None, "", []):
-        labels = row.get("label")
-        used.add("label")
-    written = [cell(one) for one in (labels if isinstance(labels, list) else cell(labels).split(options.separator))]
-    written = [one for one in written if one]
-    mapped = [options.label_map.get(one, one) for one in written]
-    path = cell(row.get(options.image))
-    name = cell(row.get(options.id or options.image))
-    image = FolderImage(
-        line=line,
-        name=name,
-        path=path,
+    named = options.named()
+    known = {name: row.get(column) for name, column in named.items()}
+    used = {*named.values(), options.image, *BOX}
+    others = {name: value for name, value in row.items() if value not in ("", None) and value == value}
+    path, name = cell(row.get(options.image)), cell(row.get(options.id or options.image))
+    image = FolderImage(line, name, path, path, "", "", [], [], "", {}, {})
+    try:
+        path, name = (
+            one_word(row.get(column), column, numbers=False) for column in (options.image, options.id or options.image)
+        )
         # by the file, so that two rows of one file are one patient
-        patient=cell(known["patient"]) or path,
-        view=cell(known["view"]),
-        split=cell(known["split"]),
-        written=written,
-        mapped=[label for label in mapped if label],
-        own_text=" ".join(cell(known["text"]).split()),
-        masks=_mask_paths(known["masks"], where, options),
-        others={name: value for name, value in row.items() if name and name not in used and value not in ("", None)},
-        more="" in mapped,
-    )
-    boxes = _listed_boxes(known["boxes"], where) if known["boxes"] not in (None, "") else []
-    if any(cell(row.get(one)) for one in BOX):
+        image = replace(image, name=name, path=path, patient=path)
+        labels = listed(known["labels"], options.separator, named["labels"], options.label_map)
+        if not labels:
+            labels = listed(row.get("label"), options.separator, "label", options.label_map)
+            used.add("label")
+        mapped = [options.label_map.get(one, one) for one in labels]
+        texts = free_texts(known["text"], named["text"])
+        patient = identifier(known["patient"], named["patient"])
+        image = replace(
+            image,
+            patient=patient or path,
+            view=one_word(known["view"], named["view"]),
+            split=one_word(known["split"], named["split"]),
+            written=labels,
+            mapped=[label for label in mapped if label],
+            own_text=texts[0] if texts else "",
+            captions=tuple(texts) if len(texts) > 1 else (),
+            others={name: value for name, value in others.items() if name and name not in used},
+            more="" in mapped,
+        )
+        image.masks = _mask_paths(known["masks"], where, options)
+        _too_long(image)
+        _own_boxes(image, row, known["boxes"], where, options)
+        found = {"text": texts, "labels": labels, "patient": patient, "view": image.view, "split": image.split}
+        image.emptied = [name for name, value in found.items() if not value and _written(known[name])]
+    except NotText as error:
+        image.wrong = str(error)
+    return image
+
+
+def _written(value: object) -> bool:
+    """Whether a cell is not blank: it holds a word or number."""
+    return isinstance(value, str | int | float) and bool(cell(value))
+
+
+def _place(row: Mapping[str, object], column: str) -> str:
+    """A path or an image's name, letter by letter as it is written; "" where the cell says nothing."""
+    value = row.get(column)
+    word = one_word(value, column, numbers=False)
+    return cell(value[0] if isinstance(value, list) else value) if word else ""
+
+
+def _own_boxes(
+    image: FolderImage, row: Mapping[str, object], cells: object, where: str, options: FolderOptions
+) -> None:
+    boxes = [] if (isinstance(cells, str) and is_nothing(cells)) or cells is None else _listed_boxes(cells, where)
+    if not all(is_nothing(cell(row.get(one)), numbers=True) for one in BOX):
         boxes.append({one: row.get(one) for one in (*BOX, "label", "phrase")})
     for box in boxes:
-        if reason := bad_box(box):
+        if reason := bad_box(box) or in_fractions(box):
             values = [box.get(one) for one in BOX]
-            raise UserError(f"{where}: box {values} of {name} is not x, y, w, h with an area in the image: {reason}.")
+            raise UserError(
+                f"{where}: box {values} of {image.name} is not x, y, w, h with an area in the image: {reason}."
+            )
         if box_label(image, box, options) == NO_FINDING:
             raise UserError(
-                f"{where}: a box of {name} is labelled {NO_FINDING!r}, which has no place: mend one of them."
+                f"{where}: a box of {image.name} is labelled {NO_FINDING!r}, which has no place: mend one of them."
             )
         add_box(image, box, options)
-    return image
+
+
+def _too_long(image: FolderImage) -> None:
+    """Refuse what no tar could hold, now and not after hours.
+
+    Raises:
+        NotText: a mask's name that is too long beside its image's.
+    """
+    for name in image.masks:
+        if len(f"{image.key}.mask.{slug(name)}.png") > MAX_NAME_BYTES:
+            raise NotText(f"the mask's name {name[:80]!r} is too long to be stored beside the image's")
 
 
 def _listed_boxes(value: object, where: str) -> list[dict[str, object]]:
@@ -220,9 +238,15 @@ def bad_box(values: Mapping[str, object]) -> str | None:
     return None if on_image(box) else "no area, or outside the image"
 
 
+def in_fractions(values: Mapping[str, object]) -> str | None:
+    """Why x, y, w, h look like fractions of the image; None if they do not."""
+    box = [number(cell(values.get(name))) for name in BOX]
+    return "it looks like fractions of the image; boxes are in pixels" if looks_like_fractions(box) else None
+
+
 def box_label(image: FolderImage, values: Mapping[str, object], options: FolderOptions) -> str | None:
     """A box's label as it is called here: its own, else the image's if it has one only, else ""; None is left out."""
-    label = cell(values.get("label")) or (image.written[0] if len(image.written) == 1 else "")
+    label = box_words(values, "label", options) or (image.written[0] if len(image.written) == 1 else "")
     return (options.label_map.get(label, label) or None) if label else ""
 
 
@@ -233,12 +257,26 @@ def add_box(image: FolderImage, values: Mapping[str, object], options: FolderOpt
         image.more = True
         return False
     x, y, w, h = (number(cell(values.get(name))) for name in BOX)
-    image.boxes.append((" ".join(cell(values.get("phrase")).split()), Box(label, x, y, w, h)))
+    image.boxes.append((box_words(values, "phrase", options), Box(label, x, y, w, h)))
     return True
+
+
+def box_words(values: Mapping[str, object], name: str, options: FolderOptions) -> str:
+    """A box's label or phrase on one line; "" for a word that stands for nothing.
+
+    Raises:
+        NotText: it is no text.
+    """
+    value = values.get(name)
+    if name == "label" and isinstance(value, str) and visible(value) in options.label_map:
+        return visible(value)
+    return " ".join(one_word(value, f"a box's {name}").split())
 
 
 def _mask_paths(value: object, where: str, options: FolderOptions) -> dict[str, str]:
     """name as it is called here -> path, of the column of masks."""
+    if isinstance(value, str) and is_nothing(value):
+        value = None
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             value = json.loads(value)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
+from meddiff.preparation.cells import says_nothing
 from meddiff.preparation.cohorts.boxes_csv import on_image
 from meddiff.preparation.cohorts.mimic_files import Reports, folder_above, image_path, is_identifier
 from meddiff.preparation.records import Funnel, Reading, Record
@@ -156,7 +157,8 @@ def _json_rows(root: Path, name: str) -> Iterator[_Row]:
 
 def _row(line: int, row: Mapping[str, object], path: str) -> _Row:
     x, y, w, h, width, height = (_number(row[column]) for column in COLUMNS[4:])
-    text, label = one_line(str(row["label_text"])), one_line(str(row["category_name"]))
+    text, label = (one_line(str(row[name] or "")) for name in ("label_text", "category_name"))
+    text = "" if says_nothing(text) else text
     split = str(row.get("split") or "")
     return _Row(line, str(row["dicom_id"]), label, text, path, (x, y, w, h), (width, height), split)
 

@@ -19,6 +19,7 @@ import numpy as np
 from meddiff.common.coco_classes import COCO_CLASSES, Preset, classes_in
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.preparation.cells import says_nothing
 from meddiff.preparation.coco_masks import (
     CocoAnnotation,
     CocoImage,
@@ -232,7 +233,10 @@ def _bad_segmentation(one: CocoAnnotation, image: _Image) -> str | None:
 
 def _text(one: CocoAnnotation) -> str:
     text = one.get("caption")
-    return " ".join(text.split()) if isinstance(text, str) else ""
+    # half of a surrogate pair is no text and could not be stored
+    if not isinstance(text, str) or any("\ud800" <= character <= "\udfff" for character in text) or says_nothing(text):
+        return ""
+    return " ".join(text.split())
 
 
 def _record(image: _Image, folder: str, preset: Preset) -> Record:

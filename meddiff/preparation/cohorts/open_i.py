@@ -21,6 +21,7 @@ from typing import Literal
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
+from meddiff.preparation.cells import says_nothing
 from meddiff.preparation.cohorts.open_i_files import Report, frontal_names, image_files, image_id, read_reports
 from meddiff.preparation.records import Funnel, Reading, Record
 from meddiff.preparation.reports_text import drop_masked, one_line
@@ -153,9 +154,10 @@ def labels_of(headings: Iterable[str], automatic: Iterable[str] = ()) -> tuple[s
 
 
 def clean_impression(text: str, masked: str = "drop") -> str:
-    """One line, with or without XXXX."""
+    """One line, with or without XXXX; "" where it says nothing ("None.", "XXXX.")."""
     line = one_line(text)
-    return drop_masked(line) if masked == "drop" else line
+    line = drop_masked(line) if masked == "drop" else line
+    return "" if says_nothing(line.replace("XXXX", "")) else line
 
 
 def split_of(uid: str, options: OpenIOptions) -> str:

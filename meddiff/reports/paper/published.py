@@ -4,12 +4,12 @@ Source: Dombrowski et al. (AAAI 2024), tables 1 to 7; facts only, in ``published
 print in table 1; the order is that of table 3, with which the printed average agrees (spec/tradeoff.md section 8).
 """
 
-import csv
 import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from meddiff.common.csv_rows import csv_records
 from meddiff.common.findings import FINDINGS
 from meddiff.reports.paper.cells import PRINTED, Cell
 
@@ -30,7 +30,7 @@ AVERAGE = "Average"
 def published(number: int) -> tuple[dict[str, str], ...]:
     """Rows of a published table, as text; an empty cell was not printed (or not legible)."""
     with (FOLDER / f"{FILES[number]}.csv").open(encoding="utf-8", newline="") as stream:
-        return tuple(csv.DictReader(stream))
+        return tuple(csv_records(stream))
 
 
 def printed(text: str | None, std: str | None = None, remarks: tuple[tuple[str, str], ...] = ()) -> Cell:
