@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from meddiff.metrics.statistics import mean_of_known
 from meddiff.runs.evaluation_folder import EvaluationFolder
 from meddiff.runs.values import number
 
@@ -101,10 +102,12 @@ class Scores(Samples):
     left_out: int
 
 
-def scores_of(tables: Sequence[Sequence[dict[str, str]]], metrics: Sequence[str]) -> Scores:
-    """Scores by sample and seed; a sample without a defined CNR counts in no column of its seed."""
+def scores_of(tables: Sequence[Sequence[dict[str, str]]], metrics: Sequence[str], defined_by: str = "cnr") -> Scores:
+    """Scores by sample and seed; a sample without a defined ``defined_by`` counts in no column of its seed."""
     keyed = [{(r.get("key", ""), r.get("class", ""), r.get("phrase", "")): r for r in rows} for rows in tables]
-    defined = [{sample: row for sample, row in rows.items() if number(row.get("cnr")) is not None} for rows in keyed]
+    defined = [
+        {sample: row for sample, row in rows.items() if number(row.get(defined_by)) is not None} for rows in keyed
+    ]
     places = {sample: place for place, sample in enumerate(sorted({sample for rows in defined for sample in rows}))}
     values = {name: np.full((len(tables), len(places)), np.nan) for name in metrics}
     for seed, rows in enumerate(defined):
@@ -115,6 +118,19 @@ def scores_of(tables: Sequence[Sequence[dict[str, str]]], metrics: Sequence[str]
                     values[name][seed, places[sample]] = value
     everything = {sample for rows in keyed for sample in rows}
     return Scores(list(places), values, len(everything) - len(places))
+
+
+def per_image(scores: Scores) -> Scores:
+    """The mean over the phrases of each (class, image), which then is one sample: an image with five captions is no five
+    images."""
+    places: dict[Sample, list[int]] = {}
+    for place, (key, label, _) in enumerate(scores.samples):
+        places.setdefault((key, label, ""), []).append(place)
+    values = {
+        name: np.stack([mean_of_known(table[:, some]) for some in places.values()], axis=1) if places else table
+        for name, table in scores.values.items()
+    }
+    return Scores(list(places), values, scores.left_out)
 
 
 def group_models(evaluations: Sequence[EvaluationFolder]) -> list[Model]:
