@@ -23,7 +23,8 @@ def score_sample(
 
     The maps are scored on the boxes, on the exact mask of the finding (``mask_*``), on the confounders in the image
     (``confounder/*``: does the word point at the pacemaker?), on its other findings (``other/*``) and on whatever else
-    has a mask, such as lungs (``region/*``, in no average). The threshold of mIoU is fitted on the latents' grid, where the paper fits it too.
+    has a mask, such as lungs (``region/*``, in no average). The threshold of mIoU is fitted on the latents' grid,
+    where the paper fits it too.
     """
     if not query.weights.any():
         heat = torch.full_like(heat, torch.nan)  # every word was cut off: undefined, and listed

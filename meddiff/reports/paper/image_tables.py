@@ -59,7 +59,7 @@ def table2(models: Sequence[Model], intervals: bool) -> Table:
             for metric in ("fid_inception_paper", "fid_inception")
         ]
         # Several captions of an image are averaged first, as the evaluation's own summary does.
-        scores = per_image(scores_of([one.table("coco") for one in model.evaluations], ["auroc"], "auroc"))
+        scores = per_image(scores_of([one.table("coco") for one in model.evaluations], ["auroc"]))
         averages = Averages(scores, "auroc", intervals)
         area = [averages.cell(kind, 100.0, 1) for kind in (MACRO, MICRO)]
         sizes = [Cell(len(scores.samples), digits=0), Cell(len(set(scores.classes)), digits=0)]

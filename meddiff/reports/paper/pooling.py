@@ -102,12 +102,10 @@ class Scores(Samples):
     left_out: int
 
 
-def scores_of(tables: Sequence[Sequence[dict[str, str]]], metrics: Sequence[str], defined_by: str = "cnr") -> Scores:
-    """Scores by sample and seed; a sample without a defined ``defined_by`` counts in no column of its seed."""
+def scores_of(tables: Sequence[Sequence[dict[str, str]]], metrics: Sequence[str]) -> Scores:
+    """Scores by sample and seed; a sample without a defined CNR counts in no column of its seed."""
     keyed = [{(r.get("key", ""), r.get("class", ""), r.get("phrase", "")): r for r in rows} for rows in tables]
-    defined = [
-        {sample: row for sample, row in rows.items() if number(row.get(defined_by)) is not None} for rows in keyed
-    ]
+    defined = [{sample: row for sample, row in rows.items() if number(row.get("cnr")) is not None} for rows in keyed]
     places = {sample: place for place, sample in enumerate(sorted({sample for rows in defined for sample in rows}))}
     values = {name: np.full((len(tables), len(places)), np.nan) for name in metrics}
     for seed, rows in enumerate(defined):
