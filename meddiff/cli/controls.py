@@ -1,5 +1,6 @@
 """What ``lightning evaluate controls`` needs beside the other measurements: networks to compare with, and its printing."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -73,5 +74,5 @@ def sentences(row: Mapping[str, Value]) -> list[str]:
 
 def percent(row: Mapping[str, Value], *names: str) -> str:
     """``64 % [61, 67]``: a share and its 95 % interval."""
-    share, low, high = (100 * float(row[name] or 0) for name in names)
-    return f"{share:.0f} % [{low:.0f}, {high:.0f}]"
+    share, low, high = (100 * float(value) if (value := row[name]) is not None else math.nan for name in names)
+    return f"{share:.0f} %" + (f" [{low:.0f}, {high:.0f}]" if math.isfinite(low) else " (too few for an interval)")

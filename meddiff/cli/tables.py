@@ -28,11 +28,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--min_occurrences", type=int, default=25, help="Table 6: words that occur more often than this."
     )
-    parser.add_argument("--bootstrap", type=int, default=1000, help="Draws of the confidence intervals; 0: none.")
+    parser.add_argument("--intervals", type=bool, default=True, help="95 % intervals of the averages.")
     options = parser.parse_args(arguments)
     from meddiff.reports.paper.build import build_tables, render, write_tables
 
-    tables = build_tables(options.runs, options.tables, options.evaluation, options.min_occurrences, options.bootstrap)
+    tables = build_tables(options.runs, options.tables, options.evaluation, options.min_occurrences, options.intervals)
     print(render(tables, options.format), end="")
     if options.out:
         print(f"\n{len(write_tables(tables, Path(options.out)))} files written to {options.out}.")

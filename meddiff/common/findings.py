@@ -12,3 +12,6 @@ FINDINGS = (
     "Pneumothorax",
 )
 NO_FINDING = "No Finding"
+
+#: What may stand in an image beside findings and lead a model astray: the shortcuts that a mask can be named after.
+CONFOUNDERS = ("tube", "marker", "pacemaker", "text", "site")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from meddiff.attribution.words import Query
-from meddiff.common.findings import FINDINGS
+from meddiff.common.findings import CONFOUNDERS, FINDINGS
 from meddiff.evaluation.measurement import Row, Value
 from meddiff.evaluation.samples import GroundingSample
 from meddiff.metrics.functional import mean_iou, mixture_threshold, resize_maps
@@ -22,8 +22,9 @@ def score_sample(
     """Scores of one sample's maps (word, end token), (2, h, w), brought to the size of the image.
 
     The maps are scored on the boxes, on the exact mask of the finding (``mask_*``), on the confounders in the image
-    (``confounder/*``: does the word point at the pacemaker?) and on its other findings (``other/*``). The threshold of
-    mIoU is fitted on the latents' grid, where the paper fits it too.
+    (``confounder/*``: does the word point at the pacemaker?), on its other findings (``other/*``) and on whatever else
+    has a mask, such as lungs (``region/*``, in no average). The threshold of mIoU is fitted on the latents' grid,
+    where the paper fits it too.
     """
     if not query.weights.any():
         heat = torch.full_like(heat, torch.nan)  # every word was cut off: undefined, and listed
@@ -38,8 +39,10 @@ def score_sample(
         found = localisation(word, torch.from_numpy(mask))
         if name == sample.label:
             row |= {f"mask_{kind}": value for kind, value in found.items()}
-        elif name not in FINDINGS:
+        elif name in CONFOUNDERS:
             row[f"confounder/{name}"] = found["cnr"]
+        elif name not in FINDINGS:
+            row[f"region/{name}"] = found["cnr"]
         elif not query.is_fallback:  # a phrase that does not name its finding has no word to compare
             row[f"other/{name}"] = found["cnr"]
     return row

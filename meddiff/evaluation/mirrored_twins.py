@@ -19,7 +19,7 @@ from meddiff.evaluation.measurement import Row
 from meddiff.evaluation.samples import GroundingSample, evaluation_latents, grounding_samples
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.functional import resize_maps
-from meddiff.metrics.statistics import bootstrap_interval, micro_mean
+from meddiff.metrics.intervals import mean_interval
 from meddiff.metrics.summary import summarise_defined
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
@@ -33,7 +33,7 @@ class Mirrored:
         pairs: their number.
         moved: share of them in which the map moves with the finding; chance is a half. It moves when the CNRs on the own
             places are together higher than on the twins' places, so a side that is preferred in both counts for nothing.
-        low, high: its 95 % bootstrap interval.
+        low, high: its 95 % interval.
         own, twin: summaries of the scores on the own and on the twin's place.
     """
 
@@ -85,5 +85,5 @@ def score_twins(samples: Sequence[GroundingSample], maps: Sequence[Tensor]) -> M
         more[i] = here["cnr"] - there["cnr"]
     more = more.reshape(-1, 2).sum(axis=1)  # (pairs,)
     moved = (np.sign(more) + 1) / 2  # (pairs,); a half where both twins have the same map
-    low, high = bootstrap_interval(lambda weights: micro_mean(moved[None], weights), range(len(moved)))
+    low, high = mean_interval(moved[None], range(len(moved)), share=True)
     return Mirrored(len(moved), float(moved.mean()), low, high, summarise_defined(own), summarise_defined(twin))

@@ -1,6 +1,6 @@
 """Do words tell findings apart? In images with findings A and B: does A's word fit A's mask better than B's?
 
-- ``first``: share of pairs in which A's word has a higher CNR on A's mask than on B's (95 % bootstrap interval over images)
+- ``first``: share of pairs in which A's word has a higher CNR on A's mask than on B's (95 % interval over images)
 - ``own``, ``other``: mean CNRs over the pairs; a map that only says where something is abnormal has the same in both
 - ``eos_first``: the same share for the end token, which names no finding: the control
 
@@ -18,7 +18,7 @@ from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
 from meddiff.evaluation.samples import GroundingSample, evaluation_latents, grounding_samples
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps
-from meddiff.metrics.statistics import bootstrap_interval, micro_mean
+from meddiff.metrics.intervals import mean_interval
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
 
@@ -69,7 +69,7 @@ def compare(table: CrossTable) -> dict[str, float]:
     own = np.array([table[key, label, label] for key, label, _ in pairs])  # (N, 2)
     other = np.array([table[pair] for pair in pairs])
     first = (own > other).astype(float)
-    low, high = bootstrap_interval(lambda w: micro_mean(first[None, :, 0], w), [key for key, _, _ in pairs])
+    low, high = mean_interval(first[None, :, 0], [key for key, _, _ in pairs], share=True)
     return {
         "pairs": float(len(pairs)),
         "first": float(first[:, 0].mean()),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.metrics.functional import box_windows
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.latents import scale_latent
 from meddiff.shards.schema import BoxRecord
@@ -39,11 +40,10 @@ class GroundingSample:
     size: tuple[int, int]
 
     def box_mask(self) -> Pixels:
-        """Union of the boxes, (H, W); a pixel belongs to a box when its centre lies inside (no box is lost)."""
+        """Union of the boxes, (H, W), by the rule of :func:`meddiff.metrics.functional.box_windows`."""
         mask = np.zeros(self.size, bool)
-        for x, y, w, h in self.boxes:
-            x0, y0 = min(round(x), self.size[1] - 1), min(round(y), self.size[0] - 1)
-            mask[y0 : max(round(y + h), y0 + 1), x0 : max(round(x + w), x0 + 1)] = True
+        for window in box_windows(self.boxes, self.size):
+            mask[window] = True
         return mask
 
 

@@ -1,12 +1,12 @@
-"""Error bars and tests for tables of per-sample scores. No torch: reports read tables and need nothing else.
+"""Averages and tests for tables of per-sample scores. No torch: reports read tables and need nothing else.
 
-A sample is one (key, class, phrase). Samples of one image are not independent, so every draw takes whole groups (images).
-Source: own; percentile bootstrap (Efron 1979), permutation p-values that count the observed data (Phipson and Smyth
-2010), Holm (1979), Benjamini and Hochberg (1995).
+A sample is one (key, class, phrase). Samples of one image are not independent, so tests take whole groups (images);
+intervals are in :mod:`meddiff.metrics.intervals`. Source: own; permutation p-values that count the observed data (Phipson
+and Smyth 2010), Holm (1979), Benjamini and Hochberg (1995).
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from meddiff.common.draws import generator
 Floats = NDArray[np.float64]
 #: (D, N) weights of samples -> (D,) values of a statistic
 Statistic = Callable[[Floats], Floats]
-#: Weights are made for this many (draw, sample) pairs at a time: 32 MB.
+#: Signs are made for this many (draw, group) pairs at a time: 32 MB.
 BLOCK = 4_000_000
 #: Up to so many tied differences their signed ranks are tested exactly, as scipy does.
 EXACT = 13
@@ -99,85 +99,6 @@ def auroc(scores: Floats, labels: NDArray[np.bool_], weights: Floats | None = No
     with np.errstate(invalid="ignore", divide="ignore"):
         areas: Floats = (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
     return areas
-
-
-def bootstrap_interval(
-    statistic: Statistic,
-    groups: Sequence[Hashable],
-    strata: Sequence[Hashable] | None = None,
-    draws: int = 1000,
-    level: float = 0.95,
-    address: tuple[object, ...] = (),
-) -> tuple[float, float]:
-    """Percentile bootstrap confidence interval over samples.
-
-    A little too narrow where a stratum has few groups (of nominally 95 % about 90 at ten groups).
-
-    Args:
-        statistic: takes how often each sample was drawn, (D, N), and gives (D,).
-        groups: (N,) name of the group (image) of each sample; a group is drawn as a whole.
-        strata: (N,) name of the stratum of each sample; each is resampled at its own number of groups, as a macro
-            average needs (:func:`class_strata`). None: one stratum.
-        draws: number of resamples; 0 gives no interval.
-        level: nominal coverage.
-        address: of the random draws; the same address gives the same interval.
-
-    Returns:
-        Lower and upper end; NaN for fewer than two groups.
-    """
-    if draws < 1 or len(set(groups)) < 2:
-        return math.nan, math.nan
-    found = np.concatenate([statistic(w) for w in resamplings(groups, strata, draws, ("bootstrap", *address))])
-    found = found[np.isfinite(found)]
-    if not len(found):
-        return math.nan, math.nan
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def class_strata(groups: Sequence[Hashable], classes: Sequence[str]) -> list[str]:
-    """Strata for a macro average: each image belongs to the rarest of its classes.
-
-    With one class an image this is stratification by class. Where images have several, each is still drawn as a whole,
-    so that classes which share images vary together, and no rare class is lost from a draw.
-
-    Args:
-        groups: (N,) image of each sample.
-        classes: (N,) class of each sample.
-
-    Returns:
-        (N,) name of the stratum of each sample.
-
-    Example:
-        >>> class_strata(["i", "i", "j", "k"], ["edema", "mass", "mass", "mass"])
-        ['edema', 'edema', 'mass', 'mass']
-    """
-    sizes: dict[str, set[Hashable]] = {}
-    for group, name in zip(groups, classes, strict=True):
-        sizes.setdefault(name, set()).add(group)
-    rarest: dict[Hashable, str] = {}
-    for group, name in zip(groups, classes, strict=True):
-        rarest[group] = min(rarest.get(group, name), name, key=lambda one: (len(sizes[one]), one))
-    return [rarest[group] for group in groups]
-
-
-def resamplings(
-    groups: Sequence[Hashable], strata: Sequence[Hashable] | None, draws: int, address: tuple[object, ...]
-) -> Iterator[Floats]:
-    """Blocks (D, N) of how often each sample is drawn when groups are drawn with replacement within each stratum."""
-    parts = [np.arange(len(groups))] if strata is None else _places(strata)
-    names = np.asarray(groups)
-    inside = [(part, *np.unique(names[part], return_inverse=True)) for part in parts]
-    rng = generator(*address)
-    block = max(1, BLOCK // len(groups))
-    for start in range(0, draws, block):
-        count = min(block, draws - start)
-        weights = np.zeros((count, len(groups)))
-        for part, units, place in inside:
-            n = len(units)
-            drawn = rng.integers(n, size=(count, n)) + n * np.arange(count)[:, None]
-            weights[:, part] = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)[:, place]
-        yield weights
 
 
 def sign_flip_test(

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 from meddiff.common.errors import UserError
-from meddiff.common.findings import FINDINGS
+from meddiff.common.findings import CONFOUNDERS, FINDINGS
 
-#: Confounders the generator can render, each with an exact mask.
-CONFOUNDERS = ("tube", "marker", "pacemaker", "text", "site")
 SPLITS = ("train", "val", "grounding", "fidelity")
 DEFAULT_CORRELATION = 0.7
 

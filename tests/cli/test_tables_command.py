@@ -18,7 +18,7 @@ def pair(tmp_path_factory):
 
 
 def test_prints_the_tables_that_were_asked_for(pair, capsys):
-    assert main([*pair, "--tables", "1", "3", "2", "--bootstrap", "50"]) == 0
+    assert main([*pair, "--tables", "1", "3", "2"]) == 0
     out = capsys.readouterr().out
     assert out.index("Table 1:") < out.index("Table 3:") < out.index("Table 2 needs MS-COCO")
     assert "Table 4" not in out
@@ -34,7 +34,7 @@ def test_formats(pair, capsys, style, sign):
 
 
 def test_out_writes_all_formats(pair, tmp_path, capsys):
-    assert main([*pair, "--out", str(tmp_path / "paper"), "--tables", "5", "--bootstrap", "20"]) == 0
+    assert main([*pair, "--out", str(tmp_path / "paper"), "--tables", "5"]) == 0
     assert sorted(path.suffix for path in (tmp_path / "paper").iterdir()) == [".csv", ".md", ".tex", ".txt"]
     assert f"4 files written to {tmp_path / 'paper'}." in capsys.readouterr().out
     rows = list(csv.reader((tmp_path / "paper" / "table5.csv").open()))

@@ -47,3 +47,16 @@ def test_a_phrase_that_names_no_query_word_is_not_compared_but_scored():
     summary = grounding_summary([unnamed])
     assert summary["fallback"] == 1
     assert "own_beats_other" not in summary
+
+
+def test_anatomy_and_unknown_masks_are_no_confounders():
+    """Lungs that the map lies on are what it should lie on: their CNR is no sign of a shortcut."""
+    sample = GroundingSample(0, "k0", "Cardiomegaly", "Cardiomegaly.", np.array([[4.0, 20.0, 8.0, 10.0]]), (SIZE, SIZE))
+    query = query_tokens("Cardiomegaly.", QUERY_WORDS["Cardiomegaly"])
+    heat = torch.rand(2, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    others = {name: masks()["tube"] for name in ("Left Lung", "heart", "Nodule", "Heart Contour")}
+    found = score_sample(sample, query, heat, {**masks(), **others})
+    assert {name for name in found if name.startswith("confounder/")} == {"confounder/tube"}
+    assert {name for name in found if name.startswith("region/")} == {f"region/{name}" for name in others}
+    plain = score_sample(sample, query, heat, masks())
+    assert grounding_summary([found])["confounder_cnr"] == grounding_summary([plain])["confounder_cnr"]

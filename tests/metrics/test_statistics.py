@@ -9,18 +9,13 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from meddiff.common.draws import generator
-from meddiff.metrics import statistics
 from meddiff.metrics.statistics import (
-    Floats,
     auroc,
     benjamini_hochberg,
-    bootstrap_interval,
-    class_strata,
     holm,
     macro_mean,
     micro_mean,
     over_seeds,
-    resamplings,
     sign_flip_test,
     wilcoxon_test,
 )
@@ -74,85 +69,6 @@ def test_auroc_is_scikit_learns_with_ties_and_weights(decimals):
 def test_auroc_of_one_side_is_undefined():
     assert math.isnan(auroc(np.array([1.0, 2.0]), np.array([True, True])).item())
     assert math.isnan(auroc(np.array([]), np.array([], dtype=bool)).item())
-
-
-def test_resampling_draws_whole_groups_and_keeps_the_size_of_each_stratum(monkeypatch):
-    groups = ["x", "x", "y", "z", "x", "w"]
-    strata = ["a", "a", "a", "a", "b", "b"]
-    weights = np.concatenate(list(resamplings(groups, strata, 200, ("test",))))
-    assert weights.shape == (200, 6)
-    assert (weights[:, 0] == weights[:, 1]).all()  # the two samples of one image
-    assert (weights[:, [0, 2, 3]].sum(axis=1) == 3).all()
-    assert (weights[:, 4:].sum(axis=1) == 2).all()
-    assert (weights[:, 0] != weights[:, 4]).any()  # each stratum is drawn by itself
-    again = np.concatenate(list(resamplings(groups, strata, 200, ("test",))))
-    assert (again == weights).all()
-    monkeypatch.setattr(statistics, "BLOCK", 60)
-    blocks = list(resamplings(groups, strata, 25, ("test",)))
-    assert [len(block) for block in blocks] == [10, 10, 5]
-
-
-def test_bootstrap_interval_is_close_to_scipys():
-    values = generator("interval").exponential(size=80)
-    mine = bootstrap_interval(lambda w: micro_mean(values[None], w), range(80), draws=20000, address=("a",))
-    theirs = stats.bootstrap(
-        (values,), np.mean, n_resamples=20000, method="percentile", rng=generator("scipy")
-    ).confidence_interval
-    assert mine == pytest.approx(tuple(theirs), abs=0.01)
-    again, other = (
-        bootstrap_interval(lambda w: micro_mean(values[None], w), range(80), draws=20000, address=(address,))
-        for address in "ab"
-    )
-    assert mine == pytest.approx(again, rel=1e-12)
-    assert mine != pytest.approx(other, rel=1e-6)
-
-
-def coverage(kind: str, unit: str, repeats: int = 300) -> float:
-    """How often the 95 % interval of an average holds the truth.
-
-    Phrases of 120 images: two of one class in most, in every third image one of each of two classes; the phrases of an
-    image share an offset, and the classes have means of their own. ``unit`` is what is drawn.
-    """
-    keys = [i // 2 for i in range(240)]
-    classes = ["d" if i % 6 == 1 else "abc"[i // 80] for i in range(240)]
-    means = dict(zip("abcd", (0.0, 1.0, 3.0, 2.0), strict=True))
-    effects = np.asarray([means[name] for name in classes])
-    truth = np.mean([*means.values()]) if kind == "macro" else effects.mean()
-    strata = class_strata(keys, classes) if unit == "images" else classes
-    held = []
-    for repeat in range(repeats):
-        rng = generator("coverage", repeat)
-        values = (effects + rng.normal(0, 1, 120).repeat(2) + rng.normal(0, 0.3, 240))[None]
-
-        def average(weights: Floats, values: Floats = values) -> Floats:
-            return macro_mean(values, classes, weights) if kind == "macro" else micro_mean(values, weights)
-
-        units = keys if unit == "images" else range(240)
-        low, high = bootstrap_interval(average, units, strata, draws=300, address=("coverage", repeat))
-        held.append(low <= truth <= high)
-    return float(np.mean(held))
-
-
-@pytest.mark.parametrize("kind", ["micro", "macro"])
-def test_intervals_cover_a_known_mean_at_about_their_rate(kind):
-    assert 0.92 <= coverage(kind, "images") <= 0.98
-
-
-def test_drawing_phrases_one_by_one_would_cover_too_seldom():
-    assert coverage("macro", "phrases", repeats=200) < 0.88
-
-
-def test_images_belong_to_the_rarest_of_their_classes():
-    keys = ["i", "i", "i", "j", "k", "k", "l"]
-    classes = ["mass", "edema", "mass", "mass", "mass", "nodule", "mass"]
-    assert class_strata(keys, classes) == ["edema"] * 3 + ["mass"] + ["nodule"] * 2 + ["mass"]
-    assert class_strata(list("abc"), ["x", "y", "x"]) == ["x", "y", "x"]  # one class an image: by class
-
-
-def test_interval_needs_two_images_and_a_draw():
-    values = np.array([[1.0, 2.0]])
-    assert all(math.isnan(x) for x in bootstrap_interval(lambda w: micro_mean(values, w), ["a", "a"]))
-    assert all(math.isnan(x) for x in bootstrap_interval(lambda w: micro_mean(values, w), ["a", "b"], draws=0))
 
 
 @pytest.mark.parametrize("n", [5, 9])

@@ -136,3 +136,60 @@ def test_no_small_mask_is_lost_and_none_appears():
     outside = np.zeros((100, 300), bool)
     outside[:, :20] = True
     assert not resize_mask(outside, 64).any()
+
+
+def coverage_by_hand(mask: NDArray[np.bool_], resolution: int) -> NDArray[np.float64]:
+    """Area of each stored pixel that the mask covers: every native pixel's overlap with it, one by one."""
+    left, upper, right, _ = Crop(mask.shape[1], mask.shape[0], resolution).rectangle
+    side = (right - left) / resolution
+    covered = np.zeros((resolution, resolution))
+    for row, column in np.argwhere(mask):
+        for i in range(resolution):
+            for j in range(resolution):
+                down = min(upper + (i + 1) * side, row + 1) - max(upper + i * side, row)
+                across = min(left + (j + 1) * side, column + 1) - max(left + j * side, column)
+                covered[i, j] += max(down, 0) * max(across, 0) / side**2
+    return covered
+
+
+def test_mask_pixels_are_those_covered_by_half_of_their_area():
+    for number in range(12):
+        draw = generator("mask by area", number)
+        height, width, resolution = (int(n) for n in draw.integers([9, 9, 5], [30, 30, 12]))
+        mask = np.zeros((height, width), bool)
+        mask[draw.random((height, width)) < 0.4] = True
+        mask[: height // 2] |= draw.random((height // 2, width)) < 0.5
+        covered = coverage_by_hand(mask, resolution)
+        stored = resize_mask(mask, resolution)
+        clear = abs(covered - 0.5) > 1e-5
+        assert stored[clear & (covered > 0.5)].all()
+        # What is less than half covered may only be the pixel of a part that would be lost.
+        assert (covered[stored] > 0).all()
+
+
+def test_no_part_is_lost_beside_a_large_one():
+    for number in range(30):
+        draw = generator("parts", number)
+        height, width = (int(n) for n in draw.integers(300, 900, 2))
+        mask = np.zeros((height, width), bool)
+        mask[height // 3 : height // 2, width // 3 : width // 2] = True
+        crop = Crop(width, height, 64)
+        left, upper, right, lower = crop.rectangle
+        specks = []
+        for _ in range(6):
+            row, column = int(draw.integers(height)), int(draw.integers(width))
+            window = mask[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3]
+            if not window.any():
+                mask[row, column] = True
+                if left <= column and column + 1 <= right and upper <= row and row + 1 <= lower:
+                    specks.append((int((row + 0.5 - upper) * crop.scale), int((column + 0.5 - left) * crop.scale)))
+        stored = resize_mask(mask, 64)
+        for row, column in specks:
+            assert stored[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].any(), (number, row, column)
+        assert stored.sum() <= (mask.sum() - 6) * crop.scale**2 * 1.3 + 6 + 4 * 64
+
+
+def test_a_mask_at_the_stored_size_stays_as_it_is():
+    mask = generator("same").random((64, 64)) < 0.3
+    assert np.array_equal(resize_mask(mask, 64), mask)
+    assert resize_mask(np.ones((200, 300), bool), 64).all()

@@ -38,4 +38,4 @@ def six_runs(evaluated_runs: dict[str, Path]) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def paper_tables(six_runs: list[Path]) -> dict[str, Table]:
-    return {table.name: table for table in build_tables(six_runs, draws=200)}
+    return {table.name: table for table in build_tables(six_runs)}

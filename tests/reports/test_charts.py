@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from meddiff.reports.page import charts
-from meddiff.reports.page.derived import class_rows, exclusions, mean_interval, median
+from meddiff.reports.page.derived import class_interval, class_rows, exclusions, median
 from meddiff.reports.page.gallery import marked
 from meddiff.reports.page.svg import BOLD, Plot, Scale, limits, text_width, tick_text
 from meddiff.reports.page.wording import compact, direction, fidelity_keys, label, meaning, value_text
@@ -117,19 +118,24 @@ def test_loss_is_averaged_and_its_images_follow_the_batch_size(tmp_path):
     assert ">training images</text>" in svg
 
 
-def test_interval_is_the_normal_one():
-    values = [0.1, 0.5, 0.9, 0.4]
-    interval = mean_interval(values)
-    assert interval is not None
-    half = 1.96 * np.std(values, ddof=1) / math.sqrt(4)
-    assert interval == pytest.approx((np.mean(values), np.mean(values) - half, np.mean(values) + half))
-    assert mean_interval([1.0]) is None
+def test_interval_is_over_images_and_none_below_five():
+    values = [0.1, 0.5, 0.9, 0.4, 0.7]
+    rows = [{"key": f"k{i}", "class": "Edema", "cnr": str(v)} for i, v in enumerate(values)]
+    half = stats.t.ppf(0.975, 4) * np.std(values, ddof=1) / math.sqrt(5)
+    expected = (np.mean(values), np.mean(values) - half, np.mean(values) + half)
+    assert class_interval(run_with(phrases=rows), "Edema") == pytest.approx(expected)
+    assert class_interval(run_with(phrases=rows[:4]), "Edema") is None
+    assert class_interval(run_with(phrases=[{**row, "key": "k"} for row in rows]), "Edema") is None
+    assert class_interval(run_with(phrases=rows), "Mass") is None
+
+
+def test_median():
     assert median([3.0, 1.0, 2.0]) == 2.0
     assert median([]) is None
 
 
 def test_class_means_never_borrow_the_interval_of_another_evaluation():
-    table = [{"key": "k", "class": "Edema", "cnr": str(v)} for v in (0.2, 0.4)]
+    table = [{"key": f"k{i}", "class": "Edema", "cnr": str(v)} for i, v in enumerate((0.2, 0.4, 0.2, 0.4, 0.3))]
     evaluations = [Evaluation(0, 0, {}), Evaluation(1, 16, {"grounding/Edema/cnr": 0.3})]
     run = run_with(phrases=table, evaluations=evaluations)
     assert class_rows(run)["Edema"].low is not None

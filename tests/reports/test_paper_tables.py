@@ -121,10 +121,10 @@ def test_known_effects_are_recovered(paper_tables):
 
 
 def test_one_seed_has_no_deviation(evaluated_runs):
-    cells = column(build_tables([evaluated_runs["frozen0"]], [3], draws=50)[0], "frozen")
+    cells = column(build_tables([evaluated_runs["frozen0"]], [3])[0], "frozen")
     assert all(cells[name].std is None for name in (*FINDINGS, MICRO, MACRO))
     assert cells[MACRO].low is not None
-    without = column(build_tables([evaluated_runs["frozen0"]], [3], draws=0)[0], "frozen")
+    without = column(build_tables([evaluated_runs["frozen0"]], [3], intervals=False)[0], "frozen")
     assert without[MACRO].low is None
     assert without[MACRO].value == cells[MACRO].value
 
@@ -186,7 +186,7 @@ def test_a_shuffled_pairing_shows_nothing(tmp_path):
             a["cnr"], b["cnr"] = b["cnr"], a["cnr"]
     for run, rows in zip(runs, (first, second), strict=True):
         write_table(run / "evaluation/000016000/grounding.csv", rows)
-    tests = build_tables(runs, [3], draws=200)[0].below[0]
+    tests = build_tables(runs, [3])[0].below[0]
     assert min(column(tests, "p Holm")[name].value for name in FINDINGS) > 0.05
     micro = column(tests, "difference")[MICRO]
     assert micro.low < 0 < micro.high
@@ -196,14 +196,14 @@ def test_models_on_other_samples_are_not_tested(tmp_path, evaluated_runs):
     out = make_evaluation(tmp_path / "t", "learnable")
     rows = read_table(out / "grounding.csv")
     write_table(out / "grounding.csv", [{**row, "key": f"other{row['key']}"} for row in rows])
-    table = build_tables([evaluated_runs["frozen0"], tmp_path / "t"], [3], draws=0)[0]
+    table = build_tables([evaluated_runs["frozen0"], tmp_path / "t"], [3], intervals=False)[0]
     assert table.below == []
     assert column(table, "learnable")[MICRO].value is not None
 
 
 def test_prompt_variability_has_a_row_for_each_text(evaluated_runs, six_runs):
     others = [evaluated_runs[f"{side}-{text}"] for side in ("frozen", "learnable") for text in ("synthetic", "label")]
-    table = build_tables([*six_runs, *others], [7], draws=50)[0]
+    table = build_tables([*six_runs, *others], [7])[0]
     assert table.columns[3:] == ["n", "learnable", "frozen", "paper: learnable", "paper: frozen"]
     for text, published in (("impression", (0.15, 0.95)), ("synthetic", (0.22, 0.42)), ("label", (0.29, 0.80))):
         for side, value in zip(("learnable", "frozen"), published, strict=True):

@@ -56,7 +56,6 @@ def test_runs_are_grouped_by_all_but_the_seed(evaluated_runs, six_runs, tmp_path
         ((["nowhere"],), "No run folder at nowhere"),
         ((["."], [8]), "no table 8"),
         ((["."], [1], None, -1), "min_occurrences is -1"),
-        ((["."], [1], None, 25, -5), "bootstrap is -5"),
     ],
 )
 def test_bad_input_is_a_sentence(arguments, message, tmp_path, monkeypatch):
@@ -79,7 +78,7 @@ def test_differing_settings_are_said(evaluated_runs, tmp_path):
     about = json.loads((out / "evaluation.json").read_text())
     about["parts"]["grounding"]["timesteps"] = 40
     (out / "evaluation.json").write_text(json.dumps(about))
-    notes = build_tables([evaluated_runs["frozen0"], tmp_path / "t"], [1], draws=0)[0].notes
+    notes = build_tables([evaluated_runs["frozen0"], tmp_path / "t"], [1], intervals=False)[0].notes
     assert any("differ in their settings (timesteps)" in note for note in notes)
 
 
@@ -168,5 +167,5 @@ def test_files_are_one_a_table_and_format(paper_tables, tmp_path):
 
 
 def test_the_same_input_gives_the_same_text(paper_tables, six_runs):
-    assert render(build_tables(six_runs, draws=200), "text") == render(list(paper_tables.values()), "text")
+    assert render(build_tables(six_runs), "text") == render(list(paper_tables.values()), "text")
     assert math.isfinite(column(paper_tables["table1"], "frozen", "CNR")[MICRO].low)

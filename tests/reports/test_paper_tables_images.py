@@ -7,10 +7,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from meddiff.common.findings import FINDINGS
+from meddiff.evaluation.coco import coco_summary
+from meddiff.metrics.summary import SCORES
 from meddiff.reports.paper.build import build_tables
 from meddiff.reports.paper.cells import MACRO, PRINTED
 from meddiff.reports.paper.render import plain
-from meddiff.runs.tables import read_table
+from meddiff.runs.tables import read_table, write_table
+from meddiff.runs.values import number
 from tests.builders.evaluation_folders import by_class, column, effect, make_evaluation, phrases
 
 ROOT = Path(__file__).parent.parent.parent
@@ -20,6 +23,18 @@ def test_published_averages_of_table_5_follow_from_its_classes(paper_tables):
     for source in ("real p19 test", "learnable", "frozen"):
         cells = column(paper_tables["table5"], f"paper: {source}")
         assert abs(cells[MACRO].value - cells[PRINTED].value) <= 0.1
+
+
+def test_table_5_says_of_how_many_images_each_class_speaks(paper_tables, evaluated_runs):
+    rows = read_table(evaluated_runs["frozen0"] / "evaluation/000016000/classifier.csv")
+    table = paper_tables["table5"]
+    place = table.columns.index
+    for row in table.rows:
+        of_class = [one for one in rows if one["class"] == row[0].value and one["source"] == "drawn"]
+        if of_class:
+            positives = sum(float(one["label"]) > 0 for one in of_class)
+            assert row[place("n +")].value == str(positives)
+            assert row[place("n -")].value == str(len(of_class) - positives)
 
 
 def test_fidelity_stands_beside_the_row_of_its_protocol(paper_tables):
@@ -100,17 +115,40 @@ def test_best_words_are_those_with_the_highest_mean(paper_tables, six_runs):
     assert words("Pneumothorax", "first")[:2] == [("1", "small", "20"), ("2", "EOS", "30")]
 
 
+def test_table_2_is_the_evaluations_own_average_however_often_an_image_is_described(tmp_path):
+    out = make_evaluation(tmp_path / "t", cohort="mscoco")
+    rows = read_table(out / "coco.csv")
+    label, key = rows[0]["class"], rows[0]["key"]
+    more = [{**rows[0], "phrase": f"caption {i}", "auroc": "0.01"} for i in range(7)]
+    unknown = [{**rows[0], "key": "nowhere", "phrase": "x", "cnr": "", "auroc": ""}]
+    write_table(out / "coco.csv", [*rows, *more, *unknown])
+    table = next(table for table in build_tables([tmp_path / "t"], [2]))
+    cells = {name: table.rows[0][place].value for place, name in enumerate(table.columns)}
+    numbers = [{**row, **{name: number(row.get(name)) for name in SCORES}} for row in [*rows, *more, *unknown]]
+    summary = coco_summary(numbers)
+    assert cells["AUROC %, macro"] == pytest.approx(100 * summary["macro_auroc"])
+    assert cells["AUROC %, micro"] == pytest.approx(100 * summary["auroc"])
+    by_caption = mean(float(row["auroc"]) for row in [*rows, *more] if row["auroc"])
+    assert cells["AUROC %, micro"] != pytest.approx(100 * by_caption), (label, key)
+
+
 def test_mscoco_has_table_2_and_no_other(tmp_path):
     make_evaluation(tmp_path / "t", cohort="mscoco")
-    found = {table.name: table for table in build_tables([tmp_path / "t"], draws=50)}
+    found = {table.name: table for table in build_tables([tmp_path / "t"])}
     assert "MS-COCO" in found["table1"].missing
     assert [name for name, table in found.items() if not table.missing] == ["table2"]
     table = found["table2"]
     mine, *published = table.rows
     place = table.columns.index
     rows = phrases(tmp_path / "t", "coco")
-    assert mine[place("AUROC %, macro")].value == pytest.approx(100 * mean(by_class(rows, "auroc").values()))
-    assert mine[place("AUROC %, micro")].value == pytest.approx(100 * mean(float(row["auroc"]) for row in rows))
+    images: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        images.setdefault((row["class"], row["key"]), []).append(float(row["auroc"]))
+    means = [{"class": label, "auroc": mean(values)} for (label, _), values in images.items()]
+    assert mine[place("AUROC %, macro")].value == pytest.approx(100 * mean(by_class(means, "auroc").values()))
+    assert mine[place("AUROC %, micro")].value == pytest.approx(100 * mean(row["auroc"] for row in means))
+    assert (mine[place("n")].value, mine[place("classes")].value) == (len(images), len({label for label, _ in images}))
+    assert len(images) < len(rows), "the control: an average over captions would be another one"
     assert mine[place("FID, as in the paper")].value == 75.5
     assert [row[place("FID, as in the paper")].value for row in published] == [26.1, 29.5, 25.0, 25.8, 19.4]
     assert [row[place("AUROC %, macro")].value for row in published] == [91.8, 79.0, 90.1, 91.3, 91.5]

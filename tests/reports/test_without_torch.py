@@ -40,9 +40,9 @@ def test_what_is_absent_cannot_be_imported(name):
     assert "ModuleNotFoundError: No module named" in done.stderr
 
 
-def test_the_report_needs_none_of_them_nor_numpy(tmp_path):
+def test_the_report_needs_none_of_them(tmp_path):
     runs = [make_run(tmp_path / side / "t", side, evaluations=2, overlays=2, samples=2) for side in ("one", "two")]
-    done = run(["report", *map(str, runs), "--out", str(tmp_path / "page.html")], (*HEAVY, "numpy", "scipy"))
+    done = run(["report", *map(str, runs), "--out", str(tmp_path / "page.html")], HEAVY)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "The trade-off over training" in page
@@ -52,7 +52,7 @@ def test_the_report_needs_none_of_them_nor_numpy(tmp_path):
 def test_the_tables_need_none_of_them(tmp_path):
     runs = [make_evaluation(tmp_path / side / "t", side).parent.parent for side in ("frozen", "learnable")]
     # Two models, so that they are tested against each other: scipy, which looks for torch by itself, is asked, too.
-    done = run(["tables", *map(str, runs), "--bootstrap", "20", "--out", str(tmp_path / "paper")], HEAVY)
+    done = run(["tables", *map(str, runs), "--out", str(tmp_path / "paper")], HEAVY)
     assert done.returncode == 0, done.stderr
     assert "Paired tests on the same samples" in done.stdout
     assert len(list((tmp_path / "paper").iterdir())) >= 28

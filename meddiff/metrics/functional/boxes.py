@@ -1,5 +1,8 @@
-"""Boxes as pixels. The rounding is that of the grounding samples: a pixel belongs to a box when its centre lies inside,
-and no box is lost. Source: spec/tradeoff.md, section 11 (a small box vanishes otherwise); the rule own."""
+"""Boxes as pixels, by one rule for everything that is scored: a pixel belongs to a box when its centre lies inside, the
+left and upper edge counted in; a box without any centre gets the pixel that holds its own.
+Source: spec/tradeoff.md, section 11 (a small box vanishes otherwise); the rule own."""
+
+import math
 
 import numpy as np
 import torch
@@ -65,8 +68,15 @@ def box_masks(boxes: Boxes, size: tuple[int, int], scale: tuple[float, float] = 
 
 
 def _span(start: float, stop: float, length: int) -> slice | None:
-    """Pixels whose centres lie between two edges, at least one; None where the span misses the axis."""
-    if not (stop > start and stop > 0 and start < length):  # also true of NaN
+    """Pixels whose centres lie between two edges, at least one; None where the span misses the axis.
+
+    ``round`` would take halves to the even neighbour: equal boxes would get two, three or four columns by where they lie.
+    """
+    if not (stop > start and stop > 0 and start < length and math.isfinite(start) and math.isfinite(stop)):
         return None
-    first = min(max(round(start), 0), length - 1)
-    return slice(first, min(max(round(stop), first + 1), length))
+    start, stop = max(start, 0.0), min(stop, float(length))
+    first, end = math.ceil(start - 0.5), math.ceil(stop - 0.5)
+    if first >= end:  # between two centres: the pixel in which the middle of the box lies
+        first = min(int((start + stop) / 2), length - 1)
+        end = first + 1
+    return slice(first, end)

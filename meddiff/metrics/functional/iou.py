@@ -90,7 +90,7 @@ def foreground(maps: Tensor, threshold: Tensor | float | None = None) -> Tensor:
         [[[False, False, True]]]
     """
     check_shape(maps)
-    cut = mixture_threshold(maps) if threshold is None else as_double(torch.as_tensor(threshold))
+    cut = mixture_threshold(maps) if threshold is None else as_double(torch.as_tensor(threshold, dtype=torch.float64))
     if cut.shape not in (torch.Size([]), torch.Size([len(maps)])):
         raise UserError(f"threshold has the shape {tuple(cut.shape)}; a number or one for each of {len(maps)} maps.")
     values, finite = native_rows(maps)

@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from meddiff.metrics.intervals import mean_interval
 from meddiff.reports.page.wording import parts, value_text
 from meddiff.runs.folder import Run
 from meddiff.runs.values import number
 
-#: two-sided 95 % of the normal distribution
-Z95 = 1.96
-
 
 @dataclass(frozen=True)
 class ClassRow:
-    """Grounding of one class in one run: the newest CNR, its 95 % interval over phrases, where it started, the prior."""
+    """Grounding of one class in one run: the newest CNR, its 95 % interval over images, where it started, the prior."""
 
     n: int
     value: float | None
@@ -55,14 +55,13 @@ def change(run: Run, key: str) -> Change | None:
     return Change(value, last.images, start, first.images)
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float] | None:
-    """Mean and 95 % interval (normal approximation, mean +- 1.96 standard errors); None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    mean = math.fsum(values) / len(values)
-    variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    half = Z95 * math.sqrt(variance / len(values))
-    return mean, mean - half, mean + half
+def class_interval(run: Run, name: str) -> tuple[float, float, float] | None:
+    """Mean CNR of a class in the newest table and its 95 % interval over images; None where there is no interval."""
+    rows = [(row.get("key", ""), value) for row in run.phrases if row.get("class", "") == name
+            and (value := number(row.get("cnr"))) is not None]  # fmt: skip
+    values = np.asarray([[value for _, value in rows]])
+    low, high = mean_interval(values, [key for key, _ in rows])
+    return (float(values.mean()), low, high) if math.isfinite(low) else None
 
 
 def scores(run: Run, name: str = "cnr") -> dict[str, list[float]]:
@@ -85,7 +84,7 @@ def class_rows(run: Run) -> dict[str, ClassRow]:
     for name in sorted(names):
         series = run.series(f"grounding/{name}/cnr")
         values = table.get(name, [])
-        interval = mean_interval(values)
+        interval = class_interval(run, name)
         logged = series[-1][1] if series else None
         # The interval belongs to the newest table; a value from another evaluation must not borrow it.
         fits = interval is not None and (

@@ -59,8 +59,8 @@ def classes(subject: Subject) -> str:
         for run in subject.runs
         if phrases_text(run)
     )
-    text = "CNR of each finding, newest evaluation. Bar: the run; tick: location prior; whisker: 95 % interval over phrases. "
-    text += f"N: {counts or 'not recorded'}."
+    text = "CNR of each finding, newest evaluation. Bar: the run; tick: location prior; whisker: 95 % interval over images "
+    text += f"(none below five). N: {counts or 'not recorded'}."
     return section(
         "classes", "Grounding by finding", how, figure(chart, text) + table + _questions(subject) + _excluded(subject)
     )

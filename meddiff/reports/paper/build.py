@@ -26,7 +26,7 @@ def build_tables(
     numbers: Sequence[int] = NUMBERS,
     evaluation: str | None = None,
     min_occurrences: int = 25,
-    draws: int = 1000,
+    intervals: bool = True,
 ) -> list[Table]:
     """Read the evaluations and make the tables; one that the cohort does not allow says why.
 
@@ -35,7 +35,7 @@ def build_tables(
         numbers: which tables.
         evaluation: name of the evaluation of each run; None takes the newest.
         min_occurrences: table 6 shows words that occur more often.
-        draws: of the bootstrap; 0 leaves the intervals out.
+        intervals: whether averages get their 95 % intervals.
 
     Raises:
         UserError: no run, no evaluation, or an option out of range.
@@ -45,18 +45,17 @@ def build_tables(
     wrong = [number for number in numbers if number not in NUMBERS]
     if wrong:
         raise UserError(f"There is no table {wrong[0]}: the paper has tables 1 to 7.")
-    for option, value in (("--min_occurrences", min_occurrences), ("--bootstrap", draws)):
-        if value < 0:
-            raise UserError(f"{option} is {value}; it must be 0 or more.")
+    if min_occurrences < 0:
+        raise UserError(f"--min_occurrences is {min_occurrences}; it must be 0 or more.")
     models = group_models([read_evaluation(run, evaluation) for run in runs])
     makers: dict[int, Callable[[Sequence[Model]], Table]] = {
-        1: lambda models: table1(models, draws),
-        2: lambda models: table2(models, draws),
-        3: lambda models: table3(models, draws),
-        4: lambda models: table4(models, draws),
-        5: lambda models: table5(models, draws),
+        1: lambda models: table1(models, intervals),
+        2: lambda models: table2(models, intervals),
+        3: lambda models: table3(models, intervals),
+        4: lambda models: table4(models, intervals),
+        5: lambda models: table5(models, intervals),
         6: lambda models: table6(models, min_occurrences),
-        7: lambda models: table7(models, draws),
+        7: lambda models: table7(models, intervals),
     }
     return [makers[number](models) for number in dict.fromkeys(numbers)]
 

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddiff.common.findings import FINDINGS
+from meddiff.metrics.intervals import NONE, mean_interval
 from meddiff.metrics.statistics import (
     benjamini_hochberg,
-    bootstrap_interval,
-    class_strata,
     holm,
     macro_mean,
     micro_mean,
@@ -67,7 +66,7 @@ def comparison_table(
     models: Sequence[Model],
     scores: Sequence[Scores],
     metrics: Sequence[tuple[str, str, float]],
-    draws: int,
+    intervals: bool,
     wanted: Callable[[Model, Model], bool] = lambda first, second: True,
 ) -> Table | None:
     """Tests by class of every two models; None if no two have a sample in common.
@@ -75,7 +74,7 @@ def comparison_table(
     Args:
         name: of the table that it stands below.
         metrics: (column, heading, scale) of each metric.
-        draws: of the bootstrap interval of the average differences.
+        intervals: whether the average differences get theirs.
         wanted: whether to compare two models.
     """
     table = Table(f"{name}_tests", "Paired tests on the same samples", labels=3)
@@ -86,12 +85,12 @@ def comparison_table(
         for metric, heading, scale in metrics:
             found = pair(scores[a], scores[b], metric)
             if found.samples:
-                _rows(table, found, heading, f"{first.label} - {second.label}", metric, scale, draws)
+                _rows(table, found, heading, f"{first.label} - {second.label}", metric, scale, intervals)
     table.notes = list(NOTES)
     return table if table.rows else None
 
 
-def _rows(table: Table, pairs: Pairs, heading: str, who: str, metric: str, scale: float, draws: int) -> None:
+def _rows(table: Table, pairs: Pairs, heading: str, who: str, metric: str, scale: float, intervals: bool) -> None:
     classes, keys = np.asarray(pairs.classes), np.asarray(pairs.keys)
     names = class_order(pairs.classes)
     parts = [np.flatnonzero(classes == name) for name in names]
@@ -109,11 +108,10 @@ def _rows(table: Table, pairs: Pairs, heading: str, who: str, metric: str, scale
     sizes = np.zeros(n)
     for part in parts:
         sizes[part] = len(part)
-    values, strata = pairs.values[None], class_strata(pairs.keys, pairs.classes)
-    micro = bootstrap_interval(lambda w: micro_mean(values, w), pairs.keys, None, draws, address=(*address, "micro"))
-    macro = bootstrap_interval(
-        lambda w: macro_mean(values, pairs.classes, w), pairs.keys, strata, draws, address=(*address, "macro")
-    )
+    values = pairs.values[None]
+    # The difference of two shares is no share: it gets the interval of a mean.
+    micro = mean_interval(values, pairs.keys) if intervals else NONE
+    macro = mean_interval(values, pairs.keys, pairs.classes) if intervals else NONE
     for label, mean_, interval, share, rank in (
         (MICRO, micro_mean(values), micro, pairs.values / n, wilcoxon_test(pairs.values, pairs.keys)),
         (MACRO, macro_mean(values, pairs.classes), macro, pairs.values / sizes / len(names), math.nan),

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from meddiff.common.findings import FINDINGS
-from meddiff.metrics.statistics import Floats, bootstrap_interval, class_strata, macro_mean, micro_mean, over_seeds
+from meddiff.metrics.intervals import mean_interval
+from meddiff.metrics.statistics import macro_mean, micro_mean, over_seeds
 from meddiff.reports.paper import published as paper
 from meddiff.reports.paper.cells import MACRO, MICRO, PAPER_MODELS, PRINTED, Cell, Table, number_cell
 from meddiff.reports.paper.comparison import class_order, comparison_table
@@ -17,7 +18,13 @@ from meddiff.runs.values import nested
 Metric = tuple[str, str, float, int]
 CNR: Metric = ("cnr", "CNR", 1.0, 3)
 TABLE1: tuple[Metric, ...] = (("auroc", "AUROC %", 100.0, 1), ("top1", "Top-1 %", 100.0, 1), CNR)
+#: Metrics that are yes or no of a sample.
+SHARES = ("top1",)
 TEXTS = ("impression", "synthetic", "label")
+INTERVALS = (
+    "[low, high] is the 95 % interval over images (the samples of one image count together; of Top-1, a share of yes, "
+    "Wilson's); there is none below five images, or where a class has one alone."
+)
 LIKE_WITH_LIKE = (
     "Compare micro with micro and macro with macro: the paper printed micro averages of its own models and macro "
     "averages of ConVIRT, GLoRIA and BioViL-L. Both are recomputed here from its class values and counts."
@@ -26,27 +33,23 @@ LIKE_WITH_LIKE = (
 
 @dataclass
 class Averages:
-    """Micro and macro average of one metric of one model, and what is drawn for their intervals."""
+    """Micro and macro average of one metric of one model, with or without their intervals."""
 
     scores: Scores
     metric: str
-    draws: int
+    intervals: bool
 
     def cell(self, kind: str, scale: float, digits: int) -> Cell:
         """Mean and standard deviation over seeds, and the interval over samples, of the MICRO or MACRO average."""
         values, classes = self.scores.values[self.metric], self.scores.classes
         if not classes:
             return Cell()
-
-        def statistic(rows: Floats, weights: Floats | None = None) -> Floats:
-            return micro_mean(rows, weights) if kind == MICRO else macro_mean(rows, classes, weights)
-
-        mean, std = over_seeds([float(statistic(row[None])[0]) for row in values])
-        strata = None if kind == MICRO else class_strata(self.scores.keys, classes)
-        address = ("tables", self.metric, "micro" if kind == MICRO else "macro")
-        interval = bootstrap_interval(
-            lambda w: statistic(values, w), self.scores.keys, strata, self.draws, 0.95, address
-        )
+        by_class = None if kind == MICRO else classes
+        means = [micro_mean(row[None]) if by_class is None else macro_mean(row[None], by_class) for row in values]
+        mean, std = over_seeds([float(one[0]) for one in means])
+        if not self.intervals:
+            return number_cell(mean, digits, std, scale=scale)
+        interval = mean_interval(values, self.scores.keys, by_class, share=self.metric in SHARES)
         return number_cell(mean, digits, std, interval, scale)
 
 
@@ -76,11 +79,11 @@ def class_rows(
     metric: Metric,
     scores: Sequence[Scores],
     columns: Sequence[Mapping[str, Cell]],
-    draws: int,
+    intervals: bool,
 ) -> None:
     """A block of rows: every class, then both averages, then the average as printed."""
     name, _, scale, digits = metric
-    measured = [Averages(one, name, draws) for one in scores]
+    measured = [Averages(one, name, intervals) for one in scores]
     names = class_order([*FINDINGS, *(label for one in scores for label in one.classes)])
     for label in names:
         cells = [class_cell(one, name, label, scale, min(digits, 2)) for one in scores]
@@ -94,15 +97,12 @@ def class_rows(
     table.add((*labels, PRINTED), [*blank, *(column.get(PRINTED, Cell()) for column in columns)])
 
 
-def common_notes(models: Sequence[Model], scores: Sequence[Scores], draws: int) -> list[str]:
+def common_notes(models: Sequence[Model], scores: Sequence[Scores], intervals: bool) -> list[str]:
     """What the numbers of a grounding table are, which samples they lack, and on what they were measured."""
     notes = [LIKE_WITH_LIKE]
     spread = "± is the standard deviation over seeds; " if any(len(m.evaluations) > 1 for m in models) else ""
-    if draws:
-        notes.append(
-            f"{spread}[low, high] is the 95 % percentile bootstrap interval over samples ({draws:,} draws, the samples "
-            "of one image drawn together; macro: stratified by class)."
-        )
+    if intervals:
+        notes.append(f"{spread}{INTERVALS}")
     for model, one in zip(models, scores, strict=True):
         missing = [name for name in FINDINGS if name not in one.classes]
         if missing:
@@ -148,7 +148,7 @@ def why_missing(models: Sequence[Model], number: int, part: str) -> str:
     return f"Table {number} needs {part}: `lightning evaluate {part} --run {run}`."
 
 
-def table1(models: Sequence[Model], draws: int) -> Table:
+def table1(models: Sequence[Model], intervals: bool) -> Table:
     """Grounding: AUROC, Top-1 and CNR of each class."""
     table = Table("table1", "Table 1: phrase grounding by cross-attention", labels=2)
     found = _measured(models, [name for name, *_ in TABLE1])
@@ -160,17 +160,19 @@ def table1(models: Sequence[Model], draws: int) -> Table:
     table.columns = ["metric", "class", "n", "n paper", *heads]
     for metric in TABLE1:
         columns = [paper_averages(paper.table1_column(name, metric[0]), metric[3]) for name in PAPER_MODELS]
-        class_rows(table, [metric[1]], metric, scores, columns, draws)
+        class_rows(table, [metric[1]], metric, scores, columns, intervals)
     table.notes = [
         "The paper's table 1 permutes SDv2's CNR of some classes; it stands here in the order of its table 3."
     ]
-    table.notes += common_notes(shown, scores, draws)
-    tests = comparison_table("table1", shown, scores, [(name, head, scale) for name, head, scale, _ in TABLE1], draws)
+    table.notes += common_notes(shown, scores, intervals)
+    tests = comparison_table(
+        "table1", shown, scores, [(name, head, scale) for name, head, scale, _ in TABLE1], intervals
+    )
     table.below = [tests] if tests else []
     return table
 
 
-def table3(models: Sequence[Model], draws: int) -> Table:
+def table3(models: Sequence[Model], intervals: bool) -> Table:
     """CNR of each class beside ConVIRT, GLoRIA and BioViL-L."""
     table = Table("table3", "Table 3: phrase grounding (CNR) beside weakly supervised methods")
     found = _measured(models, [CNR[0]])
@@ -181,14 +183,14 @@ def table3(models: Sequence[Model], draws: int) -> Table:
     methods = paper.table3_methods()
     columns = [paper_averages(paper.table3_column(method)[0], CNR[3]) for method in methods]
     table.columns = ["class", "n", "n paper", *(m.label for m in shown), *(f"paper: {method}" for method in methods)]
-    class_rows(table, [], CNR, scores, columns, draws)
-    table.notes = common_notes(shown, scores, draws)
-    tests = comparison_table("table3", shown, scores, [CNR[:3]], draws)
+    class_rows(table, [], CNR, scores, columns, intervals)
+    table.notes = common_notes(shown, scores, intervals)
+    tests = comparison_table("table3", shown, scores, [CNR[:3]], intervals)
     table.below = [tests] if tests else []
     return table
 
 
-def table7(models: Sequence[Model], draws: int) -> Table:
+def table7(models: Sequence[Model], intervals: bool) -> Table:
     """CNR of models trained on impressions, synthetic impressions and labels, measured on impressions."""
     table = Table(
         "table7", "Table 7: CNR by the texts of training, measured on impressions that name the class", labels=3
@@ -213,7 +215,8 @@ def table7(models: Sequence[Model], draws: int) -> Table:
         row = next(row for row in paper.published(7) if row["text"] == text)
         for kind in (MICRO, MACRO):
             measured = [
-                Averages(by[text], "cnr", draws).cell(kind, 1.0, 3) if text in by else Cell() for by in columns.values()
+                Averages(by[text], "cnr", intervals).cell(kind, 1.0, 3) if text in by else Cell()
+                for by in columns.values()
             ]
             n = [len(by[text].samples) for by in columns.values() if text in by]
             printed = [paper.printed(row[side]) if kind == MICRO else Cell() for side in ("learnable", "frozen")]
@@ -227,8 +230,8 @@ def table7(models: Sequence[Model], draws: int) -> Table:
         "The paper printed micro averages over those MS-CXR impressions that name the class; it printed no class values."
     )
     shown, scores = [m for m, _ in found], [s for _, s in found]
-    table.notes += common_notes(shown, scores, draws)[1:]
-    tests = comparison_table("table7", shown, scores, [CNR[:3]], draws, _one_thing_differs)
+    table.notes += common_notes(shown, scores, intervals)[1:]
+    tests = comparison_table("table7", shown, scores, [CNR[:3]], intervals, _one_thing_differs)
     table.below = [tests] if tests else []
     return table
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from meddiff.metrics.statistics import bootstrap_interval, micro_mean, over_seeds
+from meddiff.metrics.intervals import NONE, mean_interval, pair_interval
+from meddiff.metrics.statistics import over_seeds
 from meddiff.reports.paper import published as paper
 from meddiff.reports.paper.cells import MACRO, MICRO, PAPER_MODELS, Cell, Table, number_cell
 from meddiff.reports.paper.grounding_tables import Averages, evaluation_notes, phantom_notes, why_missing
-from meddiff.reports.paper.pooling import Model, scores_of
+from meddiff.reports.paper.pooling import Model, per_image, scores_of
 from meddiff.runs.evaluation_folder import EvaluationFolder
 from meddiff.runs.values import number
 
@@ -43,7 +44,7 @@ def over_runs(values: Sequence[Sequence[float]], digits: int = 1) -> Cell:
     return number_cell(mean, digits, std)
 
 
-def table2(models: Sequence[Model], draws: int) -> Table:
+def table2(models: Sequence[Model], intervals: bool) -> Table:
     """MS-COCO: FID and grounding AUROC."""
     table = Table("table2", "Table 2: MS-COCO", labels=2)
     found = [model for model in models if model.is_coco]
@@ -51,29 +52,33 @@ def table2(models: Sequence[Model], draws: int) -> Table:
         table.missing = "Table 2 needs MS-COCO: a run trained and evaluated on the cohort mscoco."
         return table
     table.columns = ["model", "text encoder", "images", "FID, as in the paper", "FID, standard"]
-    table.columns += ["AUROC %, macro", "AUROC %, micro"]
+    table.columns += ["AUROC %, macro", "AUROC %, micro", "n", "classes"]
     for model in found:
         fid = [
             over_runs([distances(one, metric) for one in model.evaluations])
             for metric in ("fid_inception_paper", "fid_inception")
         ]
-        averages = Averages(scores_of([one.table("coco") for one in model.evaluations], ["auroc"]), "auroc", draws)
+        # Several captions of an image are averaged first, as the evaluation's own summary does.
+        scores = per_image(scores_of([one.table("coco") for one in model.evaluations], ["auroc"]))
+        averages = Averages(scores, "auroc", intervals)
         area = [averages.cell(kind, 100.0, 1) for kind in (MACRO, MICRO)]
-        table.add((model.label, model.side), [Cell(f"{model.images:,}"), *fid, *area])
+        sizes = [Cell(len(scores.samples), digits=0), Cell(len(set(scores.classes)), digits=0)]
+        table.add((model.label, model.side), [Cell(f"{model.images:,}"), *fid, *area, *sizes])
     for row in paper.published(2):
         steps = f"{int(row['steps']):,} steps"
         side = {"true": "frozen", "false": "learnable"}.get(row["frozen"], "base")
-        cells = [Cell(steps), paper.printed(row["fid"]), Cell(), paper.printed(row["auroc"]), Cell()]
+        cells = [Cell(steps), paper.printed(row["fid"]), Cell(), paper.printed(row["auroc"]), Cell(), Cell(), Cell()]
         table.add((f"paper: {row['model']}", side), cells)
     table.notes = [
         "The paper's AUROC of this table is a mean over classes (macro); that of table 1 a mean over samples (micro).",
+        "A sample is a class in an image (n), the mean over the captions of the image that name the class.",
         *evaluation_notes(found, "fidelity"),
         *(model.describe() for model in found),
     ]
     return table
 
 
-def table4(models: Sequence[Model], draws: int) -> Table:
+def table4(models: Sequence[Model], intervals: bool) -> Table:
     """Fidelity (Frechet distances) and diversity (MS-SSIM) beside their controls."""
     table = Table("table4", "Table 4: fidelity and diversity of drawn images")
     found = [model for model in models if not model.is_coco and _has_images(model)]
@@ -98,7 +103,7 @@ def table4(models: Sequence[Model], draws: int) -> Table:
         table.add((label,), [*cells, *_printed("MIMIC", column)])
         if column:
             table.add((f"{label}, MS-CXR prompts",), [*(Cell() for _ in cells), *_printed("MS-CXR", column)])
-    _diversity(table, found, len(controls), draws)
+    _diversity(table, found, len(controls), intervals)
     table.notes = [
         "The paper's FID is on 5,000 images; it normalised Inception's inputs twice, so it compares with the first row only.",
         "The paper's FID_XRV took images at 512 px, which its network shrank to 224 px inside: compare the 224 px row.",
@@ -128,10 +133,10 @@ def _has_images(model: Model) -> bool:
     return any(one.table("fidelity") or one.table("diversity") for one in model.evaluations)
 
 
-def _diversity(table: Table, models: Sequence[Model], blanks: int, draws: int) -> None:
-    """MS-SSIM in percent: mean over pairs; the interval draws whole groups of images."""
+def _diversity(table: Table, models: Sequence[Model], blanks: int, intervals: bool) -> None:
+    """MS-SSIM in percent: mean over pairs; the interval is over what is independent, prompts or images."""
     for protocol, label in DIVERSITY:
-        columns = [_similarity(model, protocol, draws) for model in models]
+        columns = [_similarity(model, protocol, intervals) for model in models]
         sizes = sorted({n for n, _ in columns if n})
         cells = [Cell("/".join(map(str, sizes))), *(cell for _, cell in columns), *(Cell() for _ in range(blanks))]
         printed = "ms_ssim_percent" if protocol == "paper" else ""
@@ -140,25 +145,28 @@ def _diversity(table: Table, models: Sequence[Model], blanks: int, draws: int) -
             table.add((f"{label}, MS-CXR prompts",), [*(Cell() for _ in cells), *_printed("MS-CXR", printed)])
 
 
-def _similarity(model: Model, protocol: str, draws: int) -> tuple[int, Cell]:
-    """Number of pairs with a value, and their mean: over seeds with deviation, over groups with interval."""
+def _similarity(model: Model, protocol: str, intervals: bool) -> tuple[int, Cell]:
+    """Number of pairs with a value, and their mean: over seeds with deviation, over groups with interval.
+
+    The pairs of a prompt are a group. Sets of the paper's protocol share images, and so are none: there, images are.
+    """
     runs = [
         [
-            (row.get("group", ""), value)
+            (f"{place}|", row.get("group", ""), row.get("pair", ""), value)
             for row in one.table("diversity")
             if row.get("protocol") == protocol and (value := number(row.get("value"))) is not None
         ]
-        for one in model.evaluations
+        for place, one in enumerate(model.evaluations)
     ]
     pairs = [pair for run in runs for pair in run]
     if not pairs:
         return 0, Cell()
-    mean, std = over_seeds([math.fsum(value for _, value in run) / len(run) for run in runs if run])
-    values = np.asarray([[value for _, value in pairs]])
-    interval = bootstrap_interval(
-        lambda weights: micro_mean(values, weights),
-        [group for group, _ in pairs],
-        draws=draws,
-        address=("tables", "ms_ssim", protocol),
-    )
+    mean, std = over_seeds([math.fsum(value for *_, value in run) / len(run) for run in runs if run])
+    values, interval = np.asarray([value for *_, value in pairs]), NONE
+    if intervals and protocol == "paper":
+        images = [[run + key for key in pair.split("|")] for run, _, pair, _ in pairs]
+        if all(len(two) == 2 for two in images):
+            interval = pair_interval(values, [a for a, _ in images], [b for _, b in images])
+    elif intervals:
+        interval = mean_interval(values[None], [group for _, group, _, _ in pairs])
     return len(pairs), number_cell(mean, 1, std, interval, 100.0)

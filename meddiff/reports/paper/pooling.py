@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from meddiff.metrics.statistics import mean_of_known
 from meddiff.runs.evaluation_folder import EvaluationFolder
 from meddiff.runs.values import number
 
@@ -115,6 +116,19 @@ def scores_of(tables: Sequence[Sequence[dict[str, str]]], metrics: Sequence[str]
                     values[name][seed, places[sample]] = value
     everything = {sample for rows in keyed for sample in rows}
     return Scores(list(places), values, len(everything) - len(places))
+
+
+def per_image(scores: Scores) -> Scores:
+    """The mean over the phrases of each (class, image), which then is one sample: an image with five captions is no five
+    images."""
+    places: dict[Sample, list[int]] = {}
+    for place, (key, label, _) in enumerate(scores.samples):
+        places.setdefault((key, label, ""), []).append(place)
+    values = {
+        name: np.stack([mean_of_known(table[:, some]) for some in places.values()], axis=1) if places else table
+        for name, table in scores.values.items()
+    }
+    return Scores(list(places), values, scores.left_out)
 
 
 def group_models(evaluations: Sequence[EvaluationFolder]) -> list[Model]:
