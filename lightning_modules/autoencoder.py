@@ -4,13 +4,13 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 
+from lightning_modules.guarded import GuardedModule
 from meddiff.models.weights.sources import Config
 from meddiff.shards.batches import ImageBatch
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 
-class AutoencoderModule(L.LightningModule):
+class AutoencoderModule(GuardedModule):
     """``diffusers.AutoencoderKL`` trained to reconstruct images.
 
     Loss: mean absolute error + ``gradient_weight`` x mean absolute error of the image gradients (edges are what a phantom
@@ -71,7 +71,7 @@ class AutoencoderModule(L.LightningModule):
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1.0 - posterior.logvar).mean()
         loss = error + self.gradient_weight * edges + self.kl_weight * kl
         self.log_dict({"train/loss": loss, "train/mae": error, "train/kl": kl}, prog_bar=True, batch_size=len(image))
-        return loss
+        return self.watched(loss, batch["key"])
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """PSNR (dB, range 2) of the reconstruction of the posterior mean."""

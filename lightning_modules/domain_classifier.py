@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics.classification import MultilabelAUROC
 
+from lightning_modules.guarded import GuardedModule
 from meddiff.common.findings import FINDINGS
 from meddiff.models.domain_classifier import build_classifier, save_classifier, xrv_input
 from meddiff.models.weights.sources import Config
 from meddiff.shards.batches import ImageBatch
 
 
-class DomainClassifierModule(L.LightningModule):
+class DomainClassifierModule(GuardedModule):
     """torchxrayvision's DenseNet on the eight findings, multi-label.
 
     At the end of a fit ``RUN/classifier`` holds the weights and, in ``config.json``, the held-out AUROC.
@@ -55,7 +55,7 @@ class DomainClassifierModule(L.LightningModule):
         logits = self.classifier(xrv_input(batch["image"]))  # (B, 8)
         loss = F.binary_cross_entropy_with_logits(logits, targets * (1 - smooth) + 0.5 * smooth)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(targets))
-        return loss
+        return self.watched(loss, batch["key"])
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """AUROC of each finding on held-out phantoms."""

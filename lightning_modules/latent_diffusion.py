@@ -4,7 +4,6 @@ import os
 import random
 from typing import Literal, cast
 
-import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from lightning_modules.guarded import GuardedModule
 from lightning_modules.optimising import Rates, adamw, take_rates
 from lightning_modules.preflight import check_manifest, missing_weights, prediction_problem
 from meddiff.common.draws import torch_seed
@@ -34,7 +34,7 @@ def run_seed() -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
-class LatentDiffusionModule(L.LightningModule):
+class LatentDiffusionModule(GuardedModule):
     """How a :class:`meddiff.models.LatentDiffusion`, held as ``model``, is trained on latents: text tower frozen or learnable.
 
     The VAE is no part of training: latents arrive from shards, and the VAE is read only when images are drawn. The paper's
@@ -172,7 +172,7 @@ class LatentDiffusionModule(L.LightningModule):
         loss = self.denoising_loss(batch).mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["key"]))
         self.log_position(len(batch["key"]))
-        return loss
+        return self.watched(loss, batch["key"])
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Denoising loss without caption dropout; padded samples weigh nothing."""
@@ -263,7 +263,12 @@ class LatentDiffusionModule(L.LightningModule):
             self.model.ema.update()
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Add the EMA, the truncation count, and what the module is, so that loading needs no base weights."""
+        """Add the EMA, the truncation count, and what the module is, so that loading needs no base weights.
+
+        Raises:
+            UserError: a loss, gradient or weight is not finite.
+        """
+        super().on_save_checkpoint(checkpoint)
         unet = {key: value for key, value in dict(self.model.unet.config).items() if not key.startswith("_")}
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["architecture"] = {"unet": plain(unet), "text_encoder": self.model.text_encoder.config}
@@ -272,15 +277,29 @@ class LatentDiffusionModule(L.LightningModule):
             checkpoint["ema"] = self.model.ema.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Restore them; names of checkpoints from before the model stood apart from its training are told and changed."""
-        state = cast(dict[str, Tensor], checkpoint["state_dict"])
+        """Restore them; names of checkpoints from before the model stood apart from its training are told and changed.
+
+        An average that is switched on for a run that kept none starts from the checkpoint's weights.
+
+        Raises:
+            UserError: weights or their average do not fit.
+        """
+        state = cast(dict[str, Tensor], checkpoint.get("state_dict", {}))
         if any(name.startswith("unet.") for name in state):
             checkpoint["state_dict"] = {f"model.{name}": value for name, value in state.items()}
+        super().on_load_checkpoint(checkpoint)
         counts = checkpoint.get("captions")
         if isinstance(counts, dict):
             self.captions_seen, self.captions_truncated = counts["seen"], counts["truncated"]
         if self.model.ema is not None and "ema" in checkpoint:
             self.model.ema.load_state_dict(cast(EmaState, checkpoint["ema"]))
+        elif self.model.ema is not None:
+            kept = cast(dict[str, object], checkpoint.get("hyper_parameters", {})).get("ema_decay")
+            if kept is not None:
+                raise UserError("The checkpoint holds no average although its training kept one: take another one.")
+            weights = cast(dict[str, Tensor], checkpoint["state_dict"])
+            self.model.ema.restart({name: weights[f"model.{name}"] for name in self.model.ema.names})
+            rank_zero_warn("The checkpoint holds no average: it starts from the checkpoint's weights.")
 
 
 def plain(value: object) -> object:

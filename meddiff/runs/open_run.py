@@ -123,11 +123,14 @@ class OpenRun:
         module = self._built(str(path), {**arguments, **self._overrides})
         # a copy: the hook may rename what an older version wrote
         checkpoint = dict(self.checkpoint)
-        module.on_load_checkpoint(checkpoint)
         try:
+            module.on_load_checkpoint(checkpoint)
             module.load_state_dict(checkpoint["state_dict"])
+        except UserError as error:
+            raise UserError(f"{self.checkpoint_file}: {error}") from error
         except RuntimeError as error:
-            raise UserError(f"{self.checkpoint_file} does not fit {path}: {str(error).splitlines()[0]}") from error
+            reason = " ".join(str(error).split())
+            raise UserError(f"{self.checkpoint_file} does not fit {path}: {reason}") from error
         return cast("nn.Module", module.to(wanted_device(self._device)).eval())
 
     def start(self, **overrides: object) -> "nn.Module":
