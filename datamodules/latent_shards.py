@@ -10,9 +10,11 @@ from datamodules import streaming as remote
 from datamodules.datasets import EvaluationBatches, Failure, PositionedDataset, ShardLoader, TrainStream
 from datamodules.items import Rules
 from datamodules.position import StreamPosition
+from datamodules.preflight import RANGES
 from datamodules.prompts import Prompt, Texts, load_texts, missing_texts, texts_digest
 from datamodules.stream import align_accumulation, check_batch_size
-from meddiff.common.errors import UserError
+from meddiff.common.errors import UserError, refuse
+from meddiff.common.ranges import range_problems
 from meddiff.shards.batches import LatentBatch
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.index import check_sizes
@@ -70,6 +72,8 @@ class LatentShardsDataModule(L.LightningDataModule):
         splits_from: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "num_workers": num_workers}
+        refuse(range_problems({**sizes, "epoch_size": epoch_size}, RANGES))
         self.splits_from = splits_from or {}
         self.shards = shards
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers

@@ -11,6 +11,8 @@ from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from lightning_modules.guarded import GuardedModule
+from meddiff.common.errors import refuse
+from meddiff.common.ranges import NOT_NEGATIVE, POSITIVE, check_ranges, not_finite
 from meddiff.models.weights.sources import Config
 from meddiff.shards.batches import ImageBatch
 
@@ -32,6 +34,9 @@ class AutoencoderModule(GuardedModule):
         learning_rate: peak rate of AdamW; cosine to zero over the run, after a warm-up of 2 %.
         kl_weight: weight of the KL term.
         gradient_weight: weight of the gradient term.
+
+    Raises:
+        UserError: a number that is not finite or out of its range.
     """
 
     def __init__(
@@ -41,6 +46,8 @@ class AutoencoderModule(GuardedModule):
         self.save_hyperparameters()
         self.config, self.learning_rate = vae, learning_rate
         self.kl_weight, self.gradient_weight = kl_weight, gradient_weight
+        check_ranges("autoencoder", self, learning_rate=POSITIVE, kl_weight=NOT_NEGATIVE, gradient_weight=NOT_NEGATIVE)
+        refuse(not_finite(vae, "vae"))
         self.psnr = PeakSignalNoiseRatio(data_range=2.0)
         self.latent_std = MeanMetric()
 

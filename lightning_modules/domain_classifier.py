@@ -9,7 +9,9 @@ from torch import Tensor
 from torchmetrics.classification import MultilabelAUROC
 
 from lightning_modules.guarded import GuardedModule
+from meddiff.common.errors import refuse
 from meddiff.common.findings import FINDINGS
+from meddiff.common.ranges import POSITIVE, SHARE, check_ranges, not_finite
 from meddiff.models.domain_classifier import build_classifier, save_classifier, xrv_input
 from meddiff.models.weights.sources import Config
 from meddiff.shards.batches import ImageBatch
@@ -24,12 +26,17 @@ class DomainClassifierModule(GuardedModule):
         network: arguments of ``torchxrayvision.models.DenseNet``.
         learning_rate: peak of a one-cycle cosine (AdamW).
         label_smoothing: moves the targets this far towards 0.5.
+
+    Raises:
+        UserError: a number that is not finite or out of its range.
     """
 
     def __init__(self, network: Config, learning_rate: float = 3e-3, label_smoothing: float = 0.02) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.network, self.learning_rate, self.label_smoothing = network, learning_rate, label_smoothing
+        check_ranges("domain classifier", self, learning_rate=POSITIVE, label_smoothing=SHARE)
+        refuse(not_finite(network, "network"))
         self.auroc = MultilabelAUROC(num_labels=len(FINDINGS), average=None)
 
     def configure_model(self) -> None:

@@ -14,9 +14,9 @@ from torchmetrics import MeanMetric
 
 from lightning_modules.guarded import GuardedModule
 from lightning_modules.optimising import Rates, adamw, take_rates
-from lightning_modules.preflight import check_manifest, missing_weights, prediction_problem
+from lightning_modules.preflight import check_manifest, misfits, prediction_problem, quick_problems, wrong_values
 from meddiff.common.draws import torch_seed
-from meddiff.common.errors import UserError
+from meddiff.common.errors import UserError, refuse
 from meddiff.models.ema import EmaState, ExponentialMovingAverage
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import PredictionType
@@ -86,8 +86,14 @@ class LatentDiffusionModule(GuardedModule):
         init_seed: int | None = None,
     ) -> None:
         super().__init__()
-        if not 0.0 <= caption_dropout <= 1.0:
-            raise UserError(f"caption_dropout is {caption_dropout}; it is a rate and must lie in [0, 1].")
+        numbers: dict[str, object] = {
+            "caption_dropout": caption_dropout,
+            "min_snr_gamma": min_snr_gamma,
+            "ema_decay": ema_decay,
+            "unet": unet,
+            "text_encoder": text_encoder,
+        }
+        refuse(wrong_values(numbers))
         if freeze_text_encoder and text_encoder_learning_rate is not None:
             raise UserError(
                 f"text_encoder_learning_rate is {text_encoder_learning_rate} but the text encoder is frozen: set "
@@ -111,8 +117,9 @@ class LatentDiffusionModule(GuardedModule):
 
     @classmethod
     def preflight(cls, **init_args: object) -> list[str]:
-        """One sentence for each missing file; looks at the disk only, reads no weights."""
-        return missing_weights(init_args) + prediction_problem(init_args)
+        """One sentence for each wrong number, missing file, and part whose weights are another network's; reads no values."""
+        problems = quick_problems(init_args) + prediction_problem(init_args)
+        return problems or misfits(init_args)
 
     @classmethod
     def preflight_data(cls, manifest: Manifest, **init_args: object) -> list[str]:

@@ -8,7 +8,11 @@ from jsonargparse import Namespace
 from meddiff.cli.named_callbacks import given_twice, listed_callbacks, named_arguments
 from meddiff.cli.quick_check import no_gpu_sentence
 from meddiff.common.errors import UserError
+from meddiff.common.ranges import COUNT, POSITIVE, range_problems
 from meddiff.runs.open_run import import_class
+
+#: What the trainer's numbers may be that scale or bound every step.
+TRAINER_RANGES = {"gradient_clip_val": POSITIVE, "accumulate_grad_batches": COUNT}
 
 
 def problems_before_start(verb: str, section: Namespace) -> list[str]:
@@ -43,6 +47,8 @@ def trainer_problems(verb: str, trainer: Namespace) -> list[str]:
     problems = []
     if verb == "fit" and trainer.get("max_steps", -1) in (-1, None) and not trainer.get("fast_dev_run"):
         problems.append("The training stream is endless: say how long with --trainer.max_steps N.")
+    numbers = {name: trainer.get(name) for name in TRAINER_RANGES}
+    problems += range_problems(numbers, TRAINER_RANGES, "trainer.")
     if trainer.get("accelerator") in ("gpu", "cuda"):
         import torch
 

@@ -16,6 +16,7 @@ from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.common.places import locate
+from meddiff.common.ranges import COUNT, check_ranges
 from meddiff.evaluation.drawing import draw_prompts, folder_needed, read_images, signed
 from meddiff.evaluation.feature_cache import stored_images
 from meddiff.evaluation.measurement import Result, Row, Table
@@ -55,6 +56,7 @@ class ClassifierOptions:
     """Of prompts and initial noise."""
 
     def __post_init__(self) -> None:
+        check_ranges("classifier", self, batch_size=COUNT)
         if self.per_class < 1:
             raise UserError(f"classifier: per_class is {self.per_class}; at least one image a class is needed.")
 

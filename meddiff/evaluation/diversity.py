@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.common.ranges import COUNT, check_ranges
 from meddiff.evaluation.drawing import draw_prompts, finished_keys, folder_needed, read_images
 from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.evaluation.ranks import Ranks
@@ -48,6 +49,7 @@ class DiversityOptions:
     """Of prompts, initial noise and sets."""
 
     def __post_init__(self) -> None:
+        check_ranges("diversity", self, batch_size=COUNT)
         if self.prompts < 1 or self.per_prompt < 2 or self.paper_sets < 0:
             raise UserError(
                 f"diversity: prompts {self.prompts}, per_prompt {self.per_prompt}, paper_sets {self.paper_sets}; at least "

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.common.ranges import COUNT, check_ranges
 from meddiff.evaluation.drawing import draw_prompts, read_images, signed
 from meddiff.evaluation.feature_cache import Images, cache_folder, measure, real_features
 from meddiff.evaluation.measurement import Result, Row, Table
@@ -71,6 +72,9 @@ class FidelityOptions:
     """Evaluate the averaged weights instead of the raw ones."""
     seed: int = 0
     """Of the initial noise."""
+
+    def __post_init__(self) -> None:
+        check_ranges("fidelity", self, batch_size=COUNT)
 
     def ways(self, model: LatentDiffusion) -> list[SamplingOptions]:
         """How images are drawn; the first is the one that counts."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from meddiff.common.errors import UserError
+from meddiff.common.errors import UserError, refuse
 from meddiff.common.places import locate
+from meddiff.common.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, Range, range_problems
 from meddiff.models.weights.export import to_transformers_state
 from meddiff.models.weights.fitting import PREFIXES, fit_state
 from meddiff.models.weights.reading import State, read_state
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
 
 CONTEXT_LENGTH = 77
+#: What the numbers of a tower may be.
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("width", "heads", "vocab_size"), COUNT),
+    "layers": COUNT_OR_NONE,
+    **dict.fromkeys(("embedding_std", "position_std"), NOT_NEGATIVE),
+}
 #: What else an open_clip checkpoint holds: its image tower, and what stands behind the last block that runs here.
 OPEN_CLIP_SPARE = ("visual.*", "logit_scale", "logit_bias", "text_projection", "text_projection.*", "attn_mask")
 #: What else a transformers file may hold: positions as buffers of older versions, the projection behind the tower, and
@@ -70,6 +77,16 @@ class TextEncoder(nn.Module):
 
         if act not in ("gelu", "quick_gelu"):
             raise UserError(f"text_encoder: act is {act!r}; it must be 'gelu' or 'quick_gelu'.")
+        config: Config = {
+            "width": width,
+            "heads": heads,
+            "layers": layers,
+            "act": act,
+            "vocab_size": vocab_size,
+            "embedding_std": embedding_std,
+            "position_std": position_std,
+        }
+        refuse(range_problems(config, RANGES, "text_encoder."))
         if width % heads:
             raise UserError(f"text_encoder: width {width} is not divisible by heads {heads}.")
         tower = TextTransformer(
@@ -91,15 +108,7 @@ class TextEncoder(nn.Module):
         self.ln_final = tower.ln_final
         self.register_buffer("causal_mask", tower.attn_mask, persistent=False)
         self.width = width
-        self.config: Config = {
-            "width": width,
-            "heads": heads,
-            "layers": layers,
-            "act": act,
-            "vocab_size": vocab_size,
-            "embedding_std": embedding_std,
-            "position_std": position_std,
-        }
+        self.config = config
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Hidden states of every position.
@@ -139,7 +148,7 @@ def build_text_encoder(source: Source) -> TextEncoder:
     return _from_transformers(find_part(source, "text_encoder"))
 
 
-def _from_open_clip(arch: str, checkpoint: str | None = None) -> TextEncoder:
+def _from_open_clip(arch: str, checkpoint: str | None = None, meta: bool = False) -> TextEncoder:
     import open_clip
 
     config = open_clip.get_model_config(arch)
@@ -156,9 +165,9 @@ def _from_open_clip(arch: str, checkpoint: str | None = None) -> TextEncoder:
     encoder = TextEncoder(text["width"], text["heads"], layers, act, text["vocab_size"])
     if path is not None:
         spare = (*OPEN_CLIP_SPARE, f"transformer.resblocks.{layers}.*")
-        encoder.load_state_dict(
-            fit_state(encoder.state_dict(), read_state(path), _file(path), spare, prefixes=_OPEN_CLIP)
-        )
+        state = fit_state(encoder.state_dict(), read_state(path, meta), _file(path), spare, prefixes=_OPEN_CLIP)
+        if not meta:
+            encoder.load_state_dict(state)
     return encoder
 
 
@@ -191,13 +200,13 @@ def _from_transformers(folder: Path, meta: bool = False) -> TextEncoder:
 
 
 def misfit(source: Source) -> str | None:
-    """One sentence when a local folder's weights do not fit its config, by names, shapes and types; reads no values."""
-    if isinstance(source, dict):
-        return None
+    """One sentence when local weights do not fit their architecture, by names, shapes and types; reads no values."""
     try:
-        folder = find_part(source, "text_encoder")
         with torch.device("meta"):
-            _from_transformers(folder, meta=True)
+            if isinstance(source, str):
+                _from_transformers(find_part(source, "text_encoder"), meta=True)
+            elif "checkpoint" in source and "arch" in source:
+                _from_open_clip(source["arch"], source["checkpoint"], meta=True)
     except UserError as error:
         return str(error)
     return None
