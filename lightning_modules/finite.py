@@ -145,6 +145,6 @@ def sentence(report: Report) -> str:
     why = "has fallen to nothing (no step was finite)" if what == "the loss scale" else "is not finite"
     return (
         f"Training stopped at step {report.step}: {what} {why} in a batch of {len(found[what])} samples "
-        f"({first_three(found[what])}); the weights of this step are not kept: lower the learning rate, or look at these "
+        f"({first_three(found[what])}); the weights stay as they were before it: lower the learning rate, or look at these "
         f"samples, and go on from an earlier checkpoint."
     )

@@ -1,10 +1,7 @@
 """Fine-tuning a text-to-image latent diffusion model with the text encoder frozen or learnable."""
 
-import os
-import random
 from typing import Literal, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
@@ -12,26 +9,25 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from lightning_modules.checkpoints import plain, restore_average
 from lightning_modules.guarded import GuardedModule
 from lightning_modules.optimising import Rates, adamw, take_rates
 from lightning_modules.preflight import check_manifest, misfits, prediction_problem, quick_problems, wrong_values
+from lightning_modules.seeding import reseed, run_seed
 from meddiff.common.draws import torch_seed
 from meddiff.common.errors import UserError, refuse
-from meddiff.models.ema import EmaState, ExponentialMovingAverage
+from meddiff.models.autoencoder import whole_images
+from meddiff.models.ema import ExponentialMovingAverage
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import PredictionType
 from meddiff.models.sampling import SamplingOptions
 from meddiff.models.text.encoder import tokenize
+from meddiff.models.weights.fitting import first_three
 from meddiff.models.weights.sources import Source
 from meddiff.shards.batches import CountsImages, LatentBatch, TokenBatch
 from meddiff.shards.manifest import Manifest
 
 EVERY_CAPTION = "all"
-
-
-def run_seed() -> int:
-    """The seed given to ``seed_everything`` (0 when there was none)."""
-    return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
 class LatentDiffusionModule(GuardedModule):
@@ -86,14 +82,6 @@ class LatentDiffusionModule(GuardedModule):
         init_seed: int | None = None,
     ) -> None:
         super().__init__()
-        numbers: dict[str, object] = {
-            "caption_dropout": caption_dropout,
-            "min_snr_gamma": min_snr_gamma,
-            "ema_decay": ema_decay,
-            "unet": unet,
-            "text_encoder": text_encoder,
-        }
-        refuse(wrong_values(numbers))
         if freeze_text_encoder and text_encoder_learning_rate is not None:
             raise UserError(
                 f"text_encoder_learning_rate is {text_encoder_learning_rate} but the text encoder is frozen: set "
@@ -106,12 +94,14 @@ class LatentDiffusionModule(GuardedModule):
         self.save_hyperparameters(ignore=["sampling"])
         self.sampling = SamplingOptions(**sampling) if isinstance(sampling, dict) else sampling
         self.save_hyperparameters({"sampling": vars(self.sampling)})
+        refuse(wrong_values(dict(self.hparams)))
         self.sources = (unet, text_encoder, vae)
         self.prediction_type: PredictionType = prediction_type
         self.freeze_text_encoder, self.init_seed = freeze_text_encoder, init_seed
         self.min_snr_gamma, self.ema_decay = min_snr_gamma, ema_decay
         self.caption_dropout, self.caption_dropout_on = caption_dropout, caption_dropout_on
         self.captions_seen = self.captions_truncated = 0
+        self.undrawn: list[str] = []  # keys of images that came out as no numbers
 
     # ---- what can be checked before anything is built -----------------------------------------------------------
 
@@ -196,7 +186,20 @@ class LatentDiffusionModule(GuardedModule):
         """One image for each caption of the batch, padding left out."""
         real = [i for i, weight in enumerate(batch["weight"].tolist()) if weight > 0]
         keys, prompts = [batch["key"][i] for i in real], [batch["caption"][i] for i in real]
-        return {"key": keys, "prompt": prompts, "image": self.model.sample(prompts, keys, run_seed())}
+        images, broken = whole_images(lambda texts, keys: self.model.sample(texts, keys, run_seed()), prompts, keys)
+        self.undrawn += broken
+        kept = [(key, prompt) for key, prompt in zip(keys, prompts, strict=True) if key in images]
+        return {"key": [k for k, _ in kept], "prompt": [p for _, p in kept], "image": [images[k] for k, _ in kept]}
+
+    def on_predict_end(self) -> None:
+        """Say which images are missing.
+
+        Raises:
+            UserError: some came out as no numbers and were not written.
+        """
+        broken, self.undrawn = self.undrawn, []
+        if broken:
+            raise UserError(f"{len(broken)} images were not finite and are not written ({first_three(broken)}).")
 
     def log_position(self, batch_size: int) -> None:
         """``images``: what the optimiser has seen when a row is written, the x-axis of every curve."""
@@ -252,16 +255,8 @@ class LatentDiffusionModule(GuardedModule):
 
     def on_train_batch_start(self, batch: TokenBatch, batch_idx: int) -> None:
         """Reseed the global generators from (seed, step, micro-batch, rank): dropout layers then resume exactly."""
-        seed = torch_seed(
-            run_seed(),
-            "step",
-            self.trainer.global_step,
-            batch_idx % self.trainer.accumulate_grad_batches,
-            self.global_rank,
-        )
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 (third-party layers may draw from it)
-        random.seed(seed)
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        reseed(torch_seed(run_seed(), "step", self.trainer.global_step, micro_batch, self.global_rank))
 
     def optimizer_step(self, *args: object, **kwargs: object) -> None:
         """Step, then average. Here and not in a batch-end hook: checkpoints are written before the module's hook runs."""
@@ -298,19 +293,5 @@ class LatentDiffusionModule(GuardedModule):
         counts = checkpoint.get("captions")
         if isinstance(counts, dict):
             self.captions_seen, self.captions_truncated = counts["seen"], counts["truncated"]
-        if self.model.ema is not None and "ema" in checkpoint:
-            self.model.ema.load_state_dict(cast(EmaState, checkpoint["ema"]))
-        elif self.model.ema is not None:
-            kept = cast(dict[str, object], checkpoint.get("hyper_parameters", {})).get("ema_decay")
-            if kept is not None:
-                raise UserError("The checkpoint holds no average although its training kept one: take another one.")
-            weights = cast(dict[str, Tensor], checkpoint["state_dict"])
-            self.model.ema.restart({name: weights[f"model.{name}"] for name in self.model.ema.names})
-            rank_zero_warn("The checkpoint holds no average: it starts from the checkpoint's weights.")
-
-
-def plain(value: object) -> object:
-    """Lists and dicts of plain values: what ``torch.load(weights_only=True)`` accepts."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        if self.model.ema is not None:
+            restore_average(self.model.ema, checkpoint)

@@ -8,11 +8,11 @@ from jsonargparse import Namespace
 from meddiff.cli.named_callbacks import given_twice, listed_callbacks, named_arguments
 from meddiff.cli.quick_check import no_gpu_sentence
 from meddiff.common.errors import UserError
-from meddiff.common.ranges import COUNT, POSITIVE, range_problems
+from meddiff.common.ranges import COUNT, NOT_NEGATIVE, range_problems
 from meddiff.runs.open_run import import_class
 
 #: What the trainer's numbers may be that scale or bound every step.
-TRAINER_RANGES = {"gradient_clip_val": POSITIVE, "accumulate_grad_batches": COUNT}
+TRAINER_RANGES = {"gradient_clip_val": NOT_NEGATIVE, "accumulate_grad_batches": COUNT}
 
 
 def problems_before_start(verb: str, section: Namespace) -> list[str]:

@@ -44,13 +44,14 @@ def load_inception(weights: str) -> "FeatureExtractorInceptionV3":
 
 @torch.no_grad()
 def inception_features(network: "FeatureExtractorInceptionV3", images: Tensor) -> Tensor:
-    """The standard protocol: bytes of images (B, 3, H, W) in [-1, 1] -> (B, 2048).
+    """The standard protocol: bytes of images (B, 3, H, W) in [-1, 1] -> (B, 2048); NaN for an image that is not finite.
 
     The network resizes to 299 px itself (bilinear as TensorFlow 1 does it, no antialiasing) and normalises to [-1, 1).
     """
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)  # (B, 3, H, W)
     found: Tensor = network(pixels)[0]  # (B, 2048)
-    return found.float()
+    broken = ~images.isfinite().flatten(1).all(dim=1)  # as bytes they would be black
+    return found.float().masked_fill(broken[:, None], torch.nan)
 
 
 def paper_input(images: Tensor) -> Tensor:
