@@ -47,7 +47,12 @@ class FiniteWatch:
     the number is copied beside the computing, and the training stops one step later, or before anything is saved: the
     weights are those of before in any case. Under fp16 gradients overflow as a matter of course, and the scaler leaves
     those steps out and lowers its scale: only the loss counts, and a scale that has become nothing.
+
+    Attributes:
+        defer: look at a step when the next one is taken; None does so on a GPU.
     """
+
+    defer: bool | None = None
 
     losses: list[Tensor] = field(default_factory=list)
     keys: list[list[str]] = field(default_factory=list)
@@ -78,17 +83,18 @@ class FiniteWatch:
         report = Report(step, self.keys, torch.cat([values, bad[None]]), None)
         self.losses, self.keys = [], []
         fused = all(group.get("fused") for group in optimizer.param_groups)
-        if device.type == "cuda" and (fused or scaler is not None):
-            if scaler is None:
-                optimizer.found_inf = bad  # type: ignore[attr-defined]  # as GradScaler sets it
+        self.pending = report
+        on_gpu = device.type == "cuda"
+        if not (on_gpu if self.defer is None else self.defer) or not (fused or scaler is not None):
+            self.settle()
+            return
+        if scaler is None:
+            optimizer.found_inf = bad  # type: ignore[attr-defined]  # as GradScaler sets it
+        if on_gpu:
             host = torch.empty(report.values.shape, pin_memory=True)
             host.copy_(report.values, non_blocking=True)
             report.values, report.ready = host, torch.cuda.Event()
             report.ready.record()
-            self.pending = report
-            return
-        self.pending = report
-        self.settle()
 
     def settle(self) -> None:
         """Wait for what is on its way; called by all processes together.
