@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 from meddiff.cli.named_callbacks import given_twice, listed_callbacks, named_arguments
 from meddiff.cli.quick_check import no_gpu_sentence
 from meddiff.common.errors import UserError
+from meddiff.common.foreign_files import instead_of_weights
 from meddiff.common.ranges import COUNT, NOT_NEGATIVE, range_problems
 from meddiff.runs.open_run import import_class
 
@@ -60,8 +61,11 @@ def trainer_problems(verb: str, trainer: Namespace) -> list[str]:
 
 def checkpoint_problems(path: str | None) -> list[str]:
     """A checkpoint that is named must be there; ``best``, ``last``, ``hpc`` and ``registry`` are Lightning's own words."""
-    if path is None or path in ("best", "last", "hpc") or path.startswith("registry") or Path(path).exists():
+    if path is None or path in ("best", "last", "hpc") or path.startswith("registry"):
         return []
+    if Path(path).exists():
+        problem = instead_of_weights(path) if Path(path).is_file() else None
+        return [problem] if problem else []
     return [f"No checkpoint at {path}: give a .ckpt file, or go on with a whole run by --resume RUN."]
 
 

@@ -179,10 +179,11 @@ class Fidelity:
             metric = FrechetFeatureDistance(keep_real=True, sync_on_compute=False)
             metric.update(reference, real=True)
             for control, sets in found.items():
-                metric.reset()
+                distances = {"frechet": math.nan, "kid": math.nan}
                 if sets is not None:
+                    metric.reset()
                     metric.update(sets[name], real=False)
-                distances = metric.compute()
+                    distances = metric.compute()
                 for kind, value in ((f"fid_{name}", distances["frechet"]), (f"kid_{name}", distances["kid"])):
                     figures[f"{control}/{kind}" if control else kind] = value
                     rows.append(dict(zip(FIRST, (kind, value, n, protocol, control, self.options.seed), strict=True)))

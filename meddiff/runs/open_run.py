@@ -11,7 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from meddiff.common.errors import UserError
+from meddiff.common.errors import UserError, refuse
+from meddiff.common.foreign_files import instead_of_weights
 from meddiff.runs import names
 from meddiff.runs.checkpoints import Checkpoint, find_checkpoint, images_of, read_checkpoint
 from meddiff.runs.config_file import parse_config
@@ -99,7 +100,12 @@ class OpenRun:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """The content of the checkpoint."""
+        """The content of the checkpoint.
+
+        Raises:
+            UserError: it is none.
+        """
+        refuse([one for one in [instead_of_weights(self.checkpoint_file)] if one])
         return read_checkpoint(self.checkpoint_file)
 
     @property
