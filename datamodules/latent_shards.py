@@ -72,8 +72,6 @@ class LatentShardsDataModule(L.LightningDataModule):
         splits_from: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "num_workers": num_workers}
-        refuse(range_problems({**sizes, "epoch_size": epoch_size}, RANGES))
         self.splits_from = splits_from or {}
         self.shards = shards
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
@@ -82,6 +80,7 @@ class LatentShardsDataModule(L.LightningDataModule):
         self.synthetic_prompts = synthetic_prompts
         self.pin_memory, self.epoch_size, self.manifest_path = pin_memory, epoch_size, manifest
         self.streaming = streaming or remote.is_remote(shards)
+        refuse(range_problems(vars(self), RANGES))
         self._manifest: Manifest | None = None
         self._texts: Texts | None = None
         self._datasets: dict[str, LatentShardsDataset] = {}
