@@ -15,7 +15,9 @@ from callbacks.media import log_images, write_png
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps
 from meddiff.attribution.overlay import overlay
 from meddiff.attribution.words import query_tokens
+from meddiff.common.errors import refuse
 from meddiff.common.files import write_json
+from meddiff.common.ranges import COUNT, range_problems
 from meddiff.evaluation.grounding import Grounding, GroundingOptions
 from meddiff.evaluation.samples import GroundingSample, evaluation_latents
 from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps
@@ -67,6 +69,7 @@ class AttentionGalleryCallback(EvaluationCallback):
         seed: int = 0,
     ) -> None:
         super().__init__(every_n_images, split)
+        refuse(range_problems({"shown": shown}, {"shown": COUNT}, "AttentionGalleryCallback: "))
         options = GroundingOptions(split, shown, timesteps, batch_size, seed=seed, query_words=query_words)
         self.options, self.grounding = options, Grounding(options)
 

@@ -39,5 +39,6 @@ class ImageWriter(BasePredictionWriter):
                 Image.fromarray(image).save(stream, format="PNG")
             rows.append(json.dumps({"key": key, "prompt": prompt}, ensure_ascii=False) + "\n")
         name = "images.jsonl" if trainer.global_rank == 0 else f"images.{trainer.global_rank}.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)  # none of the batch may have come out
         with (folder / name).open("a", encoding="utf-8") as stream:
             stream.writelines(rows)

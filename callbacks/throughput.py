@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.evaluation import evaluations, images_seen
+from meddiff.common.ranges import COUNT, check_ranges
 from meddiff.models.latent_diffusion import LatentDiffusion, model_of
 
 #: Dense bf16/fp16 peak in FLOP/s by a part of the device's name (vendors' data sheets, without sparsity).
@@ -44,6 +45,7 @@ class ThroughputCallback(Callback):
     def __init__(self, every_n_steps: int = 50) -> None:
         super().__init__()
         self.every_n_steps = every_n_steps
+        check_ranges("ThroughputCallback", self, every_n_steps=COUNT)
         self._flops: float | None = None
         self._start: tuple[float, int, float] | None = None
         self._paused = 0.0

@@ -11,9 +11,11 @@ from datamodules import streaming as remote
 from datamodules.datasets import EvaluationBatches, Failure, PositionedDataset, ShardLoader, TrainStream
 from datamodules.items import Rules
 from datamodules.position import StreamPosition
+from datamodules.preflight import RANGES
 from datamodules.prompts import Prompt, Texts, load_texts, missing_texts, texts_digest
 from datamodules.stream import align_accumulation, check_batch_size
-from meddiff.common.errors import UserError
+from meddiff.common.errors import UserError, refuse
+from meddiff.common.ranges import range_problems
 from meddiff.shards.batches import LatentBatch
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.index import check_sizes
@@ -81,6 +83,7 @@ class LatentShardsDataModule(L.LightningDataModule):
         self.synthetic_prompts = synthetic_prompts
         self.pin_memory, self.epoch_size, self.manifest_path = pin_memory, epoch_size, manifest
         self.streaming = streaming or remote.is_remote(shards)
+        refuse(range_problems(vars(self), RANGES))
         self._manifest: Manifest | None = None
         self._texts: Texts | None = None
         self._datasets: dict[str, LatentShardsDataset] = {}

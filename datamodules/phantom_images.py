@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from meddiff.common.draws import generator
+from meddiff.common.ranges import COUNT, COUNT_OR_NONE, check_ranges
 from meddiff.phantoms import PhantomCohort, PhantomOptions
 from meddiff.shards.batches import ImageBatch, ImageItem
 
@@ -43,12 +44,9 @@ class PhantomImagesDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.cohort = PhantomCohort(phantom)
-        self.batch_size, self.num_workers, self.val_images, self.seed = (
-            batch_size,
-            num_workers,
-            val_images,
-            phantom.seed,
-        )
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.val_images, self.seed = val_images, phantom.seed
+        check_ranges("images", self, batch_size=COUNT, num_workers=COUNT_OR_NONE, val_images=COUNT)
 
     def _split(self, name: str) -> list[int]:
         return [index for index in range(len(self.cohort)) if self.cohort.split_of(index) == name]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from meddiff.common.errors import UserError
+from meddiff.common.ranges import COUNT, COUNT_OR_NONE, Range, range_problems
 from meddiff.shards.manifest import Manifest
 
 
@@ -22,5 +23,19 @@ def missing_shards(init_args: Mapping[str, object]) -> list[str]:
     return problems
 
 
+#: What the numbers of a data module over shards may be.
+RANGES: dict[str, Range] = {
+    "batch_size": COUNT,
+    "eval_batch_size": COUNT,
+    "num_workers": COUNT_OR_NONE,
+    "epoch_size": COUNT,
+}
+
+
+def quick_problems(init_args: Mapping[str, object]) -> list[str]:
+    """What is certainly wrong, known without torch."""
+    return range_problems(init_args, RANGES) + missing_shards(init_args)
+
+
 #: Name of a class of this room -> its quick check; a class without one is left to the full check.
-QUICK: dict[str, Callable[[Mapping[str, object]], list[str]]] = {"LatentShardsDataModule": missing_shards}
+QUICK: dict[str, Callable[[Mapping[str, object]], list[str]]] = {"LatentShardsDataModule": quick_problems}

@@ -4,13 +4,15 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.image import PeakSignalNoiseRatio
 
+from lightning_modules.guarded import GuardedModule
+from meddiff.common.errors import refuse
+from meddiff.common.ranges import NOT_NEGATIVE, POSITIVE, check_ranges, not_finite
 from meddiff.models.weights.sources import Config
 from meddiff.shards.batches import ImageBatch
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 
-class AutoencoderModule(L.LightningModule):
+class AutoencoderModule(GuardedModule):
     """``diffusers.AutoencoderKL`` trained to reconstruct images.
 
     Loss: mean absolute error + ``gradient_weight`` x mean absolute error of the image gradients (edges are what a phantom
@@ -32,6 +34,9 @@ class AutoencoderModule(L.LightningModule):
         learning_rate: peak rate of AdamW; cosine to zero over the run, after a warm-up of 2 %.
         kl_weight: weight of the KL term.
         gradient_weight: weight of the gradient term.
+
+    Raises:
+        UserError: a number that is not finite or out of its range.
     """
 
     def __init__(
@@ -41,6 +46,8 @@ class AutoencoderModule(L.LightningModule):
         self.save_hyperparameters()
         self.config, self.learning_rate = vae, learning_rate
         self.kl_weight, self.gradient_weight = kl_weight, gradient_weight
+        check_ranges("autoencoder", self, learning_rate=POSITIVE, kl_weight=NOT_NEGATIVE, gradient_weight=NOT_NEGATIVE)
+        refuse(not_finite(vae, "vae"))
         self.psnr = PeakSignalNoiseRatio(data_range=2.0)
         self.latent_std = MeanMetric()
 
@@ -71,7 +78,7 @@ class AutoencoderModule(L.LightningModule):
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1.0 - posterior.logvar).mean()
         loss = error + self.gradient_weight * edges + self.kl_weight * kl
         self.log_dict({"train/loss": loss, "train/mae": error, "train/kl": kl}, prog_bar=True, batch_size=len(image))
-        return loss
+        return self.watched(loss, batch["key"])
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """PSNR (dB, range 2) of the reconstruction of the posterior mean."""

@@ -2,20 +2,22 @@
 
 from pathlib import Path
 
-import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics.classification import MultilabelAUROC
 
+from lightning_modules.guarded import GuardedModule
+from meddiff.common.errors import refuse
 from meddiff.common.findings import FINDINGS
+from meddiff.common.ranges import POSITIVE, SHARE, check_ranges, not_finite
 from meddiff.models.domain_classifier import build_classifier, save_classifier, xrv_input
 from meddiff.models.weights.sources import Config
 from meddiff.shards.batches import ImageBatch
 
 
-class DomainClassifierModule(L.LightningModule):
+class DomainClassifierModule(GuardedModule):
     """torchxrayvision's DenseNet on the eight findings, multi-label.
 
     At the end of a fit ``RUN/classifier`` holds the weights and, in ``config.json``, the held-out AUROC.
@@ -24,12 +26,17 @@ class DomainClassifierModule(L.LightningModule):
         network: arguments of ``torchxrayvision.models.DenseNet``.
         learning_rate: peak of a one-cycle cosine (AdamW).
         label_smoothing: moves the targets this far towards 0.5.
+
+    Raises:
+        UserError: a number that is not finite or out of its range.
     """
 
     def __init__(self, network: Config, learning_rate: float = 3e-3, label_smoothing: float = 0.02) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.network, self.learning_rate, self.label_smoothing = network, learning_rate, label_smoothing
+        check_ranges("domain classifier", self, learning_rate=POSITIVE, label_smoothing=SHARE)
+        refuse(not_finite(network, "network"))
         self.auroc = MultilabelAUROC(num_labels=len(FINDINGS), average=None)
 
     def configure_model(self) -> None:
@@ -55,7 +62,7 @@ class DomainClassifierModule(L.LightningModule):
         logits = self.classifier(xrv_input(batch["image"]))  # (B, 8)
         loss = F.binary_cross_entropy_with_logits(logits, targets * (1 - smooth) + 0.5 * smooth)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(targets))
-        return loss
+        return self.watched(loss, batch["key"])
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """AUROC of each finding on held-out phantoms."""

@@ -1,11 +1,7 @@
 """Fine-tuning a text-to-image latent diffusion model with the text encoder frozen or learnable."""
 
-import os
-import random
 from typing import Literal, cast
 
-import lightning as L
-import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
@@ -13,15 +9,20 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from lightning_modules.checkpoints import plain, restore_average
+from lightning_modules.guarded import GuardedModule
 from lightning_modules.optimising import Rates, adamw, take_rates
-from lightning_modules.preflight import check_manifest, missing_weights, prediction_problem
+from lightning_modules.preflight import check_manifest, misfits, prediction_problem, quick_problems, wrong_values
+from lightning_modules.seeding import reseed, run_seed
 from meddiff.common.draws import torch_seed
-from meddiff.common.errors import UserError
-from meddiff.models.ema import EmaState, ExponentialMovingAverage
+from meddiff.common.errors import UserError, refuse
+from meddiff.models.autoencoder import whole_images
+from meddiff.models.ema import ExponentialMovingAverage
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import PredictionType
 from meddiff.models.sampling import SamplingOptions
 from meddiff.models.text.encoder import tokenize
+from meddiff.models.weights.fitting import first_three
 from meddiff.models.weights.sources import Source
 from meddiff.shards.batches import CountsImages, LatentBatch, TokenBatch
 from meddiff.shards.manifest import Manifest
@@ -29,12 +30,7 @@ from meddiff.shards.manifest import Manifest
 EVERY_CAPTION = "all"
 
 
-def run_seed() -> int:
-    """The seed given to ``seed_everything`` (0 when there was none)."""
-    return int(os.environ.get("PL_GLOBAL_SEED", 0))
-
-
-class LatentDiffusionModule(L.LightningModule):
+class LatentDiffusionModule(GuardedModule):
     """How a :class:`meddiff.models.LatentDiffusion`, held as ``model``, is trained on latents: text tower frozen or learnable.
 
     The VAE is no part of training: latents arrive from shards, and the VAE is read only when images are drawn. The paper's
@@ -86,8 +82,6 @@ class LatentDiffusionModule(L.LightningModule):
         init_seed: int | None = None,
     ) -> None:
         super().__init__()
-        if not 0.0 <= caption_dropout <= 1.0:
-            raise UserError(f"caption_dropout is {caption_dropout}; it is a rate and must lie in [0, 1].")
         if freeze_text_encoder and text_encoder_learning_rate is not None:
             raise UserError(
                 f"text_encoder_learning_rate is {text_encoder_learning_rate} but the text encoder is frozen: set "
@@ -100,19 +94,22 @@ class LatentDiffusionModule(L.LightningModule):
         self.save_hyperparameters(ignore=["sampling"])
         self.sampling = SamplingOptions(**sampling) if isinstance(sampling, dict) else sampling
         self.save_hyperparameters({"sampling": vars(self.sampling)})
+        refuse(wrong_values(dict(self.hparams)))
         self.sources = (unet, text_encoder, vae)
         self.prediction_type: PredictionType = prediction_type
         self.freeze_text_encoder, self.init_seed = freeze_text_encoder, init_seed
         self.min_snr_gamma, self.ema_decay = min_snr_gamma, ema_decay
         self.caption_dropout, self.caption_dropout_on = caption_dropout, caption_dropout_on
         self.captions_seen = self.captions_truncated = 0
+        self.undrawn: list[str] = []  # keys of images that came out as no numbers
 
     # ---- what can be checked before anything is built -----------------------------------------------------------
 
     @classmethod
     def preflight(cls, **init_args: object) -> list[str]:
-        """One sentence for each missing file; looks at the disk only, reads no weights."""
-        return missing_weights(init_args) + prediction_problem(init_args)
+        """One sentence for each wrong number, missing file, and part whose weights are another network's; reads no values."""
+        problems = quick_problems(init_args) + prediction_problem(init_args)
+        return problems or misfits(init_args)
 
     @classmethod
     def preflight_data(cls, manifest: Manifest, **init_args: object) -> list[str]:
@@ -172,7 +169,7 @@ class LatentDiffusionModule(L.LightningModule):
         loss = self.denoising_loss(batch).mean()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["key"]))
         self.log_position(len(batch["key"]))
-        return loss
+        return self.watched(loss, batch["key"])
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Denoising loss without caption dropout; padded samples weigh nothing."""
@@ -189,7 +186,20 @@ class LatentDiffusionModule(L.LightningModule):
         """One image for each caption of the batch, padding left out."""
         real = [i for i, weight in enumerate(batch["weight"].tolist()) if weight > 0]
         keys, prompts = [batch["key"][i] for i in real], [batch["caption"][i] for i in real]
-        return {"key": keys, "prompt": prompts, "image": self.model.sample(prompts, keys, run_seed())}
+        images, broken = whole_images(lambda texts, keys: self.model.sample(texts, keys, run_seed()), prompts, keys)
+        self.undrawn += broken
+        kept = [(key, prompt) for key, prompt in zip(keys, prompts, strict=True) if key in images]
+        return {"key": [k for k, _ in kept], "prompt": [p for _, p in kept], "image": [images[k] for k, _ in kept]}
+
+    def on_predict_end(self) -> None:
+        """Say which images are missing.
+
+        Raises:
+            UserError: some came out as no numbers and were not written.
+        """
+        broken, self.undrawn = self.undrawn, []
+        if broken:
+            raise UserError(f"{len(broken)} images were not finite and are not written ({first_three(broken)}).")
 
     def log_position(self, batch_size: int) -> None:
         """``images``: what the optimiser has seen when a row is written, the x-axis of every curve."""
@@ -245,16 +255,8 @@ class LatentDiffusionModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: TokenBatch, batch_idx: int) -> None:
         """Reseed the global generators from (seed, step, micro-batch, rank): dropout layers then resume exactly."""
-        seed = torch_seed(
-            run_seed(),
-            "step",
-            self.trainer.global_step,
-            batch_idx % self.trainer.accumulate_grad_batches,
-            self.global_rank,
-        )
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 (third-party layers may draw from it)
-        random.seed(seed)
+        micro_batch = batch_idx % self.trainer.accumulate_grad_batches
+        reseed(torch_seed(run_seed(), "step", self.trainer.global_step, micro_batch, self.global_rank))
 
     def optimizer_step(self, *args: object, **kwargs: object) -> None:
         """Step, then average. Here and not in a batch-end hook: checkpoints are written before the module's hook runs."""
@@ -263,7 +265,12 @@ class LatentDiffusionModule(L.LightningModule):
             self.model.ema.update()
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Add the EMA, the truncation count, and what the module is, so that loading needs no base weights."""
+        """Add the EMA, the truncation count, and what the module is, so that loading needs no base weights.
+
+        Raises:
+            UserError: a loss, gradient or weight is not finite.
+        """
+        super().on_save_checkpoint(checkpoint)
         unet = {key: value for key, value in dict(self.model.unet.config).items() if not key.startswith("_")}
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["architecture"] = {"unet": plain(unet), "text_encoder": self.model.text_encoder.config}
@@ -272,19 +279,19 @@ class LatentDiffusionModule(L.LightningModule):
             checkpoint["ema"] = self.model.ema.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Restore them; names of checkpoints from before the model stood apart from its training are told and changed."""
-        state = cast(dict[str, Tensor], checkpoint["state_dict"])
+        """Restore them; names of checkpoints from before the model stood apart from its training are told and changed.
+
+        An average that is switched on for a run that kept none starts from the checkpoint's weights.
+
+        Raises:
+            UserError: weights or their average do not fit.
+        """
+        state = cast(dict[str, Tensor], checkpoint.get("state_dict", {}))
         if any(name.startswith("unet.") for name in state):
             checkpoint["state_dict"] = {f"model.{name}": value for name, value in state.items()}
+        super().on_load_checkpoint(checkpoint)
         counts = checkpoint.get("captions")
         if isinstance(counts, dict):
             self.captions_seen, self.captions_truncated = counts["seen"], counts["truncated"]
-        if self.model.ema is not None and "ema" in checkpoint:
-            self.model.ema.load_state_dict(cast(EmaState, checkpoint["ema"]))
-
-
-def plain(value: object) -> object:
-    """Lists and dicts of plain values: what ``torch.load(weights_only=True)`` accepts."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        if self.model.ema is not None:
+            restore_average(self.model.ema, checkpoint)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from meddiff.common.errors import UserError
+from lightning_modules.preflight import wrong_values
+from meddiff.common.errors import UserError, refuse
 from meddiff.models.latent_diffusion import LatentDiffusion
 
 Shape = Literal["constant", "cosine"]
@@ -28,7 +29,7 @@ class Rates:
     """What trains how fast; the fields are arguments of :class:`LatentDiffusionModule`.
 
     Raises:
-        UserError: an unknown shape.
+        UserError: an unknown shape, or a number that is not finite or negative.
     """
 
     learning_rate: float
@@ -40,6 +41,7 @@ class Rates:
     def __post_init__(self) -> None:
         if self.shape not in ("constant", "cosine"):
             raise UserError(f"learning_rate_schedule is {self.shape!r}; it must be 'constant' or 'cosine'.")
+        refuse(wrong_values(vars(self)))
 
 
 def parameter_groups(model: LatentDiffusion, rates: Rates) -> list[ParameterGroup]:

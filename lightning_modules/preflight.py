@@ -1,16 +1,37 @@
 """What can be known to be wrong before weights are read or processes start."""
 
-import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
-from meddiff.models.weights.sources import HUB_PREFIX, Part, Source, missing_part, part_config
+from meddiff.common.ranges import (
+    COUNT_OR_NONE,
+    DECAY,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Range,
+    not_finite,
+    range_problems,
+)
+from meddiff.models.weights.sources import HUB_PREFIX, Part, Source, missing_part, part_config, read_config
 
 if TYPE_CHECKING:  # the command's quick check imports this module before anything heavy
     from meddiff.shards.manifest import Manifest
 
+#: What the numbers of :class:`LatentDiffusionModule` may be.
+RANGES: dict[str, Range] = {
+    "learning_rate": NOT_NEGATIVE,
+    "text_encoder_learning_rate": NOT_NEGATIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "warmup_steps": COUNT_OR_NONE,
+    "min_snr_gamma": POSITIVE,
+    "caption_dropout": SHARE,
+    "ema_decay": DECAY,
+}
+#: ... and of how it draws.
+SAMPLING: dict[str, Range] = {"steps": Range(1, 1000, whole=True), "guidance_scale": NOT_NEGATIVE}
 PARTS: tuple[Part, ...] = ("unet", "text_encoder", "vae")
 
 
@@ -27,6 +48,39 @@ def missing_weights(init_args: Mapping[str, object]) -> list[str]:
     return list(problems.values())
 
 
+def wrong_values(init_args: Mapping[str, object]) -> list[str]:
+    """One sentence for each number that is not finite or out of its range."""
+    sampling = init_args.get("sampling")
+    problems = range_problems(init_args, RANGES)
+    if isinstance(sampling, Mapping):
+        problems += range_problems(sampling, SAMPLING, "sampling.")
+    for part in ("unet", "text_encoder"):
+        problems += not_finite(init_args.get(part), part)
+    return problems
+
+
+def misfits(init_args: Mapping[str, object]) -> list[str]:
+    """One sentence for each part whose weights do not fit its config, by names, shapes and types; reads no values."""
+    from meddiff.models import backbones
+    from meddiff.models.text import encoder
+
+    source = cast(Mapping[str, Source | None], init_args)
+    checks: list[str | None] = []
+    for part in ("unet", "vae"):
+        local = source.get(part)
+        if isinstance(local, str) and not local.startswith(HUB_PREFIX):
+            checks.append(backbones.misfit(local, cast(Literal["unet", "vae"], part)))
+    tower = source.get("text_encoder")
+    if tower is not None and not (isinstance(tower, str) and tower.startswith(HUB_PREFIX)):
+        checks.append(encoder.misfit(tower))
+    return [problem for problem in checks if problem]
+
+
+def quick_problems(init_args: Mapping[str, object]) -> list[str]:
+    """What is certainly wrong, known without torch."""
+    return wrong_values(init_args) + missing_weights(init_args)
+
+
 def prediction_problem(init_args: Mapping[str, object]) -> list[str]:
     """A sentence when the U-Net's folder says it was trained to predict something else than the model is told to."""
     source, told = init_args.get("unet"), init_args.get("prediction_type", "epsilon")
@@ -35,7 +89,10 @@ def prediction_problem(init_args: Mapping[str, object]) -> list[str]:
     file = locate(source) / "scheduler" / "scheduler_config.json"
     if not file.is_file():
         return []
-    there = json.loads(file.read_text(encoding="utf-8")).get("prediction_type", "epsilon")
+    try:
+        there = read_config(file.parent, file.name).get("prediction_type", "epsilon")
+    except UserError as error:
+        return [str(error)]
     if there == told:
         return []
     return [
@@ -67,4 +124,4 @@ def check_manifest(manifest: "Manifest", init_args: Mapping[str, object]) -> lis
 
 
 #: Name of a class of this room -> its quick check; a class without one is left to the full check.
-QUICK: dict[str, Callable[[Mapping[str, object]], list[str]]] = {"LatentDiffusionModule": missing_weights}
+QUICK: dict[str, Callable[[Mapping[str, object]], list[str]]] = {"LatentDiffusionModule": quick_problems}

@@ -99,7 +99,7 @@ class LoadedModel:
             batch_size: forward passes at once; changes no result.
 
         Raises:
-            UserError: no image, or no word in ``text``.
+            UserError: no image, no word in ``text``, or attention that is not finite.
         """
         pixels = read_pixels(image)
         words = [word for word in align_words(text) if word.kept[1] > word.kept[0]]
@@ -122,6 +122,8 @@ class LoadedModel:
                 y, x = corners[i]
                 total[:, y : y + side, x : x + side] += resize_maps(heat, (side, side))
                 covered[y : y + side, x : x + side] += 1
+        if not total.isfinite().all():
+            raise UserError("The model's attention is not finite: load a checkpoint from before its training broke.")
         return WordMaps(pixels, text, words, (total / covered).numpy())
 
     def sample(
@@ -132,6 +134,9 @@ class LoadedModel:
         Args:
             seed: the noise is drawn from (seed, number of the prompt).
             sampling: how; None takes the model's own.
+
+        Raises:
+            NotFiniteImages: some came out as no numbers.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         keys = [f"{number:04d}-000" for number in range(len(texts))]

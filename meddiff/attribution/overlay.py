@@ -22,10 +22,10 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.floating], strength: floa
 
     Args:
         image: uint8 (H, W) or (H, W, 3).
-        heat: float (H, W); stretched from its minimum to its maximum.
+        heat: float (H, W); stretched from its minimum to its maximum. One that is constant or not finite shows nothing.
     """
     span = float(heat.max() - heat.min())
-    level = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
+    level = (heat - heat.min()) / span if 0 < span < np.inf else np.zeros_like(heat)
     grey = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)  # (H, W, 3)
     share = (strength * level)[..., None]
     mixed: NDArray[np.uint8] = ((1 - share) * grey + share * colour_map(level)).round().astype(np.uint8)

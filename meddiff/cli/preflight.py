@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 from meddiff.cli.named_callbacks import given_twice, listed_callbacks, named_arguments
 from meddiff.cli.trainer_options import trainer_problems
 from meddiff.common.errors import UserError
+from meddiff.common.foreign_files import instead_of_weights
 from meddiff.runs.checkpoints import broken
 from meddiff.runs.open_run import import_class
 
@@ -46,8 +47,9 @@ def checkpoint_problems(path: str | None) -> list[str]:
     if path is None or path in ("best", "last", "hpc") or path.startswith("registry"):
         return []
     if Path(path).exists():
-        problem = broken(Path(path))
-        return [problem] if problem is not None else []
+        other = instead_of_weights(path) if Path(path).is_file() else None
+        problem = other or broken(Path(path))
+        return [problem] if problem else []
     return [f"No checkpoint at {path}: give a .ckpt file, or go on with a whole run by --resume RUN."]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -63,8 +64,10 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
     from PIL import Image
     from tqdm import tqdm
 
+    from meddiff.models.autoencoder import whole_images
     from meddiff.models.latent_diffusion import model_of
     from meddiff.models.sampling import SamplingOptions
+    from meddiff.models.weights.fitting import first_three
     from meddiff.runs.open_run import open_run
 
     sampling = SamplingOptions(options.sampler, options.steps, options.guidance_scale)
@@ -85,6 +88,7 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
         for i in range(options.num_images)
     ]
     _refuse_other_settings(out / "samples.json", settings, items)
+    lost: list[str] = []  # prompts
     missing = [item for item in items if not (out / item["file"]).is_file()]
     if missing:
         model = model_of(run.module)
@@ -99,11 +103,19 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
                 def on_step(step: int, before: int = before, done: int = done) -> None:
                     bar.update(before + step * done - bar.n)
 
-                images = model.sample(prompts, keys, options.seed, sampling, on_step=on_step)
-                for item, image in zip(batch, images, strict=True):
-                    with atomic_open(out / item["file"]) as stream:
+                draw_batch = partial(model.sample, seed=options.seed, options=sampling, on_step=on_step)
+                images, broken = whole_images(draw_batch, prompts, keys)
+                lost += [item["prompt"] for item in batch if item["key"] in broken]
+                for key, image in images.items():
+                    with atomic_open(out / f"{key}.png") as stream:
                         Image.fromarray(image).save(stream, format="PNG")
     write_json(out / "samples.json", {"settings": settings, "images": items})
+    if lost:
+        named = first_three(list(dict.fromkeys(lost)))
+        raise UserError(
+            f"{len(lost)} of {len(items)} images are not finite and are not written (prompts: {named}): take a smaller "
+            f"--guidance_scale or more --steps, or an earlier checkpoint."
+        )
     return [item["file"] for item in items]
 
 

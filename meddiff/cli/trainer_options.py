@@ -1,12 +1,27 @@
 """What the trainer is asked for and cannot do, told from the configuration alone. Source: own."""
 
-import math
 from collections.abc import Sequence
 
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from meddiff.cli.quick_check import no_gpu_sentence
+from meddiff.common.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, Range, range_problems
+
+#: Numbers that no trainer can have are refused; Lightning takes several of them without a word.
+RANGES = {
+    "max_steps": Range(-1, whole=True),
+    "num_sanity_val_steps": Range(-1, whole=True),
+    "log_every_n_steps": COUNT_OR_NONE,
+    "accumulate_grad_batches": COUNT,
+    "num_nodes": COUNT,
+    "gradient_clip_val": NOT_NEGATIVE,
+    "val_check_interval": NOT_NEGATIVE,
+    "limit_train_batches": NOT_NEGATIVE,
+    "limit_val_batches": NOT_NEGATIVE,
+    "limit_test_batches": NOT_NEGATIVE,
+    "limit_predict_batches": NOT_NEGATIVE,
+}
 
 
 def trainer_problems(verb: str, trainer: Namespace, data: type | None, callbacks: Sequence[type | None]) -> list[str]:
@@ -18,7 +33,7 @@ def trainer_problems(verb: str, trainer: Namespace, data: type | None, callbacks
         data: class of the data module; one whose training stream has no end says so (``endless = True``).
         callbacks: classes of the callbacks, listed and by name.
     """
-    problems = _counts(trainer)
+    problems = range_problems({name: trainer.get(name) for name in RANGES}, RANGES, "trainer.")
     if verb == "fit":
         if trainer.get("max_steps", -1) in (-1, None) and not trainer.get("fast_dev_run"):
             problems.append("The training stream is endless: say how long with --trainer.max_steps N.")
@@ -61,20 +76,4 @@ def _of_no_end(trainer: Namespace) -> list[str]:
             "trainer: check_val_every_n_epoch waits for the end of an epoch, and the training stream is endless: leave it "
             "out and give val_check_interval in steps."
         )
-    return problems
-
-
-def _counts(trainer: Namespace) -> list[str]:
-    """Numbers that no trainer can have; Lightning takes several of them without a word."""
-    least = {
-        "max_steps": -1, "log_every_n_steps": 0, "accumulate_grad_batches": 1, "num_nodes": 1, "val_check_interval": 0,
-        "limit_train_batches": 0, "limit_val_batches": 0, "limit_test_batches": 0, "limit_predict_batches": 0,
-        "num_sanity_val_steps": -1, "gradient_clip_val": 0,
-    }  # fmt: skip
-    problems = []
-    for name, smallest in least.items():
-        value = trainer.get(name)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and not (math.isfinite(value) and value >= smallest):
-            problems.append(f"trainer: {name} is {value}; it must be a finite number of at least {smallest}.")
     return problems

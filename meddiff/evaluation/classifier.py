@@ -16,13 +16,16 @@ from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.common.places import locate
+from meddiff.common.ranges import COUNT, check_ranges
 from meddiff.evaluation.drawing import draw_prompts, folder_needed, read_images, signed
 from meddiff.evaluation.feature_cache import stored_images
 from meddiff.evaluation.measurement import Result, Row, Table
+from meddiff.evaluation.not_finite import without_figures
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.classifier import ClassifierAUROC
 from meddiff.metrics.functional.class_auroc import exact_label_sets
+from meddiff.models.autoencoder import NotFiniteImages
 from meddiff.models.domain_classifier import DEFAULT_CLASSIFIER, load_classifier, xrv_input
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
@@ -55,6 +58,7 @@ class ClassifierOptions:
     """Of prompts and initial noise."""
 
     def __post_init__(self) -> None:
+        check_ranges("classifier", self, batch_size=COUNT)
         if self.per_class < 1:
             raise UserError(f"classifier: per_class is {self.per_class}; at least one image a class is needed.")
 
@@ -139,7 +143,10 @@ class Classifier:
         prompts, wanted = class_prompts(split, exact, options)
         with undisturbed(model), model.weights(options.ema):
             borrow = [place / "images" / "fidelity"]
-            draw_prompts(model, folder, prompts, options, borrow=borrow, show_progress=self.show_progress)
+            try:
+                draw_prompts(model, folder, prompts, options, borrow=borrow, show_progress=self.show_progress)
+            except NotFiniteImages as error:
+                return without_figures(error, "classifier", ("classifier_auc",), FIRST)
         keys, singles = list(prompts), sorted(i for indices in exact.values() for i in indices)
         parts, real = _parts(keys, options.batch_size), stored_images(split)
         drawn_scores = self._classify(judge, (signed(read_images(folder, part)) for part in parts), model, len(parts))

@@ -26,6 +26,7 @@ from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, me
 from meddiff.attribution.words import Preset, Query
 from meddiff.common.coco_classes import classes_in
 from meddiff.common.errors import UserError
+from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.grounding_scores import unscored
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
@@ -59,6 +60,9 @@ class CocoOptions:
     """Evaluate the averaged weights instead of the raw ones."""
     seed: int = 0
     """Of noise and posterior draws."""
+
+    def __post_init__(self) -> None:
+        check_ranges("coco", self, captioned=COUNT, timesteps=Range(1, 40, whole=True), batch_size=COUNT)
 
 
 class CaptionEntry(TypedDict):

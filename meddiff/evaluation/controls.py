@@ -25,6 +25,7 @@ from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, me
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.grounding import GroundingOptions, ground_items, text_item
 from meddiff.evaluation.grounding_scores import grounding_summary, localisation
 from meddiff.evaluation.measurement import Result, Row, Table
@@ -59,6 +60,7 @@ class ControlsOptions:
     """Phantoms with several findings each, rendered at first use; only for a run on phantoms. 0 leaves them out."""
 
     def __post_init__(self) -> None:
+        check_ranges("controls", self, samples=COUNT, timesteps=Range(1, 40, whole=True))
         if self.mirrored < 0 or self.mirrored % 2 or self.crowded < 0:
             raise UserError(
                 f"controls: mirrored {self.mirrored}, crowded {self.crowded}; both are numbers of phantoms, 0 or more, and "

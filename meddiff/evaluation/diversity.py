@@ -12,11 +12,14 @@ from tqdm import tqdm
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.common.ranges import COUNT, check_ranges
 from meddiff.evaluation.drawing import draw_prompts, finished_keys, folder_needed, read_images
 from meddiff.evaluation.measurement import Result, Row, Table
+from meddiff.evaluation.not_finite import without_figures
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.diversity import PairwiseSimilarity
+from meddiff.models.autoencoder import NotFiniteImages
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
 from meddiff.shards.dataset import LatentShardsDataset
@@ -48,6 +51,7 @@ class DiversityOptions:
     """Of prompts, initial noise and sets."""
 
     def __post_init__(self) -> None:
+        check_ranges("diversity", self, batch_size=COUNT)
         if self.prompts < 1 or self.per_prompt < 2 or self.paper_sets < 0:
             raise UserError(
                 f"diversity: prompts {self.prompts}, per_prompt {self.per_prompt}, paper_sets {self.paper_sets}; at least "
@@ -92,7 +96,10 @@ class Diversity:
         folder = place / "images" / "diversity"
         prompts = {f"{key}#{k}": text for key, text in chosen.items() for k in range(options.per_prompt)}
         with undisturbed(model), model.weights(options.ema):
-            settings = draw_prompts(model, folder, prompts, options, show_progress=self.show_progress)
+            try:
+                settings = draw_prompts(model, folder, prompts, options, show_progress=self.show_progress)
+            except NotFiniteImages as error:
+                return without_figures(error, "diversity", ("ms_ssim", "ms_ssim_paper"), FIRST)
         standard, paper = PairwiseSimilarity(255.0), PairwiseSimilarity(None)
         groups = [(key, [f"{key}#{k}" for k in range(options.per_prompt)]) for key in chosen]
         rows = self._compare("standard", groups, folder, standard, model.device)

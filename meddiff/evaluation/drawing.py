@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,14 +18,13 @@ from tqdm import tqdm
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
+from meddiff.models.autoencoder import Draw, NotFiniteImages, whole_images
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
-#: Prompts, keys -> images, uint8 (B, H, W, 3).
-Draw = Callable[[list[str], list[str]], NDArray[np.uint8]]
 #: What an image depends on beside its prompt and its key; JSON values.
 Settings = dict[str, object]
 SETTINGS, PROMPTS = "settings.json", "prompts.json"
@@ -121,6 +120,7 @@ def draw_images(
 
     Raises:
         UserError: the folder holds images of other settings or prompts.
+        NotFiniteImages: some are no numbers and have no file; the others are there.
     """
     known = _check(folder, prompts, settings)
     write_json(folder / SETTINGS, settings)
@@ -128,18 +128,23 @@ def draw_images(
         write_json(folder / PROMPTS, {**known, **prompts})
     for other in borrow:
         _borrow(other, folder, prompts, settings)
+    lost: list[str] = []
     missing = [key for key in prompts if not (folder / f"{key}.png").is_file()]
     done = len(prompts) - len(missing)
     hidden = not (show_progress and missing)
     with tqdm(total=len(prompts), initial=done, unit="image", desc=f"drawing {folder.name}", disable=hidden) as bar:
         for start in range(0, len(missing), batch_size):
             keys = missing[start : start + batch_size]
-            for key, pixels in zip(keys, draw([prompts[key] for key in keys], keys), strict=True):
+            whole, broken = whole_images(draw, [prompts[key] for key in keys], keys)
+            lost += broken
+            for key, pixels in whole.items():
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "PNG")
                 with atomic_open(folder / f"{key}.png") as stream:
                     stream.write(buffer.getvalue())
             bar.update(len(keys))
+    if lost:
+        raise NotFiniteImages(np.empty(0, np.uint8), lost, len(prompts))
 
 
 def _check(folder: Path, prompts: Mapping[str, str], settings: Settings) -> dict[str, str]:

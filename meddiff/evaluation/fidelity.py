@@ -7,8 +7,10 @@ Source: Heusel et al. 2017, Binkowski et al. 2018, Dombrowski et al. 2024 (Table
 spec/tradeoff.md section 7; controls own.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,14 +21,16 @@ from torch import Tensor
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.common.ranges import COUNT, check_ranges
 from meddiff.evaluation.drawing import draw_prompts, read_images, signed
 from meddiff.evaluation.feature_cache import Images, cache_folder, measure, real_features
 from meddiff.evaluation.measurement import Result, Row, Table
+from meddiff.evaluation.not_finite import tell
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import evaluation_latents
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.fidelity import FrechetFeatureDistance
-from meddiff.models.autoencoder import decode
+from meddiff.models.autoencoder import NotFiniteImages, decode, whole_images
 from meddiff.models.backbones import untrained_twin
 from meddiff.models.domain_classifier import DEFAULT_CLASSIFIER
 from meddiff.models.feature_extractors import EXTRACTORS, Extractor, build_extractor, missing_extractors
@@ -71,6 +75,9 @@ class FidelityOptions:
     """Evaluate the averaged weights instead of the raw ones."""
     seed: int = 0
     """Of the initial noise."""
+
+    def __post_init__(self) -> None:
+        check_ranges("fidelity", self, batch_size=COUNT)
 
     def ways(self, model: LatentDiffusion) -> list[SamplingOptions]:
         """How images are drawn; the first is the one that counts."""
@@ -138,7 +145,7 @@ class Fidelity:
         options, n = self.options, self.number(split)
         others = range(n, 2 * n)
         pass_ = _Pass(self, model, split, out, ranks)
-        found: dict[str, Features] = {}
+        found: dict[str, Features | None] = {}  # None: not all images were finite
         with undisturbed(model), model.weights(options.ema):
             if not self._extractors:
                 weights = options.weights.items()
@@ -161,25 +168,27 @@ class Fidelity:
                     found[control] = pass_.features(source(model, split, options.seed), others, control)
         return self._result(found, n, kept)
 
-    def _result(self, found: Mapping[str, Features], n: int, images: dict[int, NDArray[np.uint8]]) -> Result:
+    def _result(self, found: Mapping[str, Features | None], n: int, images: dict[int, NDArray[np.uint8]]) -> Result:
         """``found``: "" for the drawn images, a sampler or a control -> features."""
         rows: list[Row] = []
         figures: dict[str, float] = {}
-        controls: dict[str, dict[str, float]] = {}
+        controls: dict[str, dict[str, float | None]] = {}
         for name, reference in self._reference.items():
             protocol = f"{name}/{EXTRACTORS[name].version}"
             # the features of all ranks are here already; the reference meets every set
             metric = FrechetFeatureDistance(keep_real=True, sync_on_compute=False)
             metric.update(reference, real=True)
             for control, sets in found.items():
-                metric.reset()
-                metric.update(sets[name], real=False)
-                distances = metric.compute()
+                distances = {"frechet": math.nan, "kid": math.nan}
+                if sets is not None:
+                    metric.reset()
+                    metric.update(sets[name], real=False)
+                    distances = metric.compute()
                 for kind, value in ((f"fid_{name}", distances["frechet"]), (f"kid_{name}", distances["kid"])):
                     figures[f"{control}/{kind}" if control else kind] = value
                     rows.append(dict(zip(FIRST, (kind, value, n, protocol, control, self.options.seed), strict=True)))
                     if control in CONTROLS:
-                        controls.setdefault(kind, {})[control] = value
+                        controls.setdefault(kind, {})[control] = value if math.isfinite(value) else None
         figures["n"] = float(n)
         return Result(figures, {"fidelity": Table(rows, FIRST)}, {"n": n, **controls} if controls else {}, images)
 
@@ -221,24 +230,32 @@ class _Pass:
 
     def drawn(
         self, part: str, indices: Sequence[int], way: SamplingOptions, unet: "UNet2DConditionModel | None" = None
-    ) -> Features:
-        """Features of images drawn for the captions of ``indices``."""
+    ) -> Features | None:
+        """Features of images drawn for the captions of ``indices``; None when one of them is not finite."""
         title = f"{part} images"
         prompts = {i: str(self.split.metadata(i)["impression"]) for i in indices}
         keys = self.split.keys
         if self.out is not None:
             place, options = self.out / "images" / part, replace(self.owner.options, sampling=way)
             texts = {keys[i]: text for i, text in prompts.items()}
-            draw_prompts(self.model, place, texts, options, unet=unet, show_progress=self.owner.show_progress)
+            try:
+                draw_prompts(self.model, place, texts, options, unet=unet, show_progress=self.owner.show_progress)
+            except NotFiniteImages as error:
+                tell(error, part)
+                return None
             stored: Images = lambda some: signed(read_images(place, [keys[i] for i in some]))  # noqa: E731
             return self.features(stored, indices, title)
         mine, size = self.ranks.share(indices), self.owner.options.batch_size
-        self.images = {}
+        self.images, broken = {}, []
+        draw = partial(self.model.sample, seed=self.owner.options.seed, options=way, unet=unet)
         for start in range(0, len(mine), size):
             some = mine[start : start + size]
-            texts_, keys_ = [prompts[i] for i in some], [keys[i] for i in some]
-            images = self.model.sample(texts_, keys_, self.owner.options.seed, way, unet=unet)
-            self.images |= dict(zip(some, images, strict=True))
+            images, lost = whole_images(draw, [prompts[i] for i in some], [keys[i] for i in some])
+            self.images |= {i: images[keys[i]] for i in some if keys[i] in images}
+            broken += lost
+        if broken := self.ranks.gather(broken):
+            tell(NotFiniteImages(np.empty(0, np.uint8), broken, len(indices)), part)
+            return None
         return self.features(lambda some: pixels(np.stack([self.images[i] for i in some])), indices, title)
 
 
@@ -252,7 +269,11 @@ def through_vae(model: LatentDiffusion, split: LatentShardsDataset, seed: int) -
 
     def images(indices: Sequence[int]) -> Tensor:
         latents = torch.stack([evaluation_latents(split, i, seed) for i in indices]).to(model.device)
-        return pixels(decode(model.vae, latents, model.scaling_factor))
+        try:
+            return pixels(decode(model.vae, latents, model.scaling_factor))
+        except NotFiniteImages as error:  # NaN goes through to the distance
+            tell(error, "autoencoder")
+            return torch.full_like(pixels(error.images), torch.nan)
 
     return images
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
 from meddiff.attribution.naming import names_class
 from meddiff.attribution.words import QUERY_WORDS, align_words, query_tokens, special_tokens
+from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.grounding_scores import grounding_summary, score_sample, unscored
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
@@ -58,6 +59,9 @@ class GroundingOptions:
     full: bool = False
     """Also the impressions that name a class (Table 7), every word by itself (Table 6) and every definition of the scores;
     false takes the phrases and the usual four scores."""
+
+    def __post_init__(self) -> None:
+        check_ranges("grounding", self, samples=COUNT, timesteps=Range(1, 40, whole=True), batch_size=COUNT)
 
     @property
     def queries(self) -> dict[str, Sequence[str]]:

@@ -122,12 +122,20 @@ def _balanced(samples: list[GroundingSample], limit: int, seed: int) -> list[Gro
 
 
 def evaluation_latents(dataset: LatentShardsDataset, index: int, seed: int, mean_only: bool = False) -> Tensor:
-    """Scaled latents (C, h, w) of one image; the posterior draw hangs on (seed, key) alone."""
+    """Scaled latents (C, h, w) of one image; the posterior draw hangs on (seed, key) alone.
+
+    Raises:
+        UserError: they are not finite.
+    """
     manifest = dataset.manifest
     posterior = manifest.latent == "moments" and not mean_only
     out = np.empty(manifest.latent_shape, np.float32)
     address = (seed, "posterior", "val", dataset.keys[index])
     scale_latent(dataset.latent(index), address, out, manifest.scaling_factor, posterior)
+    if not np.isfinite(out).all():
+        raise UserError(
+            f"{dataset.folder} holds a latent that is not finite for {dataset.keys[index]!r}: run prepare again for it."
+        )
     return torch.from_numpy(out)
 
 

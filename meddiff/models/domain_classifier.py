@@ -3,7 +3,6 @@
 Input convention is torchxrayvision's: one channel, [-1024, 1024]. Source of the network: torchxrayvision (Huang et al. 2017).
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,9 @@ from torch import Tensor
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
 from meddiff.common.places import locate
-from meddiff.models.weights.sources import Config
+from meddiff.models.weights.fitting import fit_state
+from meddiff.models.weights.reading import read_state
+from meddiff.models.weights.sources import Config, read_config
 
 if TYPE_CHECKING:
     from torchxrayvision.models import DenseNet
@@ -60,19 +61,25 @@ def load_classifier(folder: str | Path) -> "DenseNet":
     """The classifier in eval mode, float32, frozen.
 
     Raises:
-        UserError: nothing there.
+        UserError: nothing there, or weights that do not fit their config.
     """
-    from safetensors.torch import load_file
-
     root = locate(folder)
     if not (root / "config.json").is_file() or not (root / WEIGHTS).is_file():
         raise UserError(
             f"No classifier at {folder}: train one with `lightning fit -c configs/phantom_classifier.yaml`."
         )
-    config = json.loads((root / "config.json").read_text(encoding="utf-8"))
-    model = build_classifier(config["network"], config["classes"])
-    state = load_file(root / WEIGHTS)
-    model.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in state.items()})
+    config = read_config(root)
+    network, classes = config.get("network"), config.get("classes")
+    if not isinstance(network, dict) or not isinstance(classes, list) or not classes:
+        raise UserError(f"{root}/config.json has no network and classes: give the folder of a trained classifier.")
+    try:
+        model = build_classifier(network, classes)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{root}/config.json describes no network that can be built ({error}): train it again."
+        ) from error
+    file = root / WEIGHTS
+    model.load_state_dict(fit_state(model.state_dict(), read_state(file), f"classifier: {file}"))
     return model.eval().requires_grad_(False)
 
 

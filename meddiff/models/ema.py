@@ -4,7 +4,7 @@ Why not Lightning's WeightAveraging: it copies the whole module, swaps averaged 
 shard (design decision 9). Source of the decay: Stable Diffusion's LitEma, decay_n = min(decay, (1 + n) / (10 + n)).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypedDict
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
+from meddiff.models.weights.fitting import fit_state
 
 
 class EmaState(TypedDict):
@@ -77,7 +78,7 @@ class ExponentialMovingAverage:
         """Restore; the decay of the run that asks wins over the stored one.
 
         Raises:
-            UserError: when the stored average is of other parameters (the encoder toggle changed).
+            UserError: when the stored average is of other parameters (the encoder toggle changed), or not finite.
         """
         if set(state["shadow"]) != set(self.names):
             odd = sorted(set(state["shadow"]) ^ set(self.names))
@@ -85,7 +86,17 @@ class ExponentialMovingAverage:
                 f"The checkpoint's EMA covers other parameters than those that train now ({len(odd)} differ, e.g. {odd[0]}): "
                 f"resume with the same freeze_text_encoder, or start a new run."
             )
+        self.restart(state["shadow"])
         self.updates = int(state["updates"])
-        with torch.no_grad():
-            for name, shadow in zip(self.names, self.shadow, strict=True):
-                shadow.copy_(state["shadow"][name])
+
+    @torch.no_grad()
+    def restart(self, values: Mapping[str, Tensor]) -> None:
+        """Go on from these averages, as if none had been taken yet.
+
+        Raises:
+            UserError: one is of another shape or not finite.
+        """
+        own = dict(zip(self.names, self.shadow, strict=True))
+        for name, value in fit_state(own, values, "The checkpoint's EMA", prefixes=()).items():
+            own[name].copy_(value)
+        self.updates = 0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
+from meddiff.common.foreign_files import instead_of_weights
 from meddiff.common.places import locate
 from meddiff.models.domain_classifier import WEIGHTS, domain_features, load_classifier
 from meddiff.models.inception import inception_features, load_inception, paper_inception_features
@@ -86,13 +87,21 @@ EXTRACTORS: dict[str, Protocol] = {
 
 
 def missing_extractors(weights: dict[str, str]) -> list[str]:
-    """One sentence for each unknown name and each file that is not there."""
+    """One sentence for each unknown name, each file that is not there, and each that begins as weights never do."""
     problems = []
     for name, path in weights.items():
         if name not in EXTRACTORS:
             problems.append(f"No feature extractor {name!r}: there are {', '.join(EXTRACTORS)}.")
-        elif not locate(path).exists():
+            continue
+        file = locate(path)
+        if not file.exists():
             problems.append(f"No weights at {path} for {name} features: give the {EXTRACTORS[name].weights}.")
+            continue
+        file = file / WEIGHTS if file.is_dir() else file
+        # an empty file says nothing of its own: its loader tells what is wanted there
+        problem = instead_of_weights(file) if file.is_file() and file.stat().st_size else None
+        if problem:
+            problems.append(f"{name}: {problem}")
     return problems
 
 

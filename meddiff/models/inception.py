@@ -1,13 +1,16 @@
 """Inception-v3 with the weights of the original FID, and two ways to feed it. Source: torch-fidelity; spec/tradeoff.md
 section 7 and section 0 fact 8 for the paper's way."""
 
+import io
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from meddiff.common.errors import UserError
+from meddiff.common.places import locate
+from meddiff.models.weights.fitting import fit_state
+from meddiff.models.weights.reading import read_state
 
 if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -19,32 +22,36 @@ def load_inception(weights: str) -> "FeatureExtractorInceptionV3":
     """torch-fidelity's network from its own weight file, frozen, in eval mode.
 
     Raises:
-        UserError: the file is no plain state dict, or of another network.
+        UserError: the file is no plain state dict, damaged, or of another network.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    try:  # torch-fidelity itself would run whatever code a pickle holds
-        torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"inception: {weights} is no plain state dict ({type(error).__name__}).") from error
-    try:
-        network = FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048"], feature_extractor_weights_path=weights, verbose=False
-        )
-    except RuntimeError as error:
-        raise UserError(f"inception: {weights} holds another network: {str(error).splitlines()[1].strip()}") from error
-    return network.eval()
+    class Unfilled(FeatureExtractorInceptionV3):
+        """Its constructor would unpickle whatever the file holds: it gets an empty one, and the weights come after."""
+
+        def load_state_dict(self, *_: object, **__: object) -> None:
+            pass
+
+    state = read_state(locate(weights))
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    network = Unfilled("inception-v3-compat", ["2048"], feature_extractor_weights_path=nothing, verbose=False)
+    nn.Module.load_state_dict(network, fit_state(network.state_dict(), state, f"inception: {weights}"))
+    found: FeatureExtractorInceptionV3 = network.eval()
+    return found
 
 
 @torch.no_grad()
 def inception_features(network: "FeatureExtractorInceptionV3", images: Tensor) -> Tensor:
-    """The standard protocol: bytes of images (B, 3, H, W) in [-1, 1] -> (B, 2048).
+    """The standard protocol: bytes of images (B, 3, H, W) in [-1, 1] -> (B, 2048); NaN for an image that is not finite.
 
     The network resizes to 299 px itself (bilinear as TensorFlow 1 does it, no antialiasing) and normalises to [-1, 1).
     """
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)  # (B, 3, H, W)
     found: Tensor = network(pixels)[0]  # (B, 2048)
-    return found.float()
+    broken = ~images.isfinite().flatten(1).all(dim=1)  # as bytes they would be black
+    return found.float().masked_fill(broken[:, None], torch.nan)
 
 
 def paper_input(images: Tensor) -> Tensor:

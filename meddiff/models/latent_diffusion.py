@@ -171,6 +171,9 @@ class LatentDiffusion(nn.Module):
             options: how; None takes the model's own ``sampling``.
             unet: another network in the place of the model's own (a control).
             on_step: called after each step with the number of steps done.
+
+        Raises:
+            NotFiniteImages: some came out as no numbers; carries the others.
         """
         options = options or self.sampling
         noise = initial_noise(seed, keys, self.latent_shape).to(self.device)  # (B, C, h, w)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.common.ranges import NOT_NEGATIVE, Range, check_ranges
 from meddiff.models.noise_schedule import ScheduleConfig
 
 if TYPE_CHECKING:
@@ -40,10 +41,7 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         if self.sampler not in ("pndm", "ddim", "dpm++"):
             raise UserError(f"sampler is {self.sampler!r}; it must be pndm, ddim or dpm++.")
-        if not 1 <= self.steps <= 1000:
-            raise UserError(f"steps is {self.steps}; it must lie between 1 and 1000.")
-        if self.guidance_scale < 0:
-            raise UserError(f"guidance_scale is {self.guidance_scale}; it must not be negative.")
+        check_ranges("sampling", self, steps=Range(1, 1000, whole=True), guidance_scale=NOT_NEGATIVE)
 
     @property
     def forward_passes(self) -> int:

@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meddiff.common.errors import UserError
+from meddiff.common.places import locate
 from meddiff.models.domain_classifier import build_classifier, xrv_input
+from meddiff.models.weights.fitting import fit_state
+from meddiff.models.weights.reading import read_state
 
 if TYPE_CHECKING:
     from torchxrayvision.models import DenseNet
@@ -23,6 +26,8 @@ CONVERT_XRV = (
     'python -c "import torchxrayvision as x, safetensors.torch as s; '
     "s.save_file(x.models.DenseNet(weights='densenet121-res224-all').state_dict(), 'xrv224.safetensors')\""
 )
+#: Thresholds of its published outputs, which torchxrayvision keeps among its weights.
+OPERATING_POINTS = ("op_threshs",)
 DENSENET_121 = {"growth_rate": 32, "block_config": (6, 12, 24, 16), "num_init_features": 64}
 
 
@@ -40,20 +45,13 @@ def load_xrv(weights: str) -> "DenseNet":
     The published operating points are left out: they move every output by a rising function, which no ranking sees.
 
     Raises:
-        UserError: no .safetensors file, or the weights of another network.
+        UserError: no .safetensors file, a damaged one, or the weights of another network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not weights.endswith(".safetensors"):
         raise UserError(f"xrv: {weights} is no .safetensors file; make one with: {CONVERT_XRV}")
     model = build_classifier(DENSENET_121, list(default_pathologies()))
-    try:
-        model.load_state_dict({key: value for key, value in load_file(weights).items() if key != "op_threshs"})
-    except SafetensorError as error:
-        raise UserError(f"xrv: {weights} is damaged ({error}); make it again with: {CONVERT_XRV}") from error
-    except RuntimeError as error:
-        raise UserError(f"xrv: {weights} holds another network: {str(error).splitlines()[1].strip()}") from error
+    state = read_state(locate(weights))
+    model.load_state_dict(fit_state(model.state_dict(), state, f"xrv: {weights}", OPERATING_POINTS))
     return model.eval().requires_grad_(False)
 
 

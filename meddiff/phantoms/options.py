@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from meddiff.common.errors import UserError
 from meddiff.common.findings import CONFOUNDERS, FINDINGS
+from meddiff.common.ranges import check_finite_fields
 
 SPLITS = ("train", "val", "grounding", "fidelity")
 DEFAULT_CORRELATION = 0.7
@@ -61,6 +62,7 @@ class PhantomOptions:
         ):
             if getattr(self, name) not in choices:
                 raise UserError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
+        check_finite_fields("phantom", self)
         for name in ("normal", "multiple") + (() if self.shift is None else ("shift",)):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must lie between 0 and 1, not {getattr(self, name)}.")

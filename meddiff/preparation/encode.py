@@ -51,6 +51,9 @@ def encode_images(vae: Vae, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.f
 
     Returns:
         (B, 2C, h, w) mean and log-variance; (B, C, h, w) latents for ``AutoencoderTiny``. float16.
+
+    Raises:
+        UserError: they are not finite.
     """
     import torch
 
@@ -58,7 +61,13 @@ def encode_images(vae: Vae, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.f
     with torch.inference_mode():
         encoded = vae.encode(pixels.to(next(vae.parameters()).device))
     latents = encoded.latent_dist.parameters if hasattr(encoded, "latent_dist") else encoded.latents
-    stored: NDArray[np.float16] = latents.float().cpu().numpy().astype(np.float16)
+    with np.errstate(over="ignore"):
+        stored: NDArray[np.float16] = latents.float().cpu().numpy().astype(np.float16)
+    if not np.isfinite(stored).all():
+        raise UserError(
+            "The autoencoder gives latents that are not finite in half precision: fetch its weights again, or prepare with "
+            "another --vae."
+        )
     return stored
 
 

@@ -12,6 +12,7 @@ from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.common.locks import locked
 from meddiff.common.processes import is_first_process
+from meddiff.common.ranges import check_finite_fields
 from meddiff.preparation.cohorts import reader
 from meddiff.preparation.encode import shard_header
 from meddiff.preparation.geometry import resize_rule
@@ -78,6 +79,7 @@ def read_cohort(name: str, root: str | Path, options: object = None, limit: int 
         raise UserError(f"There is no folder {root}: give --root the folder of the downloaded cohort.")
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}: give 1 or more images a split.")
+    check_finite_fields(name, options)
     reading = read(root, options if options is not None else options_class())
     reading.records.sort(key=lambda record: record.key)
     _check(reading)

@@ -1,6 +1,7 @@
 """What ``lightning evaluate`` writes: tables, what was measured, averages. Each file is whole or absent. Source: own."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,7 +37,9 @@ class EvaluationWriter:
         parts = record.get("parts")
         done = {**(parts if isinstance(parts, dict) else {}), name: dict(options)}
         write_json(self.folder / names.ABOUT, {**record, **self.about, "parts": done})
-        write_json(self.folder / names.SUMMARY, {**summary, name: dict(figures)})
+        # JSON has no NaN; null says "was measured and is not a number"
+        numbers = {one: value if math.isfinite(value) else None for one, value in figures.items()}
+        write_json(self.folder / names.SUMMARY, {**summary, name: numbers})
 
     def controls(self, run: Path | None, side: str, controls: Mapping[str, object]) -> None:
         """Controls go into the run folder, where the report finds them."""

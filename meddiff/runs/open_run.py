@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from meddiff.common.errors import UserError
+from meddiff.common.errors import UserError, refuse
+from meddiff.common.foreign_files import instead_of_weights
 from meddiff.runs import names
 from meddiff.runs.checkpoints import Checkpoint, find_checkpoint, images_of, read_checkpoint
 from meddiff.runs.config_file import parse_config
@@ -100,7 +101,12 @@ class OpenRun:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """The content of the checkpoint."""
+        """The content of the checkpoint.
+
+        Raises:
+            UserError: it is none.
+        """
+        refuse([one for one in [instead_of_weights(self.checkpoint_file)] if one])
         return read_checkpoint(self.checkpoint_file)
 
     @property
@@ -124,11 +130,14 @@ class OpenRun:
         module = self._built(str(path), {**arguments, **self._overrides})
         # a copy: the hook may rename what an older version wrote
         checkpoint = dict(self.checkpoint)
-        module.on_load_checkpoint(checkpoint)
         try:
+            module.on_load_checkpoint(checkpoint)
             module.load_state_dict(checkpoint["state_dict"])
+        except UserError as error:
+            raise UserError(f"{self.checkpoint_file}: {error}") from error
         except RuntimeError as error:
-            raise UserError(f"{self.checkpoint_file} does not fit {path}: {str(error).splitlines()[0]}") from error
+            reason = " ".join(str(error).split())
+            raise UserError(f"{self.checkpoint_file} does not fit {path}: {reason}") from error
         return cast("nn.Module", module.to(wanted_device(self._device)).eval())
 
     def start(self, **overrides: object) -> "nn.Module":

@@ -9,6 +9,7 @@ from typing import Literal
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
+from meddiff.common.ranges import POSITIVE
 from meddiff.shards.schema import SplitCounts, VaeIdentity
 
 SCHEMA_VERSION = 1
@@ -71,7 +72,12 @@ class Manifest:
 
     @property
     def scaling_factor(self) -> float:
-        return float(self.vae["scaling_factor"])
+        factor = float(self.vae["scaling_factor"])
+        if not POSITIVE.holds(factor):
+            raise UserError(
+                f"the manifest of {self.cohort} says scaling_factor {factor}; it must {POSITIVE}: prepare it again"
+            )
+        return factor
 
     @property
     def stored_shape(self) -> tuple[int, int, int]:

@@ -189,3 +189,32 @@ def test_weights_of_another_network_and_damaged_ones_are_told(files: dict[str, s
         extractor_identity("inception", str(tmp_path / "none.pth"))
     with pytest.raises(UserError, match=r"config\.json"):
         extractor_identity("domain", str(tmp_path))
+
+
+def test_extractors_with_a_missing_renamed_or_broken_tensor_are_refused(files: dict[str, str], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(files["xrv224"])
+    first = next(name for name in state if name.endswith("conv0.weight"))
+    save_file({name: value for name, value in state.items() if name != first}, tmp_path / "less.safetensors")
+    with pytest.raises(UserError, match=rf"1 of [0-9]+ tensors are missing \({first}\)"):
+        build_extractor("xrv512", str(tmp_path / "less.safetensors"), CPU)
+    inception = torch.load(files["inception"], weights_only=True)
+    torch.save({f"module.{name}": value for name, value in inception.items()}, tmp_path / "wrapped.pth")
+    images = picture(2, 80)
+    whole, wrapped = (
+        build_extractor("inception", path, CPU)(images) for path in (files["inception"], str(tmp_path / "wrapped.pth"))
+    )
+    assert torch.equal(whole, wrapped)
+    inception["Conv2d_1a_3x3.conv.weight"][0] = torch.inf
+    torch.save(inception, tmp_path / "broken.pth")
+    with pytest.raises(UserError, match=r"not finite in 1 of [0-9]+ tensors \(Conv2d_1a_3x3\.conv\.weight\)"):
+        build_extractor("inception", str(tmp_path / "broken.pth"), CPU)
+
+
+def test_inception_gives_no_features_of_an_image_that_is_not_finite(files: dict[str, str]) -> None:
+    images = picture(2, 80)
+    images[1, 0, 3, 3] = torch.nan
+    found = build_extractor("inception", files["inception"], CPU)(images)
+    assert found[0].isfinite().all()
+    assert found[1].isnan().all()

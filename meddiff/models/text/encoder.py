@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from meddiff.common.errors import UserError
+from meddiff.common.errors import UserError, refuse
 from meddiff.common.places import locate
+from meddiff.common.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, Range, range_problems
+from meddiff.models.weights.export import to_transformers_state
+from meddiff.models.weights.fitting import PREFIXES, fit_state
+from meddiff.models.weights.reading import State, read_state
 from meddiff.models.weights.sources import Config, Source, find_part, read_config, weights_file
 from meddiff.models.weights.token_rows import expand_rows
 
@@ -19,6 +23,25 @@ if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
 
 CONTEXT_LENGTH = 77
+#: What the numbers of a tower may be.
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("width", "heads", "vocab_size"), COUNT),
+    "layers": COUNT_OR_NONE,
+    **dict.fromkeys(("embedding_std", "position_std"), NOT_NEGATIVE),
+}
+#: What else an open_clip checkpoint holds: its image tower, and what stands behind the last block that runs here.
+OPEN_CLIP_SPARE = ("visual.*", "logit_scale", "logit_bias", "text_projection", "text_projection.*", "attn_mask")
+#: What else a transformers file may hold: positions as buffers of older versions, the projection behind the tower, and
+#: the other tower of a whole CLIP.
+TRANSFORMERS_SPARE = (
+    "embeddings.position_ids",
+    "text_projection.weight",
+    "visual_projection.weight",
+    "vision_model.*",
+    "logit_scale",
+)
+#: Names of a transformers config without which there is no tower.
+TRANSFORMERS_CONFIG = ("hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 
 
 class TextEncoder(nn.Module):
@@ -54,6 +77,16 @@ class TextEncoder(nn.Module):
 
         if act not in ("gelu", "quick_gelu"):
             raise UserError(f"text_encoder: act is {act!r}; it must be 'gelu' or 'quick_gelu'.")
+        config: Config = {
+            "width": width,
+            "heads": heads,
+            "layers": layers,
+            "act": act,
+            "vocab_size": vocab_size,
+            "embedding_std": embedding_std,
+            "position_std": position_std,
+        }
+        refuse(range_problems(config, RANGES, "text_encoder."))
         if width % heads:
             raise UserError(f"text_encoder: width {width} is not divisible by heads {heads}.")
         tower = TextTransformer(
@@ -75,15 +108,7 @@ class TextEncoder(nn.Module):
         self.ln_final = tower.ln_final
         self.register_buffer("causal_mask", tower.attn_mask, persistent=False)
         self.width = width
-        self.config: Config = {
-            "width": width,
-            "heads": heads,
-            "layers": layers,
-            "act": act,
-            "vocab_size": vocab_size,
-            "embedding_std": embedding_std,
-            "position_std": position_std,
-        }
+        self.config = config
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Hidden states of every position.
@@ -123,7 +148,7 @@ def build_text_encoder(source: Source) -> TextEncoder:
     return _from_transformers(find_part(source, "text_encoder"))
 
 
-def _from_open_clip(arch: str, checkpoint: str | None = None) -> TextEncoder:
+def _from_open_clip(arch: str, checkpoint: str | None = None, meta: bool = False) -> TextEncoder:
     import open_clip
 
     config = open_clip.get_model_config(arch)
@@ -139,14 +164,25 @@ def _from_open_clip(arch: str, checkpoint: str | None = None) -> TextEncoder:
     layers = text["layers"] - 1  # the penultimate block is the last one that runs
     encoder = TextEncoder(text["width"], text["heads"], layers, act, text["vocab_size"])
     if path is not None:
-        state = {key.removeprefix("text."): value for key, value in _read_state(path).items()}
-        # The vision tower, the last block and the projection stay behind.
-        _load(encoder, {key: state[key] for key in encoder.state_dict() if key in state}, path)
+        spare = (*OPEN_CLIP_SPARE, f"transformer.resblocks.{layers}.*")
+        state = fit_state(encoder.state_dict(), read_state(path, meta), _file(path), spare, prefixes=_OPEN_CLIP)
+        if not meta:
+            encoder.load_state_dict(state)
     return encoder
 
 
-def _from_transformers(folder: Path) -> TextEncoder:
+_OPEN_CLIP = (*PREFIXES, "text.")
+_TRANSFORMERS = (*PREFIXES, "text_model.")
+
+
+def _from_transformers(folder: Path, meta: bool = False) -> TextEncoder:
+    """The tower of a folder; with ``meta`` names, shapes and types are compared and nothing is loaded."""
     config = read_config(folder)
+    lacking = [name for name in TRANSFORMERS_CONFIG if not isinstance(config.get(name), int)]
+    if lacking:
+        raise UserError(
+            f"text_encoder: {folder}/config.json has no {', '.join(lacking)}: give a CLIPTextModel's folder."
+        )
     encoder = TextEncoder(
         config["hidden_size"],
         config["num_attention_heads"],
@@ -155,27 +191,32 @@ def _from_transformers(folder: Path) -> TextEncoder:
         config["vocab_size"],
     )
     path = weights_file(folder)
-    _load(encoder, convert_transformers_state(expand_rows(_read_state(path), config)), path)
+    state = expand_rows(read_state(path, meta), config, _file(path))
+    wanted = to_transformers_state(encoder.state_dict())
+    fitting = fit_state(wanted, state, _file(path), TRANSFORMERS_SPARE, prefixes=_TRANSFORMERS)
+    if not meta:
+        encoder.load_state_dict(convert_transformers_state(fitting))
     return encoder
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return state.get("state_dict", state)
-
-
-def _load(encoder: TextEncoder, state: dict[str, Tensor], path: Path) -> None:
+def misfit(source: Source) -> str | None:
+    """One sentence when local weights do not fit their architecture, by names, shapes and types; reads no values."""
     try:
-        encoder.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"text_encoder: {path} does not fit: {str(error).splitlines()[1].strip()}") from error
+        with torch.device("meta"):
+            if isinstance(source, str):
+                _from_transformers(find_part(source, "text_encoder"), meta=True)
+            elif "checkpoint" in source and "arch" in source:
+                _from_open_clip(source["arch"], source["checkpoint"], meta=True)
+    except UserError as error:
+        return str(error)
+    return None
 
 
-def convert_transformers_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _file(path: Path) -> str:
+    return f"text_encoder: {path}"
+
+
+def convert_transformers_state(state: State) -> State:
     """Names of a transformers ``CLIPTextModel`` -> names of this tower (q, k, v stacked into ``in_proj``)."""
     state = {key.removeprefix("text_model."): value for key, value in state.items()}
     converted = {

