@@ -13,7 +13,9 @@ from datamodules.prompts import missing_texts
 from meddiff.common.errors import UserError
 from meddiff.phantoms import PhantomOptions
 from meddiff.preparation.prepare_phantom import DEFAULT_VAE, phantom_folder, prepare_phantom
+from meddiff.shards.access import access_of
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest
+from meddiff.shards.split_folders import Cohorts, cohorts_of
 
 
 class PhantomLatentsDataModule(LatentShardsDataModule):
@@ -52,6 +54,12 @@ class PhantomLatentsDataModule(LatentShardsDataModule):
         folder = init_args.get("shards")
         there = isinstance(folder, str) and folder and (Path(folder) / MANIFEST_NAME).is_file()
         return Manifest.read(str(folder)) if there else None
+
+    def cohorts(self) -> Cohorts:
+        """As of any shards; before the first use there are none yet."""
+        if (Path(self.folder) / MANIFEST_NAME).is_file():
+            return super().cohorts()
+        return [("phantom", access_of("phantom")), *cohorts_of(None, self.splits_from)]
 
     def prepare_data(self) -> None:
         """Make the shards unless they are there whole."""

@@ -6,6 +6,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from meddiff.common.draws import generator
 from meddiff.phantoms import PhantomCohort, PhantomOptions
+from meddiff.shards.access import Access, access_of
 from meddiff.shards.batches import ImageBatch, ImageItem
 
 
@@ -49,6 +50,10 @@ class PhantomImagesDataModule(L.LightningDataModule):
             val_images,
             phantom.seed,
         )
+
+    def cohorts(self) -> list[tuple[str, Access]]:
+        """Name and access: phantoms are made here."""
+        return [("phantom", access_of("phantom"))]
 
     def _split(self, name: str) -> list[int]:
         return [index for index in range(len(self.cohort)) if self.cohort.split_of(index) == name]

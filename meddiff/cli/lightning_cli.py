@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.checkpoint import RunCheckpoint
+from callbacks.gate import cohorts_of, gated
 from callbacks.image_writer import ImageWriter
 from callbacks.progress import ImagesProgressBar
 from callbacks.tracking import JsonlLogger, default_loggers
@@ -40,6 +41,8 @@ EXPECTED_WARNINGS = (
 )
 #: ... and what it says where nothing is trained: evaluations and checkpoints are not needed to draw.
 EXPECTED_WITHOUT_TRAINING = (r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",)
+
+UPLOAD_HELP = "Send pictures, captions and keys to the loggers although a cohort is credentialed (docs/cohorts.md)."
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,  # the stream shards itself
@@ -74,6 +77,7 @@ class SuiteCLI(LightningCLI):
             default=None,
             help="Config file(s) this one states its difference from.",
         )
+        parser.add_argument("--allow_media_upload", type=bool, default=False, help=UPLOAD_HELP)
         add_named_callbacks(parser)
 
     def _parse_ckpt_path(self) -> None:
@@ -117,6 +121,7 @@ class SuiteCLI(LightningCLI):
         # metrics.jsonl is the source of every report: written whatever else logs.
         if not any(isinstance(logger, JsonlLogger) for logger in loggers):
             loggers = [*loggers, JsonlLogger(self.run_dir)]
+        loggers = gated(loggers, cohorts_of(self.datamodule), self.run_dir, self.section.allow_media_upload)
         section["trainer"]["callbacks"] = callbacks
         return super().instantiate_trainer(logger=loggers, **kwargs)
 

@@ -19,6 +19,7 @@ from meddiff.preparation.preview import choose, write_preview
 from meddiff.preparation.record_images import RecordImages
 from meddiff.preparation.records import Reading, Record, Rejected
 from meddiff.preparation.safe_files import inside
+from meddiff.shards.access import Access
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from meddiff.shards.sample import CohortSample
 from meddiff.shards.writer import ShardWriter
@@ -176,11 +177,13 @@ def prepare_reading(
     command: str = "",
     samples_per_shard: int | None = None,
     show_progress: bool = True,
+    access: Access | None = None,
 ) -> Manifest | None:
     """Write shards, ``rejected.csv``, ``preview.png`` and ``manifest.json``; goes on where a killed call stopped.
 
     Args:
         samples_per_shard: None = :func:`shard_size`.
+        access: whether pictures and texts may leave the machine; None as the cohort's name says.
 
     Returns:
         the manifest; None in all processes but one, where Lightning runs several.
@@ -191,7 +194,7 @@ def prepare_reading(
     """
     out, machine = Path(out), machine or Machine()
     _refuse_links_out(reading)
-    header = shard_header(reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution))
+    header = shard_header(reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution), access)
     try:
         writer = ShardWriter(out, header, samples_per_shard or shard_size(len(reading.records)))
     except OSError as error:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
+from meddiff.shards.access import ACCESS, Access, access_of
 from meddiff.shards.schema import SplitCounts, VaeIdentity
 
 SCHEMA_VERSION = 1
@@ -53,6 +54,7 @@ class Manifest:
         resize: the resize and antialias rule, in words.
         counts: split -> what its shards count together.
         funnel: (rule, images left, images removed) in order, from the first row read to the samples written.
+        access: whether pictures and texts may leave the machine; None, as in files of before, is decided by the cohort.
     """
 
     cohort: str
@@ -67,6 +69,16 @@ class Manifest:
     counts: dict[str, SplitCounts] = field(default_factory=dict)
     funnel: tuple[tuple[str, int, int], ...] = ()
     schema_version: int = SCHEMA_VERSION
+    access: Access | None = None
+
+    def __post_init__(self) -> None:
+        if self.access is None:
+            object.__setattr__(self, "access", access_of(self.cohort))
+
+    @property
+    def cohort_access(self) -> tuple[str, Access]:
+        """The cohort's name and access; what is not said to be public is credentialed."""
+        return self.cohort, "public" if self.access == "public" else "credentialed"
 
     @property
     def scaling_factor(self) -> float:
@@ -132,9 +144,13 @@ class Manifest:
             missing = [name for name in VAE_FIELDS if name not in manifest.vae]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{where} is damaged ({error}): {again}") from None
-        if missing or manifest.latent not in ("moments", "mean"):
-            what = f"vae lacks {', '.join(missing)}" if missing else f"latent is {manifest.latent!r}"
-            raise UserError(f"{where} is damaged ({what}): {again}")
+        wrong = [
+            *([f"vae lacks {', '.join(missing)}"] if missing else []),
+            *([f"latent is {manifest.latent!r}"] if manifest.latent not in ("moments", "mean") else []),
+            *([f"access is {manifest.access!r}, not {' or '.join(ACCESS)}"] if manifest.access not in ACCESS else []),
+        ]
+        if wrong:
+            raise UserError(f"{where} is damaged ({wrong[0]}): {again}")
         return manifest
 
     def check(

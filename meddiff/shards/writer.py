@@ -163,8 +163,10 @@ class ShardWriter:
         return manifest
 
     def _identity(self, header: dict[str, object]) -> dict[str, object]:
-        """What must agree to continue: all but the command line, which may spell the same folder differently."""
-        kept = {name: value for name, value in header.items() if name not in ("command", "shards", "counts", "funnel")}
+        """What must agree to continue: all but the command line, which may spell the same folder differently, and the
+        access, which changes no shard."""
+        other = ("command", "shards", "counts", "funnel", "access")
+        kept = {name: value for name, value in header.items() if name not in other}
         # Through JSON, so that tuples and lists compare as they are stored.
         text = json.dumps(kept | {"samples_per_shard": self.samples_per_shard}, default=plain)
         identity: dict[str, object] = json.loads(text)
