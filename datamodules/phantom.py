@@ -11,6 +11,8 @@ from pathlib import Path
 from datamodules.latent_shards import LatentShardsDataModule
 from datamodules.prompts import missing_texts
 from meddiff.common.errors import UserError
+from meddiff.common.places import locate
+from meddiff.models.backbones import vae_identity
 from meddiff.phantoms import PhantomOptions
 from meddiff.preparation.prepare_phantom import DEFAULT_VAE, phantom_folder, prepare_phantom
 from meddiff.shards.access import access_of
@@ -66,7 +68,15 @@ class PhantomLatentsDataModule(LatentShardsDataModule):
         if not (Path(self.folder) / MANIFEST_NAME).is_file():
             command = "made on first use by PhantomLatentsDataModule"
             prepare_phantom(self.phantom, self.folder, self.vae, command=command, processes=self.processes)
-        elif Manifest.read(self.folder).options != json.loads(json.dumps(asdict(self.phantom))):
+            return
+        found = Manifest.read(self.folder)
+        if found.options != json.loads(json.dumps(asdict(self.phantom))):
             raise UserError(
                 f"{self.folder} holds phantoms of other options than --data.phantom says: choose another folder."
+            )
+        # by what lies there: the folder's name only knows where the autoencoder was
+        if locate(self.vae).exists() and vae_identity(self.vae)["sha256"] != found.vae["sha256"]:
+            raise UserError(
+                f"{self.folder} was encoded with another autoencoder than lies at {self.vae} now: remove it, or name "
+                f"another folder with --data.shards."
             )

@@ -17,6 +17,7 @@ from meddiff.preparation.jobs import plan_jobs
 from meddiff.preparation.pool import write_jobs
 from meddiff.preparation.preview import choose, write_preview
 from meddiff.preparation.record_images import RecordImages
+from meddiff.preparation.record_sources import RecordSources
 from meddiff.preparation.records import Reading, Record, Rejected
 from meddiff.preparation.safe_files import inside
 from meddiff.shards.access import Access
@@ -202,7 +203,7 @@ def prepare_reading(
     items: dict[str, dict[str, Record]] = {}
     for record in reading.records:
         items.setdefault(record.split, {})[record.key] = record
-    plans, jobs = plan_jobs(writer, items)
+    plans, jobs = plan_jobs(writer, items, RecordSources(reading.root))
     source = RecordImages(reading.root, resolution, reading.native_masks)
     make_source = partial(_same, source)
     if machine.lightning and jobs:

@@ -27,6 +27,7 @@ class ShardRecord:
         labels: label -> number of samples that carry it.
         unreadable: planned key -> why its image could not be read; these are not in the file.
         boxes: {"kept": n, "cut": n, "lost": n}, boxes in the crop, of which cut by it, and outside it; {} without boxes.
+        made: digest of what the samples are made from (texts, boxes, images); empty where the options say all.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ShardRecord:
     labels: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     boxes: dict[str, int] = field(default_factory=dict)
+    made: str = ""
 
 
 @dataclass(frozen=True)
