@@ -14,6 +14,8 @@ from meddiff.common.errors import UserError
 from meddiff.phantoms import PhantomOptions
 from meddiff.preparation.prepare_cohort import prepare_reading, read_cohort
 from meddiff.shards.manifest import Manifest
+from tests.builders.command import HERE as COMMAND
+from tests.builders.command import call
 from tests.builders.files import listing
 from tests.builders.folder_tree import make_folder
 from tests.builders.prepared_folder import HERE, prepare_folder
@@ -121,3 +123,17 @@ def test_phantoms_of_an_autoencoder_that_was_trained_again(tmp_path: Path) -> No
         module.prepare_data()
     shutil.rmtree(vae)  # gone: whole shards are still good
     module.prepare_data()
+
+
+def test_the_access_of_a_folder_is_what_its_user_says(
+    own: Path, vae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--root", str(own), "--vae", str(vae_folder), *COMMAND)
+    for given, access in (((), "credentialed"), (("--access", "public"), "public")):
+        assert call(capsys, "prepare", "folder", "--out", str(tmp_path / "out"), *common, *given)[0] == 0
+        assert Manifest.read(tmp_path / "out").access == access
+    code, _, err = call(capsys, "prepare", "folder", "--out", str(tmp_path / "out"), *common, "--access", "secret")
+    assert (code, err.count("\n")) == (2, 1)
+    code, _, err = call(capsys, "prepare", "nih", "--out", str(tmp_path / "out"), *common, "--access", "public")
+    assert code == 2
+    assert "access" in err
