@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationCallback, ranks_of, run_folder
-from callbacks.media import log_images, write_png
+from callbacks.media import keep_png, log_images, write_png
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps
 from meddiff.attribution.overlay import overlay
 from meddiff.attribution.words import query_tokens
@@ -117,14 +117,10 @@ def _write_entry(
     full = resize_maps(heat, sample.size)[0]  # (H, W)
     image, masks = dataset.image(sample.index), dataset.masks(sample.index)
     name = f"{sample.key}-{sample.label.lower().replace(' ', '_')}"
-    picture, drawn, mask = f"image-{sample.key}.png", f"{images:09d}-{name}.png", None
-    if not (folder / picture).is_file():
-        write_png(folder / picture, image)
+    picture, drawn, mask = keep_png(folder, f"image-{sample.key}", image), f"{images:09d}-{name}.png", None
     write_png(folder / drawn, overlay(image, full.numpy()))
     if sample.label in masks:
-        mask = f"mask-{name}.png"
-        if not (folder / mask).is_file():
-            write_png(folder / mask, np.where(masks[sample.label], 255, 0).astype(np.uint8))
+        mask = keep_png(folder, f"mask-{name}", np.where(masks[sample.label], 255, 0).astype(np.uint8))
     cnr = float(contrast_to_noise_ratio(full[None], torch.from_numpy(sample.box_mask())[None]))
     return {
         "key": sample.key,

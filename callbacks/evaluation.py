@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from callbacks.gate import gate_of
 from meddiff.common.errors import UserError
 from meddiff.evaluation.measurement import Measurement, Result
 from meddiff.evaluation.ranks import Ranks
@@ -118,7 +119,8 @@ class EvaluationCallback(Callback):
     # ---- when ---------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Say what is wrong before training starts."""
+        """Say what is wrong before training starts; from here on loggers take what they may."""
+        gate_of(trainer)
         if stage == "fit":
             interval_in_steps(self, self.every_n_images, trainer)
         if self.measurement is not None:

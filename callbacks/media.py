@@ -1,5 +1,6 @@
 """Pictures of a run: files under ``RUN/media`` that the report shows, and the same pictures in W&B. Source: own."""
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,25 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     Image.fromarray(pixels).save(buffer, "PNG")
     with atomic_open(path) as stream:
         stream.write(buffer.getvalue())
+
+
+def keep_png(folder: Path, stem: str, pixels: NDArray[np.uint8]) -> str:
+    """Have the picture in ``folder``; returns the name of its file.
+
+    That is ``STEM.png`` unless another picture has it already: a run that goes on may read other data, with the same keys,
+    and what was drawn before must keep the picture it was drawn beside.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    data = buffer.getvalue()
+    for name in (f"{stem}.png", f"{stem}-{hashlib.sha256(data).hexdigest()[:12]}.png"):
+        if not (folder / name).is_file():
+            with atomic_open(folder / name) as stream:
+                stream.write(data)
+            return name
+        if np.array_equal(np.asarray(Image.open(folder / name)), pixels):
+            return name
+    return name
 
 
 def log_images(trainer: Trainer, name: str, images: Sequence[NDArray[np.uint8]], captions: Sequence[str]) -> None:
@@ -49,10 +69,8 @@ def save_samples(
     entries, pictures = [], []
     for index in list(drawn)[:shown]:
         key, prompt = split.keys[index], split.metadata(index)["impression"]
-        name, real = f"{images:09d}-{key}.png", f"real-{key}.png"
+        name, real = f"{images:09d}-{key}.png", keep_png(folder, f"real-{key}", split.image(index))
         write_png(folder / name, drawn[index])
-        if not (folder / real).is_file():
-            write_png(folder / real, split.image(index))
         entries.append({"key": key, "prompt": prompt, "image": name, "real": real, "sampler": sampler})
         pictures.append(drawn[index])
     write_json(folder / f"{images:09d}.json", entries)

@@ -14,12 +14,16 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from callbacks.wandb_server import UNREACHABLE, WRONG_KEY, logged_in_to_wandb, server_trouble
 from meddiff.common.files import atomic_open, make_folder
 from meddiff.runs import names
 from meddiff.runs.metrics_file import end_cut_line, read_metrics
 
 if TYPE_CHECKING:
     from wandb import Run
+
+#: Seconds that W&B may take to begin a run; its own 90 are too long to say nothing.
+INIT_TIMEOUT = 30.0
 
 
 class JsonlLogger(Logger):
@@ -82,18 +86,10 @@ class JsonlLogger(Logger):
                 stream.writelines(json.dumps(row) + "\n" for row in kept)
 
 
-def logged_in_to_wandb() -> bool:
-    """Whether W&B has credentials, without asking for them."""
-    import wandb
-
-    try:
-        return bool(os.environ.get("WANDB_API_KEY")) or bool(wandb.login(prompt=False))
-    except Exception:  # an unreachable server must not keep anybody from training
-        return False
-
-
 def default_loggers(run_dir: Path, name: str) -> list[Logger]:
     """W&B and metrics.jsonl; online when WANDB_MODE says so, or says nothing and the user is logged in.
+
+    A server that does not answer, or not to this key, keeps nobody from training: W&B is offline then, and a line says so.
 
     Args:
         run_dir: the run folder; W&B's files go into its ``wandb/``.
@@ -103,6 +99,9 @@ def default_loggers(run_dir: Path, name: str) -> list[Logger]:
     if mode == "disabled":
         return [JsonlLogger(run_dir)]
     online = mode == "online" or (mode is None and logged_in_to_wandb())
+    if online and getattr(rank_zero_only, "rank", 0) == 0 and (trouble := server_trouble()):
+        print(trouble)
+        online = False
     return [RunWandbLogger(run_dir, name, offline=not online), JsonlLogger(run_dir)]
 
 
@@ -137,7 +136,7 @@ class RunWandbLogger(WandbLogger):
             resume="allow" if run_id else None,
             # Said outright: an explicit Settings() would otherwise bring its own default, online.
             mode="offline" if offline else "online",
-            settings=wandb.Settings(silent=True, console="off", disable_git=True),
+            settings=wandb.Settings(silent=True, console="off", disable_git=True, init_timeout=INIT_TIMEOUT),
         )
         self._wandb_init.pop("anonymous", None)  # Lightning still passes it, W&B warns that it means nothing
         self._id_file = id_file
@@ -145,7 +144,18 @@ class RunWandbLogger(WandbLogger):
     @property
     @rank_zero_only
     def experiment(self) -> "Run":
-        run = super().experiment
+        import wandb
+
+        try:
+            run = super().experiment
+        except wandb.errors.Error as error:  # the server went away since it was asked, or refuses this run
+            if self._offline:
+                raise
+            refused = isinstance(error, wandb.errors.AuthenticationError | wandb.errors.UsageError)
+            print(WRONG_KEY if refused else UNREACHABLE)
+            self._offline = True
+            self._wandb_init["mode"] = "offline"
+            run = super().experiment
         if known_id(self._id_file) is None and getattr(run, "id", None):
             with atomic_open(self._id_file, "w") as stream:
                 stream.write(run.id + "\n")

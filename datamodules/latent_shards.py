@@ -20,7 +20,7 @@ from meddiff.shards.batches import LatentBatch
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.index import check_sizes
 from meddiff.shards.manifest import Manifest
-from meddiff.shards.split_folders import one_folder, splits_from_problems
+from meddiff.shards.split_folders import Cohorts, cohorts_of, one_folder, splits_from_problems
 
 
 class LatentShardsDataModule(L.LightningDataModule):
@@ -75,8 +75,7 @@ class LatentShardsDataModule(L.LightningDataModule):
         splits_from: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
-        self.splits_from = splits_from or {}
-        self.shards = shards
+        self.shards, self.splits_from = shards, splits_from or {}
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.seed, self.prompt, self.mean_only = seed, prompt, mean_only
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
@@ -132,6 +131,10 @@ class LatentShardsDataModule(L.LightningDataModule):
                 remote.read_manifest(self.manifest_path) if self.streaming else Manifest.read(self._folder())
             )
         return self._manifest
+
+    def cohorts(self) -> Cohorts:
+        """Name and access of every cohort that is read; errors as of ``manifest``."""
+        return cohorts_of(self.manifest, self.splits_from)
 
     @property
     def texts(self) -> Texts | None:

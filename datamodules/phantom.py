@@ -12,9 +12,13 @@ from datamodules.latent_shards import LatentShardsDataModule
 from datamodules.prompts import missing_texts
 from meddiff.common.errors import UserError
 from meddiff.common.locks import locked
+from meddiff.common.places import locate
+from meddiff.models.backbones import vae_identity
 from meddiff.phantoms import PhantomOptions
 from meddiff.preparation.prepare_phantom import DEFAULT_VAE, phantom_folder, prepare_phantom
+from meddiff.shards.access import access_of
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest
+from meddiff.shards.split_folders import Cohorts, cohorts_of
 
 
 class PhantomLatentsDataModule(LatentShardsDataModule):
@@ -54,6 +58,12 @@ class PhantomLatentsDataModule(LatentShardsDataModule):
         there = isinstance(folder, str) and folder and (Path(folder) / MANIFEST_NAME).is_file()
         return Manifest.read(str(folder)) if there else None
 
+    def cohorts(self) -> Cohorts:
+        """As of any shards; before the first use there are none yet."""
+        if (Path(self.folder) / MANIFEST_NAME).is_file():
+            return super().cohorts()
+        return [("phantom", access_of("phantom")), *cohorts_of(None, self.splits_from)]
+
     def prepare_data(self) -> None:
         """Make the shards unless they are there whole; of several trainings that begin together one does, others wait."""
         made = Path(self.folder) / MANIFEST_NAME
@@ -62,7 +72,14 @@ class PhantomLatentsDataModule(LatentShardsDataModule):
             with locked(self.folder, "first training on these phantoms", wait=True):
                 if not made.is_file():  # another may have made them meanwhile
                     prepare_phantom(self.phantom, self.folder, self.vae, command=command, processes=self.processes)
-        if Manifest.read(self.folder).options != json.loads(json.dumps(asdict(self.phantom))):
+        found = Manifest.read(self.folder)
+        if found.options != json.loads(json.dumps(asdict(self.phantom))):
             raise UserError(
                 f"{self.folder} holds phantoms of other options than --data.phantom says: choose another folder."
+            )
+        # by what lies there: the folder's name only knows where the autoencoder was
+        if locate(self.vae).exists() and vae_identity(self.vae)["sha256"] != found.vae["sha256"]:
+            raise UserError(
+                f"{self.folder} was encoded with another autoencoder than lies at {self.vae} now: remove it, or name "
+                f"another folder with --data.shards."
             )

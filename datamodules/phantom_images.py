@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 from meddiff.common.draws import generator
 from meddiff.common.ranges import COUNT, COUNT_OR_NONE, check_ranges
 from meddiff.phantoms import PhantomCohort, PhantomOptions
+from meddiff.shards.access import Access, access_of
 from meddiff.shards.batches import ImageBatch, ImageItem
 
 
@@ -47,6 +48,10 @@ class PhantomImagesDataModule(L.LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.val_images, self.seed = val_images, phantom.seed
         check_ranges("images", self, batch_size=COUNT, num_workers=COUNT_OR_NONE, val_images=COUNT)
+
+    def cohorts(self) -> list[tuple[str, Access]]:
+        """Name and access: phantoms are made here."""
+        return [("phantom", access_of("phantom"))]
 
     def _split(self, name: str) -> list[int]:
         return [index for index in range(len(self.cohort)) if self.cohort.split_of(index) == name]

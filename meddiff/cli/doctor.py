@@ -88,7 +88,7 @@ def check_devices() -> list[Check]:
 
 def check_files() -> list[Check]:
     """Weights, W&B login and free disk, seen from the current folder."""
-    from callbacks.tracking import logged_in_to_wandb
+    from callbacks.wandb_server import logged_in_to_wandb
     from meddiff.common.places import locate
     from meddiff.models.weights.sources import missing_part
     from meddiff.preparation.prepare_phantom import DEFAULT_VAE

@@ -127,8 +127,10 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
     Args:
         choose: leave out the parts that the cohort does not allow.
     """
+    from meddiff.evaluation.provenance import model_digest, split_digest
     from meddiff.evaluation.ranks import Ranks
     from meddiff.models.latent_diffusion import model_of
+    from meddiff.runs.earlier_results import refuse_other_results
     from meddiff.runs.evaluations import EvaluationWriter
     from meddiff.runs.open_run import open_run
 
@@ -143,14 +145,19 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
     for part, measurement in chosen.items():  # all settings are checked before the first long pass
         measurement.check(splits[part])
     out = Path(options.out) if options.out else default_folder(run)
-    writer = EvaluationWriter(out, describe(run, model.freeze_text_encoder))
+    about, digest = describe(run, model.freeze_text_encoder), model_digest(model)
+    made = {part: {"model": digest, "samples": split_digest(split)} for part, split in splits.items()}
     with locked(out, "lightning evaluate"):
+        refuse_other_results(out, about, made)
+        writer = EvaluationWriter(out, about)
         for part, measurement in chosen.items():
             result = measurement.run(model, splits[part], out, Ranks())
             for name, table in result.tables.items():
                 writer.table(name, table.rows, table.first, table.only)
-            writer.part(part, asdict(options[PARTS[part].options]), result.figures)
-            if part == "controls":
+            writer.part(part, asdict(options[PARTS[part].options]), result.figures, made[part])
+            if (
+                part == "controls" and options.shards is None
+            ):  # of other shards they are nothing to read the run against
                 writer.controls(run.facts.run, "grounding", result.controls)
             show(part, result)
     print(out)

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.checkpoint_io import DurableCheckpointIO
+from callbacks.gate import cohorts_of, gated
 from callbacks.image_writer import ImageWriter
 from callbacks.progress import ImagesProgressBar
 from callbacks.stopping import StopBetweenSteps
@@ -49,6 +50,8 @@ EXPECTED_WARNINGS = (
 )
 #: ... and what it says where nothing is trained: evaluations and checkpoints are not needed to draw.
 EXPECTED_WITHOUT_TRAINING = (r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",)
+
+UPLOAD_HELP = "Send pictures, captions and keys to the loggers although a cohort is credentialed (docs/cohorts.md)."
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,  # the stream shards itself
@@ -92,6 +95,7 @@ class SuiteCLI(LightningCLI):
             default=None,
             help="Config file(s) this one states its difference from.",
         )
+        parser.add_argument("--allow_media_upload", type=bool, default=False, help=UPLOAD_HELP)
         add_named_callbacks(parser)
 
     def _parse_ckpt_path(self) -> None:
@@ -142,6 +146,7 @@ class SuiteCLI(LightningCLI):
         # metrics.jsonl is the source of every report: written whatever else logs.
         if not any(isinstance(logger, JsonlLogger) for logger in loggers):
             loggers = [*loggers, JsonlLogger(self.run_dir)]
+        loggers = gated(loggers, cohorts_of(self.datamodule), self.run_dir, self.section.allow_media_upload)
         if self.subcommand == "fit":
             callbacks.insert(0, StopBetweenSteps())  # first: a signal is heeded from the first moment of training on
         section["trainer"]["callbacks"] = callbacks

@@ -10,6 +10,11 @@ PHANTOM = "phantom"
 #: Stable Diffusion 2.0's, where configs/frozen.yaml expects it; docs/stable_diffusion.md.
 DEFAULT_VAE = "weights/stable-diffusion-2-base"
 
+ACCESS_HELP = (
+    "public, or credentialed: then pictures, captions and keys stay on this machine when a training on them is logged. "
+    "Not said is credentialed."
+)
+
 
 def main(arguments: list[str]) -> int:
     """Parse and run; returns the exit code.
@@ -53,6 +58,7 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
         print_funnel,
         read_cohort,
     )
+    from meddiff.shards.access import Access
 
     _, options_class = reader(name)
     parser = SentenceParser(
@@ -65,6 +71,8 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
     parser.add_argument("--resolution", type=int, default=512, help="Side of the stored images in pixels.")
     parser.add_argument("--limit", type=int | None, default=None, help="At most so many images of each split.")
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="Print the funnel and write nothing.")
+    if name == "folder":  # the others' access is known
+        parser.add_argument("--access", type=Access, default="credentialed", help=ACCESS_HELP)
     parser.add_class_arguments(Machine)
     parser.add_class_arguments(options_class)
     parsed = parser.parse_args(arguments)
@@ -80,7 +88,9 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
         dry_run(reading)
         return 0
     command = shlex.join(["lightning", "prepare", name, *arguments])
-    manifest = prepare_reading(reading, parsed.out, parsed.vae, parsed.resolution, machine, command)
+    manifest = prepare_reading(
+        reading, parsed.out, parsed.vae, parsed.resolution, machine, command, access=parsed.get("access")
+    )
     if manifest is not None:
         print_funnel(manifest.funnel)
         print(f"what was left out, and why: {parsed.out}/{REJECTED}; look at {parsed.out}/{PREVIEW}")

@@ -2,15 +2,20 @@
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from meddiff.common.errors import UserError
-from meddiff.common.files import atomic_open, write_json
+from meddiff.common.files import write_json
 from meddiff.common.locks import locked
 from meddiff.common.text_files import read_text
+
+#: One image: its file, prompt and key.
+Item = dict[str, str]
 
 
 def main(arguments: list[str]) -> int:
@@ -59,11 +64,15 @@ def _read_prompts(file: str | None) -> list[str]:
 def draw(prompts: list[str], options: Namespace) -> list[str]:
     """Draw ``options.num_images`` images for each prompt into ``options.out``; returns the file names.
 
-    Images that are there already are kept if they were drawn with the same settings, so a stopped call goes on.
+    Images that are there already are kept if they say that they were drawn from the same weights, prompt and settings, so a
+    stopped call goes on. A call that failed before its first image leaves nothing.
+
+    Raises:
+        UserError: an image that would be drawn is there and was drawn from something else.
     """
-    from PIL import Image
     from tqdm import tqdm
 
+    from meddiff.evaluation.provenance import made_from, model_digest, weights_digest, write_image
     from meddiff.models.autoencoder import whole_images
     from meddiff.models.latent_diffusion import model_of
     from meddiff.models.sampling import SamplingOptions
@@ -73,43 +82,43 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
     sampling = SamplingOptions(options.sampler, options.steps, options.guidance_scale)
     moved = {"vae": options.vae} if options.vae else {}
     run = open_run(None, options.ckpt, device=options.device, **moved)
-    out, checkpoint = Path(options.out), run.checkpoint_file
-    settings = {
-        "checkpoint": str(checkpoint.resolve()),
-        "seed": options.seed,
-        "ema": options.ema,
-        "sampler": sampling.sampler,
-        "steps": sampling.steps,
-        "guidance_scale": sampling.guidance_scale,
-    }
-    items = [
-        {"file": f"{p:04d}-{i:03d}.png", "prompt": prompt, "key": f"{p:04d}-{i:03d}"}
-        for p, prompt in enumerate(prompts)
-        for i in range(options.num_images)
-    ]
-    _refuse_other_settings(out / "samples.json", settings, items)
+    out, model = Path(options.out), model_of(run.module)
     lost: list[str] = []  # prompts
-    missing = [item for item in items if not (out / item["file"]).is_file()]
-    if missing:
-        model = model_of(run.module)
-        # Every step of every image counts, so that the bar moves on a slow machine too.
-        bar = tqdm(total=len(missing) * sampling.steps, unit="step", desc="sample", file=sys.stdout)
-        with bar, model.weights(options.ema):
+    # Every step of every image counts, so that the bar moves on a slow machine too.
+    with model.weights(options.ema):
+        settings: dict[str, object] = {
+            "seed": options.seed,
+            "ema": options.ema,
+            **asdict(sampling),
+            "model": model_digest(model),
+            "autoencoder": weights_digest(model.vae),
+        }
+        items = [
+            {"file": f"{p:04d}-{i:03d}.png", "prompt": prompt, "key": f"{p:04d}-{i:03d}"}
+            for p, prompt in enumerate(prompts)
+            for i in range(options.num_images)
+        ]
+        missing = missing_images(out, items, settings)
+        about = {**settings, "checkpoint": str(run.checkpoint_file.resolve())}
+        with tqdm(
+            total=len(missing) * sampling.steps, unit="step", desc="sample", file=sys.stdout, disable=not missing
+        ) as bar:
             for start in range(0, len(missing), options.batch_size):
                 batch = missing[start : start + options.batch_size]
-                prompts, keys = [item["prompt"] for item in batch], [item["key"] for item in batch]
+                texts, keys = [item["prompt"] for item in batch], [item["key"] for item in batch]
                 before, done = bar.n, len(batch)
 
                 def on_step(step: int, before: int = before, done: int = done) -> None:
                     bar.update(before + step * done - bar.n)
 
                 draw_batch = partial(model.sample, seed=options.seed, options=sampling, on_step=on_step)
-                images, broken = whole_images(draw_batch, prompts, keys)
+                images, broken = whole_images(draw_batch, texts, keys)
                 lost += [item["prompt"] for item in batch if item["key"] in broken]
-                for key, image in images.items():
-                    with atomic_open(out / f"{key}.png") as stream:
-                        Image.fromarray(image).save(stream, format="PNG")
-    write_json(out / "samples.json", {"settings": settings, "images": items})
+                for item in batch:
+                    if item["key"] in images:
+                        write_image(out / item["file"], images[item["key"]], made_from(settings, item["prompt"]))
+                _write_record(out, about, items, settings)
+    _write_record(out, about, items, settings)
     if lost:
         named = first_three(list(dict.fromkeys(lost)))
         raise UserError(
@@ -119,13 +128,45 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
     return [item["file"] for item in items]
 
 
-def _refuse_other_settings(record: Path, settings: dict[str, object], items: list[dict[str, str]]) -> None:
-    """Old images must not pass for new ones."""
-    if not record.is_file():
-        # The record is written before the first image, so that a stopped call is recognised.
-        write_json(record, {"settings": settings, "images": items})
-        return
-    earlier = json.loads(record.read_text(encoding="utf-8"))
-    same_items = all(a == b for a, b in zip(earlier["images"], items, strict=False))
-    if earlier["settings"] != settings or not same_items:
-        raise UserError(f"{record.parent} holds images of other prompts or settings: choose another --out.")
+def missing_images(out: Path, items: Sequence[Item], settings: Mapping[str, object]) -> list[Item]:
+    """Those of ``items`` that are not there yet.
+
+    Raises:
+        UserError: one is there and does not say that it was drawn so: old images must not pass for new ones.
+    """
+    from meddiff.evaluation.provenance import differences, image_made_from, made_from
+
+    missing = []
+    for item in items:
+        file = out / item["file"]
+        if not file.exists():
+            missing.append(item)
+            continue
+        other = differences(image_made_from(file) or {}, made_from(settings, item["prompt"]))
+        if other:
+            raise UserError(
+                f"{out} holds images of other prompts or settings ({item['file']}: {', '.join(other)}): "
+                f"choose another --out."
+            )
+    return missing
+
+
+def _write_record(
+    out: Path, about: Mapping[str, object], items: Sequence[Item], settings: Mapping[str, object]
+) -> None:
+    """``samples.json``: the settings, and the images that are there, also those of earlier calls under these settings."""
+    from meddiff.evaluation.provenance import differences, image_made_from, made_from
+
+    record = out / "samples.json"
+    try:
+        earlier = json.loads(record.read_text(encoding="utf-8"))["images"]
+    except (OSError, ValueError, KeyError, TypeError):
+        earlier = []
+    listed = {item["file"]: item for item in [*earlier, *items]}
+    there = [
+        item
+        for name, item in sorted(listed.items())
+        if (out / name).is_file()
+        and not differences(image_made_from(out / name) or {}, made_from(settings, item["prompt"]))
+    ]
+    write_json(record, {"settings": about, "images": there})

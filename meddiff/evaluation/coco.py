@@ -30,6 +30,7 @@ from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.grounding_scores import unscored
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
+from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Exclusion, evaluation_latents
 from meddiff.evaluation.undisturbed import undisturbed
@@ -66,9 +67,10 @@ class CocoOptions:
 
 
 class CaptionEntry(TypedDict):
-    """One line of the ledger: (image, caption) and a row a class."""
+    """One line of the ledger: (image, caption), from which stored sample, and a row a class."""
 
     caption: list[int]
+    made: str
     rows: list[dict[str, Value]]
 
 
@@ -150,11 +152,16 @@ class Coco:
         """Tables ``coco`` and ``coco_excluded``; ``out/coco.jsonl`` remembers what is done."""
         captions, excluded = self._captions(split)
         ledger: Ledger[CaptionEntry] = open_ledger(out, "coco.jsonl", model, split, asdict(self.options))
+        made = {index: sample_digest(split, index) for index in dict.fromkeys(index for index, _ in captions)}
+
+        def valid(entries: Sequence[CaptionEntry]) -> dict[tuple[int, ...], CaptionEntry]:
+            return {tuple(one["caption"]): one for one in entries if one.get("made") == made.get(one["caption"][0])}
+
         with ledger:
-            done = {tuple(entry["caption"]) for entry in ledger.entries}
+            done = valid(ledger.entries)
             missing = [group for place, group in captions.items() if place not in done]
             self._ground(model, split, list(ranks.share(missing)), ledger)
-            entries = sorted(ranks.gather(ledger.entries), key=lambda entry: entry["caption"])
+            entries = [entry for _, entry in sorted(valid(ranks.gather(ledger.entries)).items())]
         rows = [row for entry in entries for row in entry["rows"]]
         lost: list[Row] = [{**asdict(one), "class": one.label} for one in excluded]
         lost += unscored(rows)
@@ -198,7 +205,8 @@ class Coco:
             for i, heat in mean_over_timesteps(maps, len(self.steps)):  # heat (classes, h, w)
                 group = captions[i]
                 rows = score_caption(group, heat, split.masks(group[0].index))
-                ledger.add({"caption": [group[0].index, group[0].number], "rows": rows})
+                made = sample_digest(split, group[0].index)
+                ledger.add({"caption": [group[0].index, group[0].number], "made": made, "rows": rows})
 
 
 def score_caption(

@@ -1,7 +1,5 @@
 """The images of an evaluation: drawn once, kept as files, taken up again where a stopped evaluation left them. Source: own."""
 
-import hashlib
-import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,15 @@ from tqdm import tqdm
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
+from meddiff.evaluation.provenance import (
+    Settings,
+    differences,
+    image_made_from,
+    made_from,
+    model_digest,
+    weights_digest,
+    write_image,
+)
 from meddiff.models.autoencoder import Draw, NotFiniteImages, whole_images
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
@@ -25,11 +32,7 @@ from meddiff.models.sampling import SamplingOptions
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
-#: What an image depends on beside its prompt and its key; JSON values.
-Settings = dict[str, object]
 SETTINGS, PROMPTS = "settings.json", "prompts.json"
-#: Values of each tensor that identify it; training moves all of them.
-PROBES = 256
 
 
 def folder_needed(out: Path | None, name: str) -> Path:
@@ -41,18 +44,6 @@ def folder_needed(out: Path | None, name: str) -> Path:
     if out is None:
         raise UserError(f"{name} keeps the images it draws: give it a folder.")
     return out
-
-
-def weights_digest(*networks: torch.nn.Module) -> str:
-    """Tells two states of networks apart by up to 256 values of each tensor, on any device, in a fraction of a second."""
-    digest = hashlib.sha256()
-    for network in networks:
-        for name, value in sorted(network.state_dict().items()):
-            flat = value.detach().reshape(-1)
-            digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}".encode())
-            probes = flat[:: max(1, flat.numel() // PROBES)].contiguous().cpu()
-            digest.update(probes.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class DrawingOptions(Protocol):
@@ -94,8 +85,8 @@ def drawing_settings(
     model: LatentDiffusion, seed: int, sampling: SamplingOptions, unet: "UNet2DConditionModel | None" = None
 ) -> Settings:
     """What an image depends on beside its prompt and its key."""
-    weights = weights_digest(unet or model.unet, model.text_encoder)
-    return {"seed": seed, **asdict(sampling), "model": weights, "autoencoder": weights_digest(model.vae)}
+    autoencoder = weights_digest(model.vae)
+    return {"seed": seed, **asdict(sampling), "model": model_digest(model, unet), "autoencoder": autoencoder}
 
 
 def draw_images(
@@ -123,8 +114,9 @@ def draw_images(
         NotFiniteImages: some are no numbers and have no file; the others are there.
     """
     known = _check(folder, prompts, settings)
-    write_json(folder / SETTINGS, settings)
-    if known.keys() != {*known, *prompts}:
+    if _read(folder / SETTINGS) != settings:
+        write_json(folder / SETTINGS, settings)
+    if _read(folder / PROMPTS) != {**known, **prompts}:
         write_json(folder / PROMPTS, {**known, **prompts})
     for other in borrow:
         _borrow(other, folder, prompts, settings)
@@ -138,31 +130,51 @@ def draw_images(
             whole, broken = whole_images(draw, [prompts[key] for key in keys], keys)
             lost += broken
             for key, pixels in whole.items():
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, "PNG")
-                with atomic_open(folder / f"{key}.png") as stream:
-                    stream.write(buffer.getvalue())
+                write_image(folder / f"{key}.png", pixels, made_from(settings, prompts[key]))
             bar.update(len(keys))
     if lost:
         raise NotFiniteImages(np.empty(0, np.uint8), lost, len(prompts))
 
 
 def _check(folder: Path, prompts: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """The prompts that ``folder`` has images of, or is to have."""
+    """The prompts that ``folder`` has images of, or is to have.
+
+    Only images can be in the way: what a call has written that failed before its first image is replaced.
+    """
     again = f"delete {folder}, or write this evaluation to another folder."
-    before = _read(folder / SETTINGS)
-    other = [name for name in settings if before and before.get(name) != settings[name]]
-    if other:
-        named = ", ".join(
-            name if name in ("model", "autoencoder") else f"{name} {before.get(name)} instead of {settings[name]}"
-            for name in other
-        )
-        raise UserError(f"{folder} holds images drawn with other settings ({named}): {again}")
-    known = _read(folder / PROMPTS)
-    changed = [key for key, prompt in prompts.items() if known.get(key, prompt) != prompt]
+    before, known = _read(folder / SETTINGS), _read(folder / PROMPTS)
+    there = {key: prompt for key, prompt in known.items() if (folder / f"{key}.png").is_file()}
+    if there and (other := differences(before, settings)):
+        raise UserError(f"{folder} holds images drawn with other settings ({_named(before, settings, other)}): {again}")
+    changed = [key for key, prompt in prompts.items() if there.get(key, prompt) != prompt]
     if changed:
         raise UserError(f"{folder} holds an image of another prompt for {changed[0]} ({len(changed)} in all): {again}")
-    return known
+    for key, prompt in prompts.items():
+        made = image_made_from(folder / f"{key}.png") if (folder / f"{key}.png").is_file() else {}
+        if made is None and key not in there:
+            raise UserError(f"{folder / key}.png was not drawn by an evaluation: {again}")
+        if made and (other := differences(made, wanted := made_from(settings, prompt))):
+            raise UserError(
+                f"{folder / key}.png was drawn with other settings ({_named(made, wanted, other)}): {again}"
+            )
+    return there
+
+
+def _named(before: Mapping[str, object], now: Mapping[str, object], names: Sequence[str]) -> str:
+    """The settings in ``names`` and both of their values; of those that are digests the name."""
+    return ", ".join(
+        name if name in ("model", "autoencoder", "prompt") else f"{name} {before.get(name)} instead of {now.get(name)}"
+        for name in names
+    )
+
+
+def _vouched(folder: Path, key: str, prompt: str, settings: Settings) -> bool:
+    """Whether an image says that it was drawn so; those of before say nothing, and the folder's records must do."""
+    file = folder / f"{key}.png"
+    if not file.is_file():
+        return False
+    made = image_made_from(file)
+    return made is None or not differences(made, made_from(settings, prompt))
 
 
 def _borrow(other: Path, folder: Path, prompts: Mapping[str, str], settings: Settings) -> None:
@@ -172,7 +184,7 @@ def _borrow(other: Path, folder: Path, prompts: Mapping[str, str], settings: Set
     theirs = _read(other / PROMPTS)
     for key, prompt in prompts.items():
         source, target = other / f"{key}.png", folder / f"{key}.png"
-        if theirs.get(key) == prompt and source.is_file() and not target.is_file():
+        if theirs.get(key) == prompt and _vouched(other, key, prompt, settings) and not target.is_file():
             with source.open("rb") as image, atomic_open(target) as stream:
                 shutil.copyfileobj(image, stream)
 
@@ -187,8 +199,8 @@ def finished_keys(folder: Path, settings: Settings) -> list[str]:
     """Keys of a folder drawn under ``settings`` to the last image; none otherwise."""
     if _read(folder / SETTINGS) != settings:
         return []
-    keys = list(_read(folder / PROMPTS))
-    return keys if all((folder / f"{key}.png").is_file() for key in keys) else []
+    prompts = _read(folder / PROMPTS)
+    return list(prompts) if all(_vouched(folder, key, text, settings) for key, text in prompts.items()) else []
 
 
 def read_images(folder: Path, keys: Sequence[str]) -> Tensor:

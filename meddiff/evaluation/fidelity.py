@@ -26,6 +26,7 @@ from meddiff.evaluation.drawing import draw_prompts, read_images, signed
 from meddiff.evaluation.feature_cache import Images, cache_folder, measure, real_features
 from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.evaluation.not_finite import tell
+from meddiff.evaluation.provenance import split_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import evaluation_latents
 from meddiff.evaluation.undisturbed import undisturbed
@@ -98,6 +99,7 @@ class Fidelity:
         self.options, self.show_progress = options, show_progress
         self._extractors: dict[str, Extractor] = {}
         self._reference: Features = {}
+        self._reference_of: tuple[str, int] | None = None  # which samples, and how many
 
     def number(self, split: LatentShardsDataset) -> int:
         """N, the number of images to draw."""
@@ -153,8 +155,8 @@ class Fidelity:
             ways = options.ways(model)
             found[""] = pass_.drawn("fidelity", others, ways[0])
             kept = dict(pass_.images)
-            if not self._reference:
-                self._reference = pass_.real(range(n))
+            if self._reference_of != (which := (split_digest(split), n)):
+                self._reference, self._reference_of = pass_.real(range(n)), which
             for way in ways[1:]:
                 found[way.sampler] = pass_.drawn(way.sampler, others, way)
             for control in options.controls if controls else ():

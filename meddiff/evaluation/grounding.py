@@ -25,6 +25,7 @@ from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.grounding_scores import grounding_summary, score_sample, unscored
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
+from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Exclusion, GroundingSample, evaluation_latents, grounding_samples
 from meddiff.evaluation.undisturbed import undisturbed
@@ -73,6 +74,7 @@ class Entry(TypedDict):
     """One line of the ledger."""
 
     address: str
+    made: str  # from which stored sample
     kind: str
     row: dict[str, Value]
     words: list[list[Value]]  # (word, variant, CNR)
@@ -159,8 +161,13 @@ class Grounding:
         """One entry an item, in order: ground what ``out/grounding.jsonl`` does not remember."""
         items = self.items(split)
         ledger: Ledger[Entry] = open_ledger(out, "grounding.jsonl", model, split, asdict(self.options))
+        made = {item.address: sample_digest(split, item.sample.index) for item in items}
+
+        def valid(entries: Sequence[Entry]) -> dict[str, Entry]:
+            return {entry["address"]: entry for entry in entries if entry.get("made") == made.get(entry["address"])}
+
         with ledger:
-            done = {entry["address"] for entry in ledger.entries}
+            done = valid(ledger.entries)
             missing = [item for item in ranks.share(items) if item.address not in done]
             bar = tqdm(
                 total=len(missing) * len(self.steps),
@@ -171,7 +178,7 @@ class Grounding:
             with bar:
                 for entry in ground_items(model, split, missing, self.options, lambda pairs: bar.update(pairs)):
                     ledger.add(entry)
-            found = {entry["address"]: entry for entry in ranks.gather(ledger.entries)}
+            found = valid(ranks.gather(ledger.entries))
         return [found[item.address] for item in items]
 
 
@@ -249,7 +256,8 @@ def score_item(item: Item, heat: Tensor, split: LatentShardsDataset, queries: di
         words = [[word, variant, value] for (word, variant), value in zip(item.names, cnr[SOS + 1 :], strict=True)]
         if item.kind == "phrase":
             words += [["SOS", "all", cnr[SOS]], ["EOS", "all", cnr[EOS]]]
-    return {"address": item.address, "kind": item.kind, "row": _plain(row), "words": words}
+    made = sample_digest(split, sample.index)
+    return {"address": item.address, "made": made, "kind": item.kind, "row": _plain(row), "words": words}
 
 
 def _plain(row: dict[str, Value]) -> dict[str, Value]:

@@ -1,5 +1,6 @@
 """Results as they come, one JSON line each, so that a stopped evaluation goes on where it was. Source: own."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,20 +8,23 @@ from types import TracebackType
 from typing import Any, BinaryIO, Generic, Self, TypeVar, cast
 
 from meddiff.common.errors import UserError
-from meddiff.evaluation.drawing import weights_digest
+from meddiff.evaluation.provenance import differences, model_digest
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
 
+#: Counts up when the same maps are scored by other rules: results of before are no longer of these settings.
+RULES = 2
 E = TypeVar("E", bound=Mapping[str, Any])
 
 
 class Ledger(Generic[E]):
     """Append-only file of results under fixed settings.
 
-    The first line holds the settings; each further line is one result. A line that a kill cut short is dropped.
+    The first line holds the settings; each further line is one result. A line that a kill cut short is dropped. Until a
+    pass is whole its results lie under a name of their own settings, so that a pass that failed is in nobody's way.
 
     Args:
-        path: the file; its folder is made. None keeps the results in memory.
+        path: the file; its folder is made with the first result. None keeps the results in memory.
         settings: what the results depend on (JSON types).
 
     Raises:
@@ -30,35 +34,52 @@ class Ledger(Generic[E]):
     def __init__(self, path: Path | None, settings: Mapping[str, object]) -> None:
         self.path, self.settings = path, json.loads(json.dumps(settings))
         self.entries: list[E] = []
+        self._file = path
+        self._whole = 0
         self._stream: BinaryIO | None = None
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = 0
-        if path.is_file():
-            for place, (line, end) in enumerate(_lines(path)):
-                if place == 0:
-                    self._compare(line)
-                else:
-                    self.entries.append(cast(E, line))
-                whole = end
-        self._stream = path.open("r+b" if whole else "wb")
-        self._stream.truncate(whole)
-        self._stream.seek(whole)
-        if not whole:
-            self._write(self.settings)
+        if not (path.is_file() and self._read(path)):
+            digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+            self._file = path.with_name(f".{path.stem}-{digest[:12]}{path.suffix}")
+            if self._file.is_file():
+                self._read(self._file)
 
-    def _compare(self, before: dict[str, Any]) -> None:
-        if before == self.settings:
-            return
-        other = sorted(k for k in before.keys() | self.settings.keys() if before.get(k) != self.settings.get(k))
-        raise UserError(
-            f"{self.path} holds results of other settings ({', '.join(other)}): give another --out, or delete it."
-        )
+    def _read(self, file: Path) -> bool:
+        """Take the results of a file; False where it has none and other settings.
+
+        Raises:
+            UserError: it has some.
+        """
+        entries: list[E] = []
+        whole = 0
+        other: list[str] = []
+        for place, (line, end) in enumerate(_lines(file)):
+            if place == 0:
+                other = differences(line, self.settings)
+            else:
+                entries.append(cast(E, line))
+            whole = end
+        if other and entries:
+            raise UserError(
+                f"{file} holds results of other settings ({', '.join(other)}): give another --out, or delete it."
+            )
+        if not other:
+            self.entries, self._whole = entries, whole
+        return not other
 
     def add(self, entry: E) -> None:
         """Keep one result; it is on disk when this returns (unless the ledger is kept in memory)."""
         self.entries.append(entry)
+        if self._file is None:
+            return
+        if self._stream is None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self._file.open("r+b" if self._whole else "wb")
+            self._stream.truncate(self._whole)
+            self._stream.seek(self._whole)
+            if not self._whole:
+                self._write(self.settings)
         self._write(entry)
 
     def _write(self, value: Mapping[str, object]) -> None:
@@ -74,6 +95,9 @@ class Ledger(Generic[E]):
     ) -> None:
         if self._stream is not None:
             self._stream.close()
+        whole = kind is None and self._file is not None and self._file != self.path
+        if whole and self._file is not None and self._file.is_file() and self.path is not None:
+            self._file.replace(self.path)
 
 
 def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
@@ -90,15 +114,21 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 def open_ledger(
     out: Path | None, name: str, model: LatentDiffusion, split: LatentShardsDataset, options: Mapping[str, object]
 ) -> Ledger[Any]:
-    """The ledger of a grounding pass: results depend on weights, shards and options, not on the batch size.
+    """The ledger of a grounding pass: results depend on weights, on options but for the batch size, and on their sample.
+
+    What a result depends on of its sample stands with the result (:func:`sample_digest`), so that of a cohort that has
+    grown or changed only the new is computed.
 
     Args:
         out: folder of the file ``name``; None keeps the results in memory.
+        options: of the measurement; its ``ema`` says which weights are meant.
 
     Raises:
         UserError: the file holds results of other settings.
     """
     if out is None:
         return Ledger(None, {})
-    about = {"model": weights_digest(model.unet, model.text_encoder), "shards": str(split.folder)}
+    with model.weights(bool(options.get("ema"))):
+        about: dict[str, object] = {"model": model_digest(model), "rules": RULES}
+    about |= {"latents": [split.manifest.latent, split.manifest.scaling_factor], "split": split.split}
     return Ledger(out / name, {**about, **{k: value for k, value in options.items() if k != "batch_size"}})

@@ -11,6 +11,7 @@ from meddiff.common.errors import UserError
 from meddiff.models.autoencoder import stack_images
 from meddiff.models.backbones import vae_identity
 from meddiff.preparation.images import UnreadableImage
+from meddiff.shards.access import Access
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.one_shard import Pair
 from meddiff.shards.sample import CohortSample
@@ -113,9 +114,18 @@ def encoded_slices(slices: Iterable[Slice], vae: Vae, unreadable: dict[str, str]
 
 
 def shard_header(
-    name: str, command: str, options: Mapping[str, object], vae: str, resolution: int, resize: str
+    name: str,
+    command: str,
+    options: Mapping[str, object],
+    vae: str,
+    resolution: int,
+    resize: str,
+    access: Access | None = None,
 ) -> Manifest:
     """The manifest's header for a cohort of square images encoded with ``vae``.
+
+    Args:
+        access: of the cohort; None as its name says (:func:`meddiff.shards.access.access_of`).
 
     Raises:
         UserError: no VAE, or the resolution does not fit it.
@@ -135,4 +145,5 @@ def shard_header(
         latent_shape=(identity["latent_channels"], side, side),
         resolution=resolution,
         resize=resize,
+        access=access,
     )

@@ -22,8 +22,10 @@ from meddiff.preparation.oddities import find_oddities, foresee, print_oddities
 from meddiff.preparation.pool import write_jobs
 from meddiff.preparation.preview import choose, write_preview
 from meddiff.preparation.record_images import RecordImages
+from meddiff.preparation.record_sources import RecordSources
 from meddiff.preparation.records import Reading, Record, Rejected
 from meddiff.preparation.safe_files import inside
+from meddiff.shards.access import Access
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from meddiff.shards.members import IMAGE_SPLITS
 from meddiff.shards.sample import CohortSample
@@ -213,11 +215,13 @@ def prepare_reading(
     command: str = "",
     samples_per_shard: int | None = None,
     show_progress: bool = True,
+    access: Access | None = None,
 ) -> Manifest | None:
     """Write shards, ``rejected.csv``, ``preview.png`` and ``manifest.json``; goes on where a killed call stopped.
 
     Args:
         samples_per_shard: None = :func:`shard_size`.
+        access: whether pictures and texts may leave the machine; None as the cohort's name says.
 
     Returns:
         the manifest; None in all processes but one, where Lightning runs several.
@@ -228,7 +232,7 @@ def prepare_reading(
     """
     out, machine = Path(out), machine or Machine()
     _refuse_links_out(reading)
-    header = shard_header(reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution))
+    header = shard_header(reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution), access)
     with locked(out, f"prepare {reading.cohort}", wait=True) if is_first_process() else nullcontext():
         return _write(reading, out, header, machine, samples_per_shard, show_progress)
 
@@ -248,7 +252,7 @@ def _write(
     items: dict[str, dict[str, Record]] = {}
     for record in reading.records:
         items.setdefault(record.split, {})[record.key] = record
-    plans, jobs = plan_jobs(writer, items)
+    plans, jobs = plan_jobs(writer, items, RecordSources(reading.root))
     source = RecordImages(reading.root, header.resolution, reading.native_masks)
     make_source = partial(_same, source)
     if machine.lightning and jobs:

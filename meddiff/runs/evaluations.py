@@ -7,6 +7,7 @@ from pathlib import Path
 
 from meddiff.common.files import write_json
 from meddiff.runs import names
+from meddiff.runs.earlier_results import MADE
 from meddiff.runs.tables import update_controls, write_table
 
 #: Columns by which tables tell models apart; a table that lists them among its first gets them.
@@ -31,12 +32,20 @@ class EvaluationWriter:
         who = {column: self.about[column] for column in WHO if column in first}
         write_table(self.folder / f"{name}.csv", [{**who, **row} for row in rows], first, only)
 
-    def part(self, name: str, options: Mapping[str, object], figures: Mapping[str, float]) -> None:
-        """Record that a part was measured, with which options, and its averages."""
+    def part(
+        self,
+        name: str,
+        options: Mapping[str, object],
+        figures: Mapping[str, float],
+        made: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record that a part was measured, with which options, its averages, and from which weights and samples."""
         record, summary = self._read(names.ABOUT), self._read(names.SUMMARY)
         parts = record.get("parts")
         done = {**(parts if isinstance(parts, dict) else {}), name: dict(options)}
-        write_json(self.folder / names.ABOUT, {**record, **self.about, "parts": done})
+        earlier = record.get(MADE)
+        sources = {**(earlier if isinstance(earlier, dict) else {}), **({name: dict(made)} if made else {})}
+        write_json(self.folder / names.ABOUT, {**record, **self.about, "parts": done, MADE: sources})
         # JSON has no NaN; null says "was measured and is not a number"
         numbers = {one: value if math.isfinite(value) else None for one, value in figures.items()}
         write_json(self.folder / names.SUMMARY, {**summary, name: numbers})

@@ -10,6 +10,7 @@ from typing import Literal
 from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
 from meddiff.common.ranges import POSITIVE
+from meddiff.shards.access import ACCESS, Access, access_of
 from meddiff.shards.schema import SplitCounts, VaeIdentity
 
 SCHEMA_VERSION = 1
@@ -28,6 +29,7 @@ class ShardRecord:
         labels: label -> number of samples that carry it.
         unreadable: planned key -> why its image could not be read; these are not in the file.
         boxes: {"kept": n, "cut": n, "lost": n}, boxes in the crop, of which cut by it, and outside it; {} without boxes.
+        made: digest of what the samples are made from (texts, boxes, images); empty where the options say all.
     """
 
     name: str
@@ -39,6 +41,7 @@ class ShardRecord:
     labels: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     boxes: dict[str, int] = field(default_factory=dict)
+    made: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Manifest:
         resize: the resize and antialias rule, in words.
         counts: split -> what its shards count together.
         funnel: (rule, images left, images removed) in order, from the first row read to the samples written.
+        access: whether pictures and texts may leave the machine; None, as in files of before, is decided by the cohort.
     """
 
     cohort: str
@@ -69,6 +73,16 @@ class Manifest:
     counts: dict[str, SplitCounts] = field(default_factory=dict)
     funnel: tuple[tuple[str, int, int], ...] = ()
     schema_version: int = SCHEMA_VERSION
+    access: Access | None = None
+
+    def __post_init__(self) -> None:
+        if self.access is None:
+            object.__setattr__(self, "access", access_of(self.cohort))
+
+    @property
+    def cohort_access(self) -> tuple[str, Access]:
+        """The cohort's name and access; what is not said to be public is credentialed."""
+        return self.cohort, "public" if self.access == "public" else "credentialed"
 
     @property
     def scaling_factor(self) -> float:
@@ -139,9 +153,13 @@ class Manifest:
             missing = [name for name in VAE_FIELDS if name not in manifest.vae]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{where} is damaged ({error}): {again}") from None
-        if missing or manifest.latent not in ("moments", "mean"):
-            what = f"vae lacks {', '.join(missing)}" if missing else f"latent is {manifest.latent!r}"
-            raise UserError(f"{where} is damaged ({what}): {again}")
+        wrong = [
+            *([f"vae lacks {', '.join(missing)}"] if missing else []),
+            *([f"latent is {manifest.latent!r}"] if manifest.latent not in ("moments", "mean") else []),
+            *([f"access is {manifest.access!r}, not {' or '.join(ACCESS)}"] if manifest.access not in ACCESS else []),
+        ]
+        if wrong:
+            raise UserError(f"{where} is damaged ({wrong[0]}): {again}")
         return manifest
 
     def check(

@@ -11,11 +11,16 @@ from meddiff.shards.members import check_key
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One shard still on paper: its file name, its split and the sorted keys that belong into it."""
+    """One shard still on paper: its file name, its split and the sorted keys that belong into it.
+
+    Attributes:
+        made: digest of what its samples are made from; empty where the folder's options say all.
+    """
 
     name: str
     split: str
     keys: tuple[str, ...]
+    made: str = ""
 
 
 def shard_name(split: str, number: int) -> str:

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from meddiff.common.errors import UserError
+from meddiff.shards.access import Access
 from meddiff.shards.index import check_sizes
 from meddiff.shards.manifest import Manifest
 
+#: (name, access) of cohorts.
+Cohorts = list[tuple[str, Access]]
 #: What two folders must share for one model to read both.
 FACTS: dict[str, Callable[[Manifest], object]] = {
     "VAE": lambda one: (one.vae["class"], one.vae["sha256"]),
@@ -56,3 +59,17 @@ def _other_folder_problems(split: str, other: str, manifest: Manifest | None) ->
         have = ", ".join(sorted({shard.split for shard in theirs.shards})) or "none"
         return [f"splits_from.{split}: no samples of split {split!r} at {other} (it has: {have})"]
     return check_sizes(other, shards)
+
+
+def cohorts_of(manifest: Manifest | None, folders: Mapping[str, str]) -> Cohorts:
+    """Name and access of every cohort that an experiment reads.
+
+    Args:
+        manifest: of the main folder; None leaves it out.
+        folders: split -> the folder it is read from instead.
+
+    Raises:
+        UserError: a manifest is missing or damaged.
+    """
+    manifests = [*([] if manifest is None else [manifest]), *map(Manifest.read, folders.values())]
+    return [one.cohort_access for one in manifests]

@@ -51,7 +51,8 @@ class ShardWriter:
             finished = Manifest.read(self.out)
             self._refuse_other(dataclasses.replace(finished, shards=(), counts={}).to_json())
             self._earlier = {record.name: record for record in finished.shards}
-        elif (self.out / PARTIAL / "header.json").exists():
+        elif any(note.name != "header.json" for note in (self.out / PARTIAL).glob("*.json")):
+            # a header without a shard is what a call left that failed before its first one
             self._refuse_other(json.loads((self.out / PARTIAL / "header.json").read_text(encoding="utf-8")))
         write_json(self.out / PARTIAL / "header.json", self._identity(self.header.to_json()))
 
@@ -60,14 +61,14 @@ class ShardWriter:
         return plan_shards(split, keys, self.samples_per_shard)
 
     def done(self, plan: ShardPlan) -> ShardRecord | None:
-        """The record of a shard that is already there, whole and of the same keys; else None."""
+        """The record of a shard that is already there, whole, of the same keys and made from the same; else None."""
         note, path = self.out / PARTIAL / f"{plan.name}.json", self.out / plan.name
         record = self._earlier.get(plan.name)
         if note.exists():
             record = ShardRecord(**json.loads(note.read_text(encoding="utf-8")))
         if record is None or record.keys_sha256 != keys_digest(plan.keys) or not path.is_file():
             return None
-        if path.stat().st_size != record.bytes:
+        if path.stat().st_size != record.bytes or (record.made and plan.made and record.made != plan.made):
             return None
         with path.open("rb") as stream:
             return record if hashlib.file_digest(stream, "sha256").hexdigest() == record.sha256 else None
@@ -90,7 +91,9 @@ class ShardWriter:
                 raise UserError(
                     f"{plan.name} got {record.samples} samples that are not the {len(plan.keys)} planned ones"
                 )
-            record = dataclasses.replace(record, keys_sha256=keys_digest(plan.keys), unreadable=left_out)
+            record = dataclasses.replace(
+                record, keys_sha256=keys_digest(plan.keys), unreadable=left_out, made=plan.made
+            )
             write_json(self.out / PARTIAL / f"{plan.name}.json", dataclasses.asdict(record))
         except OSError as error:
             raise _cannot_write(self.out / plan.name, error) from error
@@ -165,8 +168,10 @@ class ShardWriter:
         return manifest
 
     def _identity(self, header: dict[str, object]) -> dict[str, object]:
-        """What must agree to continue: all but the command line, which may spell the same folder differently."""
-        kept = {name: value for name, value in header.items() if name not in ("command", "shards", "counts", "funnel")}
+        """What must agree to continue: all but the command line, which may spell the same folder differently, and the
+        access, which changes no shard."""
+        other = ("command", "shards", "counts", "funnel", "access")
+        kept = {name: value for name, value in header.items() if name not in other}
         # Through JSON, so that tuples and lists compare as they are stored.
         text = json.dumps(kept | {"samples_per_shard": self.samples_per_shard}, default=plain)
         identity: dict[str, object] = json.loads(text)

@@ -157,6 +157,22 @@ def test_results_of_other_settings_are_never_mixed(
     assert "other settings (timesteps)" in capsys.readouterr().err
 
 
+def test_tables_of_other_weights_do_not_get_into_the_folder(
+    evaluated: Path, trained: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of the same name, seed and number of images, trained otherwise."""
+    other = shutil.copytree(trained[0], tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    for file in (other / "checkpoints").glob("step-*.ckpt"):
+        content = torch.load(file, weights_only=True)
+        for value in content["state_dict"].values():
+            value.mul_(1.01)
+        torch.save(content, file)
+    before = {path: path.read_bytes() for path in evaluated.iterdir() if path.is_file()}
+    assert evaluate("fidelity", "--run", str(other), "--out", str(evaluated), *trained[1][-4:-2]) == 2
+    assert "of another model or other data (weights)" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in evaluated.iterdir() if path.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

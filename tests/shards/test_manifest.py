@@ -51,3 +51,23 @@ def test_check_names_both_values():
         manifest.check(latent_shape=(4, 64, 64))
     with pytest.raises(UserError, match="resolution 32 but the model has 512"):
         manifest.check(resolution=512)
+
+
+@pytest.mark.parametrize(
+    ("cohort", "access"),
+    [
+        *[(name, "credentialed") for name in ("mimic-cxr", "ms-cxr", "vindr-cxr", "folder", "unheard-of")],
+        *[(name, "public") for name in ("nih", "rsna", "open-i", "mscoco", "phantom")],
+    ],
+)
+def test_a_manifest_of_before_is_taken_by_its_cohort(tmp_path, cohort, access):
+    write_folder(tmp_path, {"train": 1}, header=make_header(cohort=cohort))
+    file = tmp_path / "manifest.json"
+    assert json.loads(file.read_text())["access"] == access
+    content = json.loads(file.read_text())
+    del content["access"]
+    file.write_text(json.dumps(content))
+    assert Manifest.read(tmp_path).cohort_access == (cohort, access)
+    file.write_text(json.dumps({**content, "access": "secret"}))
+    with pytest.raises(UserError, match="access is 'secret'"):
+        Manifest.read(tmp_path)

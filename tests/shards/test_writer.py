@@ -168,9 +168,16 @@ def test_a_folder_of_other_options_is_refused_not_overwritten(tmp_path):
 
 
 def test_an_unfinished_folder_of_other_options_is_refused(tmp_path):
-    ShardWriter(tmp_path, make_header(), 5)
+    ShardWriter(tmp_path, make_header(), 5).write("train", make_pairs("train", 5))
     with pytest.raises(UserError, match="another resolution"):
         ShardWriter(tmp_path, make_header(resolution=64), 5)
+
+
+def test_a_call_that_failed_before_its_first_shard_holds_nobody(tmp_path):
+    ShardWriter(tmp_path / "out", make_header(resolution=64), 5)
+    write_folder(tmp_path / "out", {"train": 5})
+    write_folder(tmp_path / "fresh", {"train": 5})
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "fresh")
 
 
 def test_a_smaller_cohort_leaves_no_old_shards(tmp_path):
