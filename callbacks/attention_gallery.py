@@ -16,6 +16,7 @@ from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, me
 from meddiff.attribution.overlay import overlay
 from meddiff.attribution.words import query_tokens
 from meddiff.common.files import write_json
+from meddiff.common.outside import file_in, file_part, inside
 from meddiff.evaluation.grounding import Grounding, GroundingOptions
 from meddiff.evaluation.samples import GroundingSample, evaluation_latents
 from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps
@@ -83,7 +84,7 @@ class AttentionGalleryCallback(EvaluationCallback):
         """Pictures, no figures."""
         ranks, options, steps = ranks_of(trainer), self.options, self.grounding.steps
         mine = ranks.share(self.grounding.samples(split)[0])
-        folder = run_folder(trainer) / names.MEDIA / names.ATTENTION
+        folder = inside(run_folder(trainer), f"{names.MEDIA}/{names.ATTENTION}")
         queries = [query_tokens(sample.phrase, options.queries[sample.label]) for sample in mine]
         items = [
             GroundingItem(
@@ -113,15 +114,15 @@ def _write_entry(
     """Write image, overlay and mask of one phrase; heat (1, h, w)."""
     full = resize_maps(heat, sample.size)[0]  # (H, W)
     image, masks = dataset.image(sample.index), dataset.masks(sample.index)
-    name = f"{sample.key}-{sample.label.lower().replace(' ', '_')}"
+    name = f"{sample.key}-{file_part(sample.label)}"
     picture, drawn, mask = f"image-{sample.key}.png", f"{images:09d}-{name}.png", None
     if not (folder / picture).is_file():
-        write_png(folder / picture, image)
-    write_png(folder / drawn, overlay(image, full.numpy()))
+        write_png(file_in(folder, picture), image)
+    write_png(file_in(folder, drawn), overlay(image, full.numpy()))
     if sample.label in masks:
         mask = f"mask-{name}.png"
         if not (folder / mask).is_file():
-            write_png(folder / mask, np.where(masks[sample.label], 255, 0).astype(np.uint8))
+            write_png(file_in(folder, mask), np.where(masks[sample.label], 255, 0).astype(np.uint8))
     cnr = float(contrast_to_noise_ratio(full[None], torch.from_numpy(sample.box_mask())[None]))
     return {
         "key": sample.key,

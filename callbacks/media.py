@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from meddiff.common.files import atomic_open, write_json
+from meddiff.common.outside import file_in, inside
 from meddiff.runs import names
 from meddiff.shards.dataset import LatentShardsDataset
 
@@ -45,14 +46,14 @@ def save_samples(
         images: seen in training.
         drawn: index in the split -> uint8 (H, W, 3).
     """
-    folder = Path(trainer.default_root_dir) / names.MEDIA / names.SAMPLES
+    folder = inside(trainer.default_root_dir, f"{names.MEDIA}/{names.SAMPLES}")
     entries, pictures = [], []
     for index in list(drawn)[:shown]:
         key, prompt = split.keys[index], split.metadata(index)["impression"]
         name, real = f"{images:09d}-{key}.png", f"real-{key}.png"
-        write_png(folder / name, drawn[index])
+        write_png(file_in(folder, name), drawn[index])
         if not (folder / real).is_file():
-            write_png(folder / real, split.image(index))
+            write_png(file_in(folder, real), split.image(index))
         entries.append({"key": key, "prompt": prompt, "image": name, "real": real, "sampler": sampler})
         pictures.append(drawn[index])
     write_json(folder / f"{images:09d}.json", entries)

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -14,6 +15,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from meddiff.common.files import atomic_open
+from meddiff.common.outside import own_file
 from meddiff.runs import names
 from meddiff.runs.metrics_file import read_metrics
 
@@ -57,7 +59,7 @@ class JsonlLogger(Logger):
         # JSON has no NaN; null says "was computed and is not a number".
         row.update({key: value if math.isfinite(value) else None for key, value in metrics.items()})
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as stream:
+        with own_file(self.path).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
     @rank_zero_only
@@ -109,6 +111,8 @@ class RunWandbLogger(WandbLogger):
         folder = Path(run_dir)
         id_file = folder / names.WANDB_ID
         run_id = id_file.read_text().strip() if id_file.is_file() else None
+        if run_id is not None and not re.fullmatch("[A-Za-z0-9_-]{1,64}", run_id):
+            run_id = None  # W&B makes names of folders of it
         logging.getLogger("wandb").setLevel(logging.ERROR)
         super().__init__(
             name=f"{name}/{folder.name}",

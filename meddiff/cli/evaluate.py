@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
+from meddiff.common.outside import terminal
 
 if TYPE_CHECKING:
     from meddiff.evaluation.measurement import Measurement, Result
@@ -151,7 +152,7 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         if part == "controls":
             writer.controls(run.facts.run, "grounding", result.controls)
         show(part, result)
-    print(out)
+    print(terminal(out))
     return 0
 
 

@@ -23,6 +23,7 @@ from meddiff.cli.parsing import one_sentence
 from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.run_config import RunConfig
 from meddiff.common.errors import UserError, refuse
+from meddiff.common.outside import shell, terminal
 from meddiff.runs import names
 from meddiff.runs.new_run import RUN_DIR_VARIABLE, new_run_folder
 
@@ -184,11 +185,11 @@ def _closing_line(cli: SuiteCLI) -> None:
         return
     if cli.subcommand == "fit":
         state = "interrupted" if cli.trainer.interrupted else "finished"
-        print(f"\n{state} at step {cli.trainer.global_step}; run folder: {cli.run_dir}")
+        print(f"\n{state} at step {cli.trainer.global_step}; run folder: {terminal(cli.run_dir)}")
         if (cli.run_dir / names.REPORT).is_file():
-            print(f"  look:   {cli.run_dir / 'report.html'}")
-        print(f"  go on:  lightning fit --resume {cli.run_dir} --trainer.max_steps N")
+            print(f"  look:   {terminal(cli.run_dir / 'report.html')}")
+        print(f"  go on:  lightning fit --resume {shell(cli.run_dir)} --trainer.max_steps N")
         if hasattr(getattr(cli.model, "model", None), "sample"):
-            print(f'  draw:   lightning sample --ckpt {cli.run_dir} --prompts "Large right pleural effusion."')
+            print(f'  draw:   lightning sample --ckpt {shell(cli.run_dir)} --prompts "Large right pleural effusion."')
     else:
-        print(f"\nrun folder: {cli.run_dir}")
+        print(f"\nrun folder: {terminal(cli.run_dir)}")

@@ -4,10 +4,14 @@ Heavy imports happen inside the verb that needs them, so that `--help` and a mis
 """
 
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import TextIO
 
 from meddiff.common.errors import UserError, refuse
+from meddiff.common.outside import terminal
 
 LIGHTNING_VERBS = {
     "fit": "train a model (LightningCLI)",
@@ -72,12 +76,37 @@ def dispatch(arguments: list[str]) -> int:
     return run(verb, expanded)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Console entry point: a UserError becomes one sentence on stderr and exit code 2."""
+@contextmanager
+def warnings_made_visible() -> Iterator[None]:
+    """Warnings name files and labels of the cohort: their text goes through :func:`terminal`, whoever warns."""
+    show = warnings.showwarning
+
+    def shown(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        text, clean = str(message), terminal(message, newlines=True)
+        show(message if clean == text else clean, category, filename, lineno, file, line)
+
+    warnings.showwarning = shown
     try:
-        code = dispatch(sys.argv[1:] if arguments is None else arguments)
+        yield
+    finally:
+        if warnings.showwarning is shown:
+            warnings.showwarning = show
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Console entry point: a UserError becomes one sentence (or some, a line each) on stderr and exit code 2."""
+    try:
+        with warnings_made_visible():
+            code = dispatch(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "\n       ".join(map(terminal, error.args)), file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         code = 130

@@ -8,6 +8,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from callbacks.tracking import JsonlLogger
 from meddiff.common.files import atomic_open
+from meddiff.common.outside import shell, terminal
 from meddiff.runs import names
 
 
@@ -30,8 +31,8 @@ class RunConfig(SaveConfigCallback):
         """Whatever stopped the run: say how to go on from what is there."""
         checkpoints = sorted((Path(trainer.default_root_dir) / names.CHECKPOINTS).glob("step-*.ckpt"))
         if trainer.is_global_zero and checkpoints:
-            print(f"\nstopped at step {trainer.global_step}; the newest checkpoint is {checkpoints[-1]}")
-            print(f"  go on:  lightning fit --resume {trainer.default_root_dir}")
+            print(f"\nstopped at step {trainer.global_step}; the newest checkpoint is {terminal(checkpoints[-1])}")
+            print(f"  go on:  lightning fit --resume {shell(trainer.default_root_dir)}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that goes on in its own folder forgets the rows it is about to log again."""

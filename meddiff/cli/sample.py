@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
+from meddiff.common.outside import terminal
 
 
 def main(arguments: list[str]) -> int:
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     if options.num_images < 1 or options.batch_size < 1:
         raise UserError(f"--num_images {options.num_images} and --batch_size {options.batch_size} must be 1 or more.")
     files = draw(prompts, options)
-    print(f"{len(files)} images in {options.out}")
+    print(terminal(f"{len(files)} images in {options.out}"))
     return 0
 
 

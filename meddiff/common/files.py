@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Literal, overload
 
+from meddiff.common.outside import check_target
+
 
 @overload
 def atomic_open(path: str | os.PathLike[str], mode: Literal["wb"] = "wb") -> AbstractContextManager[IO[bytes]]: ...
@@ -16,7 +18,12 @@ def atomic_open(path: str | os.PathLike[str], mode: Literal["w"]) -> AbstractCon
 def atomic_open(
     path: str | os.PathLike[str], mode: Literal["wb", "w"] = "wb"
 ) -> AbstractContextManager[IO[bytes] | IO[str]]:
-    """Open a temporary file beside ``path`` and rename it onto ``path`` when the block ends without error."""
+    """Open a temporary file beside ``path`` and rename it onto ``path`` when the block ends without error.
+
+    Raises:
+        NotAFile: a folder, device or pipe stands at ``path``; it is left alone.
+    """
+    check_target(Path(path))
     return _renamed_at_the_end(Path(path), mode)
 
 

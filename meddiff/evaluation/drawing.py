@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
+from meddiff.common.outside import file_in, terminal
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
 
@@ -120,8 +121,10 @@ def draw_images(
         show_progress: draw a progress bar.
 
     Raises:
-        UserError: the folder holds images of other settings or prompts.
+        UserError: the folder holds images of other settings or prompts, or a key cannot name a file in it.
     """
+    for key in prompts:
+        file_in(folder, f"{key}.png")
     known = _check(folder, prompts, settings)
     write_json(folder / SETTINGS, settings)
     if known.keys() != {*known, *prompts}:
@@ -131,7 +134,9 @@ def draw_images(
     missing = [key for key in prompts if not (folder / f"{key}.png").is_file()]
     done = len(prompts) - len(missing)
     hidden = not (show_progress and missing)
-    with tqdm(total=len(prompts), initial=done, unit="image", desc=f"drawing {folder.name}", disable=hidden) as bar:
+    with tqdm(
+        total=len(prompts), initial=done, unit="image", desc=f"drawing {terminal(folder.name)}", disable=hidden
+    ) as bar:
         for start in range(0, len(missing), batch_size):
             keys = missing[start : start + batch_size]
             for key, pixels in zip(keys, draw([prompts[key] for key in keys], keys), strict=True):
@@ -183,7 +188,7 @@ def finished_keys(folder: Path, settings: Settings) -> list[str]:
     if _read(folder / SETTINGS) != settings:
         return []
     keys = list(_read(folder / PROMPTS))
-    return keys if all((folder / f"{key}.png").is_file() for key in keys) else []
+    return keys if all(file_in(folder, f"{key}.png").is_file() for key in keys) else []
 
 
 def read_images(folder: Path, keys: Sequence[str]) -> Tensor:
@@ -195,7 +200,7 @@ def read_images(folder: Path, keys: Sequence[str]) -> Tensor:
     images = []
     for key in keys:
         try:
-            with Image.open(folder / f"{key}.png") as image:
+            with Image.open(file_in(folder, f"{key}.png")) as image:
                 images.append(np.array(image.convert("RGB")))
         except OSError as error:
             raise UserError(

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Generic, Self, TypeVar, cast
 
 from meddiff.common.errors import UserError
+from meddiff.common.outside import own_file
 from meddiff.evaluation.drawing import weights_digest
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
@@ -33,7 +34,7 @@ class Ledger(Generic[E]):
         self._stream: BinaryIO | None = None
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_file(path).parent.mkdir(parents=True, exist_ok=True)
         whole = 0
         if path.is_file():
             for place, (line, end) in enumerate(_lines(path)):

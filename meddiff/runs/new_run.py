@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+from meddiff.common.outside import run_name
+
 #: Child processes of DDP, and a run that goes on, find their folder here.
 RUN_DIR_VARIABLE = "MEDDIFF_RUN_DIR"
 
@@ -18,11 +20,15 @@ def new_run_folder(runs: str, name: str, verb: str) -> Path:
         runs: folder of all run folders.
         name: of this experiment.
         verb: fit, or what else happens to a model: its folder says so.
+
+    Raises:
+        UserError: the name, or the job's id, leads out of ``runs``.
     """
     if RUN_DIR_VARIABLE in os.environ:
         return Path(os.environ[RUN_DIR_VARIABLE])
     job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
     stem = f"job-{job}" if job and job != "none" else time.strftime("%Y%m%d-%H%M%S")
+    run_name(f"{name}/{stem}")  # a job's id is text from outside, too
     folder = Path(runs) / name / (stem if verb == "fit" else f"{stem}-{verb}")
     attempt = 1
     while not job and folder.exists():

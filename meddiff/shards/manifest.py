@@ -1,6 +1,7 @@
 """What a folder of latent shards says about itself: ``manifest.json`` (source: own; design, "Shard schema")."""
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from meddiff.shards.schema import SplitCounts, VaeIdentity
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 VAE_FIELDS = tuple(VaeIdentity.__annotations__)
+#: What a shard's file may be called: a record's name is joined to the folder, opened, and unlinked when it is of before.
+SHARD_NAME = re.compile(r"[A-Za-z0-9_]{1,100}-\d{1,12}\.tar")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class ShardRecord:
         labels: label -> number of samples that carry it.
         unreadable: planned key -> why its image could not be read; these are not in the file.
         boxes: {"kept": n, "cut": n, "lost": n}, boxes in the crop, of which cut by it, and outside it; {} without boxes.
+
+    Raises:
+        UserError: a name that is not that of a shard: it could lead out of the folder.
     """
 
     name: str
@@ -37,6 +43,12 @@ class ShardRecord:
     labels: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     boxes: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not SHARD_NAME.fullmatch(self.name):
+            raise UserError(
+                f"{self.name!r} cannot be the name of a shard: it must be <split>-00000.tar, in the same folder"
+            )
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,7 @@ class Manifest:
             values["funnel"] = tuple((str(rule), int(left), int(out)) for rule, left, out in values.get("funnel", ()))
             manifest = cls(**values)
             missing = [name for name in VAE_FIELDS if name not in manifest.vae]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, UserError) as error:
             raise UserError(f"{where} is damaged ({error}): {again}") from None
         if missing or manifest.latent not in ("moments", "mean"):
             what = f"vae lacks {', '.join(missing)}" if missing else f"latent is {manifest.latent!r}"
