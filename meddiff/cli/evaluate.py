@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
 from meddiff.common.outside import terminal
+from meddiff.common.targets import check_folder
 
 if TYPE_CHECKING:
     from meddiff.evaluation.measurement import Measurement, Result
@@ -132,6 +133,8 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
     from meddiff.runs.evaluations import EvaluationWriter
     from meddiff.runs.open_run import open_run
 
+    if options.out:
+        check_folder(Path(options.out))
     moved = {"vae": options.vae} if options.vae else {}
     run = open_run(options.run, options.ckpt, options.shards, options.device, **moved)
     data, model = run.data, model_of(run.module)

@@ -4,10 +4,12 @@ Heavy imports happen inside the verb that needs them, so that `--help` and a mis
 """
 
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from types import TracebackType
 from typing import TextIO
 
 from meddiff.common.errors import UserError, refuse
@@ -100,8 +102,16 @@ def warnings_made_visible() -> Iterator[None]:
             warnings.showwarning = show
 
 
+def visible_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What Python prints of an error that nobody foresaw, with the controls of the names in it spelled out."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(terminal(text, newlines=True), end="", file=sys.stderr)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Console entry point: a UserError becomes one sentence (or some, a line each) on stderr and exit code 2."""
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = visible_traceback
     try:
         with warnings_made_visible():
             code = dispatch(sys.argv[1:] if arguments is None else arguments)

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
 from meddiff.common.outside import terminal
+from meddiff.common.targets import check_folder
 
 
 def main(arguments: list[str]) -> int:
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> int:
         raise UserError('No prompts: give --prompts "..." or --prompts_file FILE.')
     if options.num_images < 1 or options.batch_size < 1:
         raise UserError(f"--num_images {options.num_images} and --batch_size {options.batch_size} must be 1 or more.")
+    check_folder(Path(options.out))
     files = draw(prompts, options)
     print(terminal(f"{len(files)} images in {options.out}"))
     return 0

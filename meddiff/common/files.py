@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Literal, overload
 
-from meddiff.common.outside import check_target
+from meddiff.common.targets import check_target
 
 
 @overload

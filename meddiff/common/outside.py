@@ -18,7 +18,6 @@ import hashlib
 import os
 import re
 import shlex
-import stat
 from pathlib import Path, PurePosixPath
 
 from meddiff.common.errors import UserError
@@ -48,17 +47,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "gs": ("gsutil", "cat", "{}"),
     "ais": ("ais", "get", "{}", "-"),
 }
-
-
-class NotAFile(UserError, OSError):
-    """Something that is no ordinary file stands where one is to be written.
-
-    Also an :class:`OSError`, so that who can do without the file (a cache) treats it like any other that cannot be written.
-    """
-
-    def __init__(self, path: Path, what: str, remedy: str) -> None:
-        super().__init__(f"{path} is {what}, which nothing is written over: {remedy}")
-        self.strerror = f"it is {what}"
 
 
 def sample_key(key: str, where: str = "") -> str:
@@ -282,20 +270,3 @@ def markdown_cell(text: object) -> str:
         'a\\\\|b\\\\<i\\\\>'
     """
     return MARKDOWN.sub(lambda found: "\\" + found[0], terminal(text))
-
-
-def check_target(path: Path) -> None:
-    """Refuse to put a file where a folder, a device, a pipe or a socket stands: as root, renaming would replace it.
-
-    Raises:
-        NotAFile: it is one, or a link into ``/dev`` or ``/proc`` (``/dev/stdout``).
-    """
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        return  # nothing there, or a path whose own error says more
-    if stat.S_ISDIR(mode):
-        raise NotAFile(path, "a folder", "name a file")
-    # /dev/stdout leads to whatever the output is, an ordinary file too
-    if not stat.S_ISREG(mode) or (path.is_symlink() and os.readlink(path).startswith(("/dev/", "/proc/"))):
-        raise NotAFile(path, "a device, pipe or socket", "name an ordinary file")
