@@ -3,6 +3,7 @@
 Heavy imports happen inside the verb that needs them, so that `--help` and a mistyped verb answer at once.
 """
 
+import errno
 import sys
 import traceback
 import warnings
@@ -117,6 +118,12 @@ def main(arguments: list[str] | None = None) -> None:
             code = dispatch(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
         print("error: " + "\n       ".join(map(terminal, error.args)), file=sys.stderr)
+        code = 2
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        # a path that no file system takes can be given in a hundred places: told in one
+        print("error: " + terminal(f"{error.filename} cannot be a path here ({error.strerror})"), file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         code = 130

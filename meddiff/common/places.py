@@ -19,7 +19,7 @@ def locate(path: str | os.PathLike[str]) -> Path:
         >>> locate("nowhere/at/all.yaml").as_posix()
         'nowhere/at/all.yaml'
     """
-    here = Path(path).expanduser()
+    here = Path(os.path.expanduser(path))
     if here.is_absolute() or here.exists() or not here.parts or here.parts[0] not in OWN:
         return here
     # A wheel carries configs/ inside the package; in a clone it stands beside it, where a newcomer looks.

@@ -18,7 +18,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: nothing there.
     """
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     if root.is_file():
         return root
     folder = root / names.CHECKPOINTS if (root / names.CHECKPOINTS).is_dir() else root

@@ -5,6 +5,7 @@ they are built with is typed by their signatures, as the command line does it. N
 Source: own.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -244,7 +245,7 @@ def open_run(
     """
     if (run is None) == (ckpt is None):
         raise UserError("Give either --run RUN (its newest checkpoint) or --ckpt FILE.")
-    given = Path(cast(str | Path, run if ckpt is None else ckpt)).expanduser()
+    given = Path(os.path.expanduser(cast(str | Path, run if ckpt is None else ckpt)))
     checkpoint = find_checkpoint(newest_run(given))
     folder = next((p for p in checkpoint.parents if (p / names.CONFIG).is_file()), None)
     config = parse_config((folder / names.CONFIG).read_text(encoding="utf-8")) if folder is not None else {}

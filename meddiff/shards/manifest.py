@@ -121,8 +121,9 @@ class Manifest:
                 f"no latent shards at {folder} ({MANIFEST_NAME} is missing): "
                 f"write them with `lightning prepare COHORT --out {folder}`"
             ) from None
-        except OSError as error:
-            raise UserError(f"cannot read {path} ({error.strerror}): check the path and its permissions") from None
+        except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path that no file system takes
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"cannot read {path} ({reason}): check the path and its permissions") from None
         return cls.parse(text, str(path))
 
     @classmethod
