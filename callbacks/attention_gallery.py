@@ -17,6 +17,7 @@ from meddiff.attribution.overlay import overlay
 from meddiff.attribution.words import query_tokens
 from meddiff.common.errors import refuse
 from meddiff.common.files import write_json
+from meddiff.common.outside import file_in, file_part, inside
 from meddiff.common.ranges import COUNT, range_problems
 from meddiff.evaluation.grounding import Grounding, GroundingOptions
 from meddiff.evaluation.samples import GroundingSample, evaluation_latents
@@ -86,7 +87,7 @@ class AttentionGalleryCallback(EvaluationCallback):
         """Pictures, no figures."""
         ranks, options, steps = ranks_of(trainer), self.options, self.grounding.steps
         mine = ranks.share(self.grounding.samples(split)[0])
-        folder = run_folder(trainer) / names.MEDIA / names.ATTENTION
+        folder = inside(run_folder(trainer), f"{names.MEDIA}/{names.ATTENTION}")
         queries = [query_tokens(sample.phrase, options.queries[sample.label]) for sample in mine]
         items = [
             GroundingItem(
@@ -116,9 +117,9 @@ def _write_entry(
     """Write image, overlay and mask of one phrase; heat (1, h, w)."""
     full = resize_maps(heat, sample.size)[0]  # (H, W)
     image, masks = dataset.image(sample.index), dataset.masks(sample.index)
-    name = f"{sample.key}-{sample.label.lower().replace(' ', '_')}"
+    name = f"{sample.key}-{file_part(sample.label)}"
     picture, drawn, mask = keep_png(folder, f"image-{sample.key}", image), f"{images:09d}-{name}.png", None
-    write_png(folder / drawn, overlay(image, full.numpy()))
+    write_png(file_in(folder, drawn), overlay(image, full.numpy()))
     if sample.label in masks:
         mask = keep_png(folder, f"mask-{name}", np.where(masks[sample.label], 255, 0).astype(np.uint8))
     cnr = float(contrast_to_noise_ratio(full[None], torch.from_numpy(sample.box_mask())[None]))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -10,6 +9,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
 from meddiff.common.files import atomic_open
+from meddiff.common.outside import file_in, inside
 from meddiff.runs import names
 
 
@@ -32,13 +32,13 @@ class ImageWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        folder = Path(trainer.default_root_dir) / names.MEDIA / names.PREDICTED
+        folder = inside(trainer.default_root_dir, f"{names.MEDIA}/{names.PREDICTED}")
         rows = []
         for key, prompt, image in zip(prediction["key"], prediction["prompt"], prediction["image"], strict=True):
-            with atomic_open(folder / f"{key}.png") as stream:
+            with atomic_open(file_in(folder, f"{key}.png")) as stream:
                 Image.fromarray(image).save(stream, format="PNG")
             rows.append(json.dumps({"key": key, "prompt": prompt}, ensure_ascii=False) + "\n")
         name = "images.jsonl" if trainer.global_rank == 0 else f"images.{trainer.global_rank}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)  # none of the batch may have come out
-        with (folder / name).open("a", encoding="utf-8") as stream:
+        with file_in(folder, name).open("a", encoding="utf-8") as stream:
             stream.writelines(rows)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from meddiff.common.files import atomic_open, write_json
+from meddiff.common.outside import file_in, inside
 from meddiff.runs import names
 from meddiff.shards.dataset import LatentShardsDataset
 
@@ -33,7 +34,7 @@ def keep_png(folder: Path, stem: str, pixels: NDArray[np.uint8]) -> str:
     Image.fromarray(pixels).save(buffer, "PNG")
     data = buffer.getvalue()
     for name in (f"{stem}.png", f"{stem}-{hashlib.sha256(data).hexdigest()[:12]}.png"):
-        if not (folder / name).is_file():
+        if not file_in(folder, name).is_file():
             with atomic_open(folder / name) as stream:
                 stream.write(data)
             return name
@@ -65,12 +66,12 @@ def save_samples(
         images: seen in training.
         drawn: index in the split -> uint8 (H, W, 3).
     """
-    folder = Path(trainer.default_root_dir) / names.MEDIA / names.SAMPLES
+    folder = inside(trainer.default_root_dir, f"{names.MEDIA}/{names.SAMPLES}")
     entries, pictures = [], []
     for index in list(drawn)[:shown]:
         key, prompt = split.keys[index], split.metadata(index)["impression"]
         name, real = f"{images:09d}-{key}.png", keep_png(folder, f"real-{key}", split.image(index))
-        write_png(folder / name, drawn[index])
+        write_png(file_in(folder, name), drawn[index])
         entries.append({"key": key, "prompt": prompt, "image": name, "real": real, "sampler": sampler})
         pictures.append(drawn[index])
     write_json(folder / f"{images:09d}.json", entries)

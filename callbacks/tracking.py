@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks.wandb_server import UNREACHABLE, WRONG_KEY, logged_in_to_wandb, server_trouble
 from meddiff.common.files import atomic_open, make_folder
+from meddiff.common.outside import own_file
 from meddiff.runs import names
 from meddiff.runs.metrics_file import end_cut_line, read_metrics
 
@@ -64,9 +65,9 @@ class JsonlLogger(Logger):
         row.update({key: value if math.isfinite(value) else None for key, value in metrics.items()})
         make_folder(self.path.parent)
         if not self._mended:
-            end_cut_line(self.path)
+            end_cut_line(own_file(self.path))
             self._mended = True
-        with self.path.open("a", encoding="utf-8") as stream:
+        with own_file(self.path).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
     @rank_zero_only
@@ -108,7 +109,7 @@ def default_loggers(run_dir: Path, name: str) -> list[Logger]:
 def known_id(file: Path) -> str | None:
     """The id a run had before; None where no file holds one (a cut or empty file holds none)."""
     text = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
-    return text if re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text) else None
+    return text if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text) else None
 
 
 class RunWandbLogger(WandbLogger):
@@ -125,7 +126,7 @@ class RunWandbLogger(WandbLogger):
 
         folder = Path(run_dir)
         id_file = folder / names.WANDB_ID
-        run_id = known_id(id_file)
+        run_id = known_id(id_file)  # W&B makes names of folders of it
         logging.getLogger("wandb").setLevel(logging.ERROR)
         super().__init__(
             name=f"{name}/{folder.name}",

@@ -12,35 +12,69 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
+from typing import IO
 
 import webdataset as wds
 from braceexpand import braceexpand
 from torch.utils.data import IterableDataset, get_worker_info
+from webdataset.gopen import Pipe
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from datamodules.datasets import Failure, PositionedDataset
 from datamodules.items import Rules, make_batch
 from datamodules.stream import check_batch_size
 from meddiff.common.draws import generator, torch_seed
 from meddiff.common.errors import UserError
+from meddiff.common.outside import check_url, sample_key, url_command, url_scheme
 from meddiff.shards.batches import LatentBatch
 from meddiff.shards.index import LATENT, METADATA
 from meddiff.shards.latents import Entry
 from meddiff.shards.manifest import Manifest
 
-REMOTE = ("pipe:", "http:", "https:", "s3:", "gs:", "ais:", "hf:", "sftp:", "scp:")
+REMOTE = ("pipe", "http", "https", "s3", "gs", "ais", "hf", "sftp", "scp")
+#: How a command ends that was not read to its end: SIGPIPE, as a shell says it or not; curl that cannot write.
+STOPPED = [141, -13, 23]
 #: Samples held back by the training shuffle.
 BUFFER = 2048
 
 
 def is_remote(shards: str | Sequence[str]) -> bool:
     """Whether shards are given as URLs that have to be streamed."""
-    return any(url.startswith(REMOTE) for url in ([shards] if isinstance(shards, str) else shards))
+    return any(url_scheme(url) in REMOTE for url in ([shards] if isinstance(shards, str) else shards))
 
 
 def expand_urls(shards: str | Sequence[str]) -> list[str]:
-    """One URL per shard: braces expanded, ``s3://`` read through the ``aws`` command."""
-    urls = [url for pattern in ([shards] if isinstance(shards, str) else shards) for url in braceexpand(pattern)]
-    return [f"pipe:aws s3 cp '{url}' -" if url.startswith("s3:") else url for url in urls]
+    """One URL per shard: braces expanded."""
+    return [url for pattern in ([shards] if isinstance(shards, str) else shards) for url in braceexpand(pattern)]
+
+
+def open_url(url: str) -> IO[bytes]:
+    """The bytes at a URL or path, from the beginning; a command that fails says so when the stream is closed.
+
+    The command of a URL is started without a shell (:func:`meddiff.common.outside.url_command`), so nothing in a URL can
+    become another command. Only ``pipe:`` runs what it says, in a shell: that is what it is for, and it is taken from the
+    user's own configuration alone, never from a manifest or another file of a cohort.
+
+    Raises:
+        UserError: characters no URL has, or the command that reads such URLs is not installed.
+        OSError: the path, or the command, cannot be read.
+    """
+    scheme = url_scheme(url)
+    if scheme == "pipe":
+        stream: IO[bytes] = wds.gopen(f"pipe:{url[5:]}", "rb")
+        return stream
+    if scheme == "hf":  # webdataset asks the hub where the file is, and reads it without a shell
+        check_url(url)
+        stream = wds.gopen(url, "rb")
+        return stream
+    if scheme not in REMOTE:
+        return Path(re.sub("^file:(//)?", "", url)).open("rb")
+    command = url_command(url)
+    try:
+        stream = Pipe(command, mode="rb", ignore_status=STOPPED)
+    except FileNotFoundError:
+        raise UserError(f"{url} is read by the command {command[0]}, which is not installed here: install it") from None
+    return stream
 
 
 def shard_name(url: str) -> str:
@@ -74,7 +108,7 @@ def read_manifest(address: str | None) -> Manifest:
     if not is_remote(address):
         return Manifest.read(address)
     try:
-        with wds.gopen(expand_urls(address)[0], "rb") as stream:
+        with open_url(expand_urls(address)[0]) as stream:
             text = stream.read().decode()
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the manifest at {address} ({error}): check the URL") from None
@@ -85,14 +119,16 @@ def read_shards(urls: Sequence[str], epoch: int | None, manifest: Manifest) -> I
     """Samples of shards one after another.
 
     Raises:
-        UserError: a shard cannot be opened, is cut short, or a sample lacks a member.
+        UserError: a shard cannot be opened, is cut short, a sample lacks a member, or its key could name another place.
     """
     expected = {record.name: record.samples for record in manifest.shards}
     for url in urls:
         seen = 0
         try:
-            for sample in wds.DataPipeline(wds.SimpleShardList([url]), wds.tarfile_to_samples()):
+            stream = open_url(url)
+            for sample in group_by_keys(tar_file_expander([{"url": url, "stream": stream}])):
                 seen += 1
+                sample_key(sample["__key__"], url)
                 missing = [name for name in (LATENT, METADATA) if name not in sample]
                 if missing:
                     raise UserError(
@@ -200,5 +236,13 @@ def missing_pieces(shards: str | Sequence[str], manifest: str | None) -> list[st
             read_manifest(manifest)
         except UserError as error:
             return [str(error)]
-    local = [url for url in expand_urls(shards) if not is_remote(url)]
-    return [f"{url} is missing: check the shard paths" for url in local if not Path(url).exists()]
+    problems = []
+    for url in expand_urls(shards):
+        if not is_remote(url):
+            problems += [] if Path(url).exists() else [f"{url} is missing: check the shard paths"]
+        elif url_scheme(url) != "pipe":
+            try:
+                check_url(url)
+            except UserError as error:
+                problems.append(str(error))
+    return problems

@@ -1,9 +1,9 @@
 """What a run says when it ends: where it is, and commands that work. Source: own."""
 
-import shlex
 from pathlib import Path
 
 from meddiff.common.errors import UserError
+from meddiff.common.outside import shell
 from meddiff.runs import names
 from meddiff.runs.checkpoints import broken, find_checkpoint
 
@@ -19,15 +19,15 @@ def ways_on(run: Path, written: str = "", can_draw: bool = False, more: str = ""
         can_draw: whether the model can draw images.
         more: appended to the command that goes on, such as `` --trainer.max_steps N``.
     """
-    folder = shlex.quote(str(run))
+    folder = shell(run)
     try:
         find_checkpoint(run, to_train=True, tell=False)  # it was told when the run began
         trained, drawn = f"lightning fit --resume {folder}", folder
     except UserError:
         if not written or not Path(written).exists() or broken(Path(written)):
             return []
-        file = shlex.quote(written)
-        trained, drawn = f"lightning fit -c {shlex.quote(str(run / names.CONFIG))} --ckpt_path {file}", file
+        file = shell(written)
+        trained, drawn = f"lightning fit -c {shell(run / names.CONFIG)} --ckpt_path {file}", file
     lines = [f"go on:  {trained}{more}"]
     if can_draw:
         lines.append(f'draw:   lightning sample --ckpt {drawn} --prompts "Large right pleural effusion."')

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from meddiff.common.errors import UserError
+from meddiff.common.outside import markdown_cell, terminal
 from meddiff.evaluation.controls import FIRST, ControlsOptions, Others
 from meddiff.evaluation.measurement import Result, Value
 
@@ -29,7 +30,7 @@ def control_networks(run: "OpenRun", options: ControlsOptions) -> Others:
         plain = {name: value for name, value in dict(trained.unet.config).items() if not name.startswith("_")}
         others.untrained = model_of(run.start(unet=plain))
     except UserError as error:  # the sources may be gone; everything else can still be measured
-        print(f"without base and untrained weights: {error}")
+        print(terminal(f"without base and untrained weights: {error}"))
     phantom, vae = getattr(data, "phantom", None), getattr(data, "vae", None)
     if isinstance(phantom, PhantomOptions) and isinstance(vae, str):
         if options.mirrored:
@@ -44,10 +45,10 @@ def controls_text(result: Result) -> str:
     lines = ["", "| | " + " | ".join(SHOWN) + " |", "|---|" + "---|" * len(SHOWN)]
     for row in result.tables["controls"].rows:
         cells = [number(row.get(column)) for column in SHOWN]
-        lines.append(f"| {str(row['control']).replace('_', ' ')} | " + " | ".join(cells) + " |")
+        lines.append(f"| {markdown_cell(str(row['control']).replace('_', ' '))} | " + " | ".join(cells) + " |")
     compared = result.tables.get("own_first")
     for row in compared.rows if compared is not None else ():
-        lines.append(f"{row['network']}: " + "; ".join(sentences(row)))
+        lines.append(f"{terminal(row['network'])}: " + "; ".join(sentences(row)))
     return "\n".join(lines)
 
 

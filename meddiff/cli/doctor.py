@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from meddiff.common.outside import terminal
+
 PACKAGES = {
     "torch": "2.11",
     "torchvision": "0",
@@ -144,7 +146,7 @@ def main(arguments: list[str]) -> int:
         checks += [*check_devices(), *check_files()]
     for check in checks:
         mark = {True: "ok  ", False: "BAD ", None: "    "}[check.ok]
-        print(f"{mark} {check.name:<18}{check.text}")
+        print(f"{mark} {check.name:<18}{terminal(check.text)}")
     bad = sum(check.ok is False for check in checks)
     print(f"\n{'all well' if not bad else f'{bad} to mend'}")
     return 1 if bad else 0

@@ -10,6 +10,8 @@ from jsonargparse import Namespace
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
 from meddiff.common.locks import locked
+from meddiff.common.outside import terminal
+from meddiff.common.targets import check_folder
 
 if TYPE_CHECKING:
     from meddiff.evaluation.measurement import Measurement, Result
@@ -134,6 +136,8 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
     from meddiff.runs.evaluations import EvaluationWriter
     from meddiff.runs.open_run import open_run
 
+    if options.out:
+        check_folder(Path(options.out))
     moved = {"vae": options.vae} if options.vae else {}
     run = open_run(options.run, options.ckpt, options.shards, options.device, **moved)
     data, model = run.data, model_of(run.module)
@@ -155,12 +159,11 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
             for name, table in result.tables.items():
                 writer.table(name, table.rows, table.first, table.only)
             writer.part(part, asdict(options[PARTS[part].options]), result.figures, made[part])
-            if (
-                part == "controls" and options.shards is None
-            ):  # of other shards they are nothing to read the run against
+            # Controls of other shards are nothing to read the run against.
+            if part == "controls" and options.shards is None:
                 writer.controls(run.facts.run, "grounding", result.controls)
             show(part, result)
-    print(out)
+    print(terminal(out))
     return 0
 
 

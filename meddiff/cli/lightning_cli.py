@@ -32,6 +32,7 @@ from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.run_config import RunConfig, last_written
 from meddiff.cli.side_by_side import exchange_between
 from meddiff.common.errors import UserError, refuse
+from meddiff.common.outside import terminal
 from meddiff.runs import names
 from meddiff.runs.checkpoints import checkpoint_to_go_on, clear_leftovers
 from meddiff.runs.new_run import RUN_DIR_VARIABLE, restarted, run_folder
@@ -236,11 +237,11 @@ def _closing_line(cli: SuiteCLI) -> None:
         return
     if cli.subcommand == "fit":
         state = "interrupted" if cli.trainer.interrupted else "finished"
-        print(f"\n{state} at step {cli.trainer.global_step}; run folder: {cli.run_dir}")
+        print(f"\n{state} at step {cli.trainer.global_step}; run folder: {terminal(cli.run_dir)}")
         if (cli.run_dir / names.REPORT).is_file():
-            print(f"  look:   {cli.run_dir / names.REPORT}")
+            print(f"  look:   {terminal(cli.run_dir / names.REPORT)}")
         can_draw = hasattr(getattr(cli.model, "model", None), "sample")
         for line in ways_on(cli.run_dir, last_written(cli.trainer), can_draw, " --trainer.max_steps N"):
             print(f"  {line}")
     else:
-        print(f"\nrun folder: {cli.run_dir}")
+        print(f"\nrun folder: {terminal(cli.run_dir)}")

@@ -3,12 +3,19 @@
 Heavy imports happen inside the verb that needs them, so that `--help` and a mistyped verb answer at once.
 """
 
+import errno
 import sys
-from collections.abc import Callable
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from types import TracebackType
+from typing import TextIO
 
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.files import no_room
+from meddiff.common.outside import terminal
 from meddiff.common.places import at_home
 from meddiff.common.stopping import exit_code, signals_stop
 
@@ -82,6 +89,36 @@ def dispatch(arguments: list[str]) -> int:
     return run(verb, expanded)
 
 
+@contextmanager
+def warnings_made_visible() -> Iterator[None]:
+    """Warnings name files and labels of the cohort: their text goes through :func:`terminal`, whoever warns."""
+    show = warnings.showwarning
+
+    def shown(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        text, clean = str(message), terminal(message, newlines=True)
+        show(message if clean == text else clean, category, filename, lineno, file, line)
+
+    warnings.showwarning = shown
+    try:
+        yield
+    finally:
+        if warnings.showwarning is shown:
+            warnings.showwarning = show
+
+
+def visible_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What Python prints of an error that nobody foresaw, with the controls of the names in it spelled out."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(terminal(text, newlines=True), end="", file=sys.stderr)
+
+
 def spelled_out(argument: str) -> str:
     """``--out=~/x`` and a bare ``~/x`` with the home folder in its place, which a shell does only for the second."""
     flag, equals, value = argument.partition("=")
@@ -89,19 +126,24 @@ def spelled_out(argument: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Console entry point: a UserError becomes one sentence on stderr and exit code 2, a signal 128 + its number."""
+    """Console entry point: a UserError becomes a sentence (or some, a line each) on stderr and exit code 2, a signal 128 + n."""
     given = sys.argv[1:] if arguments is None else arguments
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = visible_traceback
     try:
-        with signals_stop():
+        with signals_stop(), warnings_made_visible():
             code = dispatch(given)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "\n       ".join(map(terminal, error.args)), file=sys.stderr)
         code = 2
     except OSError as error:
-        full = no_room(error)
-        if full is None:
+        # Both can happen in a hundred places: told in one.
+        told = no_room(error)
+        if told is None and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            told = f"{error.filename} cannot be a path here ({error.strerror})"
+        if told is None:
             raise
-        print(f"error: {full}", file=sys.stderr)
+        print(f"error: {terminal(told)}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt as stop:
         verb = next((word for word in given if word in OWN_VERBS or word in LIGHTNING_VERBS), "")

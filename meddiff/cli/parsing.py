@@ -9,6 +9,7 @@ from typing import NoReturn
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from meddiff.cli.arguments import read_yaml, split_configs
+from meddiff.common.outside import terminal
 from meddiff.common.places import at_home, locate
 
 # The text under each field of an options class is its help.
@@ -25,7 +26,7 @@ def one_sentence(parser: ArgumentParser, message: str, error: Exception | None) 
         raise ArgumentError(None, str(message)) from error
     owner = getattr(error, "subcommand_parser", None) or parser
     prog = owner.prog.replace(" [options]", "")
-    print(f"error: {brief(str(message))} (`{prog} --help` lists what is accepted)", file=sys.stderr)
+    print(f"error: {terminal(brief(str(message)))} (`{prog} --help` lists what is accepted)", file=sys.stderr)
     parser.exit(2)
     raise AssertionError("exit() returned")
 

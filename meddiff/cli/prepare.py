@@ -4,6 +4,7 @@ import shlex
 from dataclasses import fields
 
 from meddiff.common.errors import UserError
+from meddiff.common.outside import terminal
 from meddiff.shards.manifest import Manifest
 
 PHANTOM = "phantom"
@@ -93,17 +94,21 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
     )
     if manifest is not None:
         print_funnel(manifest.funnel)
-        print(f"what was left out, and why: {parsed.out}/{REJECTED}; look at {parsed.out}/{PREVIEW}")
+        out = terminal(parsed.out)
+        print(f"what was left out, and why: {out}/{REJECTED}; look at {out}/{PREVIEW}")
         _show(manifest, parsed.out)
     return 0
 
 
 def _show(manifest: Manifest, out: str) -> None:
     for split, counts in manifest.counts.items():
-        labels = ", ".join(f"{label} {number}" for label, number in counts["labels"].items())
+        labels = ", ".join(f"{terminal(label)} {number}" for label, number in counts["labels"].items())
         boxes = ", ".join(f"{number} boxes {what}" for what, number in counts.get("boxes", {}).items())
-        print(f"{split:<12}{counts['samples']:>8} images   " + "; ".join(part for part in (labels, boxes) if part))
-    print(f"wrote {out} ({len(manifest.shards)} shards, {list(manifest.latent_shape)} latents)")
+        print(
+            f"{terminal(split):<12}{counts['samples']:>8} images   "
+            + "; ".join(part for part in (labels, boxes) if part)
+        )
+    print(f"wrote {terminal(out)} ({len(manifest.shards)} shards, {list(manifest.latent_shape)} latents)")
 
 
 def prepare_phantom_verb(arguments: list[str]) -> int:

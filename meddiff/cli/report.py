@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from meddiff.cli.parsing import SentenceParser
+from meddiff.common.outside import terminal
 from meddiff.reports.page.report import write_report
 
 
@@ -21,5 +22,6 @@ def main(arguments: list[str]) -> int:
         "--out", type=str | None, default=None, help="File to write; by default report.html in the first run's folder."
     )
     options = parser.parse_args(arguments)
-    print(write_report([Path(run) for run in options.runs], Path(options.out) if options.out else None))
+    page = write_report([Path(run) for run in options.runs], Path(options.out) if options.out else None)
+    print(terminal(page))
     return 0

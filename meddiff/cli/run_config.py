@@ -9,6 +9,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from callbacks.tracking import JsonlLogger
 from meddiff.cli.closing import ways_on
 from meddiff.common.files import atomic_open
+from meddiff.common.outside import terminal
 from meddiff.runs import names
 
 
@@ -37,7 +38,7 @@ class RunConfig(SaveConfigCallback):
         """Whatever stopped the run: say how to go on from what is there."""
         lines = ways_on(Path(trainer.default_root_dir), last_written(trainer)) if trainer.is_global_zero else []
         if lines:
-            print(f"\nstopped at step {trainer.global_step}; run folder: {trainer.default_root_dir}")
+            print(f"\nstopped at step {trainer.global_step}; run folder: {terminal(trainer.default_root_dir)}")
             print("\n".join(f"  {line}" for line in lines))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -12,6 +12,8 @@ from jsonargparse import Namespace
 from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
 from meddiff.common.locks import locked
+from meddiff.common.outside import terminal
+from meddiff.common.targets import check_folder
 from meddiff.common.text_files import read_text
 
 #: One image: its file, prompt and key.
@@ -47,9 +49,10 @@ def main(arguments: list[str]) -> int:
         raise UserError('No prompts: give --prompts "..." or --prompts_file FILE.')
     if options.num_images < 1 or options.batch_size < 1:
         raise UserError(f"--num_images {options.num_images} and --batch_size {options.batch_size} must be 1 or more.")
+    check_folder(Path(options.out))
     with locked(options.out, "lightning sample"):
         files = draw(prompts, options)
-    print(f"{len(files)} images in {options.out}")
+    print(terminal(f"{len(files)} images in {options.out}"))
     return 0
 
 

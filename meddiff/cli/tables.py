@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from meddiff.cli.parsing import SentenceParser
+from meddiff.common.outside import terminal
 
 
 def main(arguments: list[str]) -> int:
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
     from meddiff.reports.paper.build import build_tables, render, write_tables
 
     tables = build_tables(options.runs, options.tables, options.evaluation, options.min_occurrences, options.intervals)
-    print(render(tables, options.format), end="")
+    print(terminal(render(tables, options.format), newlines=True), end="")
     if options.out:
-        print(f"\n{len(write_tables(tables, Path(options.out)))} files written to {options.out}.")
+        print(f"\n{len(write_tables(tables, Path(options.out)))} files written to {terminal(options.out)}.")
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Literal, overload
 
 from meddiff.common.errors import UserError
+from meddiff.common.targets import check_target
 
 try:
     import fcntl
@@ -45,8 +46,10 @@ def atomic_open(
     removed when a process first writes into the folder.
 
     Raises:
+        NotAFile: a folder, device or pipe stands at ``path``; it is left alone.
         OSError: not writable or full; ``filename`` names ``path``, and what was there before is untouched.
     """
+    check_target(Path(path))
     return _renamed_at_the_end(Path(path), mode)
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
+from meddiff.common.outside import file_in, terminal
 from meddiff.evaluation.provenance import (
     Settings,
     differences,
@@ -110,9 +111,11 @@ def draw_images(
         show_progress: draw a progress bar.
 
     Raises:
-        UserError: the folder holds images of other settings or prompts.
+        UserError: the folder holds images of other settings or prompts, or a key cannot name a file in it.
         NotFiniteImages: some are no numbers and have no file; the others are there.
     """
+    for key in prompts:
+        file_in(folder, f"{key}.png")
     known = _check(folder, prompts, settings)
     if _read(folder / SETTINGS) != settings:
         write_json(folder / SETTINGS, settings)
@@ -124,7 +127,9 @@ def draw_images(
     missing = [key for key in prompts if not (folder / f"{key}.png").is_file()]
     done = len(prompts) - len(missing)
     hidden = not (show_progress and missing)
-    with tqdm(total=len(prompts), initial=done, unit="image", desc=f"drawing {folder.name}", disable=hidden) as bar:
+    with tqdm(
+        total=len(prompts), initial=done, unit="image", desc=f"drawing {terminal(folder.name)}", disable=hidden
+    ) as bar:
         for start in range(0, len(missing), batch_size):
             keys = missing[start : start + batch_size]
             whole, broken = whole_images(draw, [prompts[key] for key in keys], keys)
@@ -170,7 +175,7 @@ def _named(before: Mapping[str, object], now: Mapping[str, object], names: Seque
 
 def _vouched(folder: Path, key: str, prompt: str, settings: Settings) -> bool:
     """Whether an image says that it was drawn so; those of before say nothing, and the folder's records must do."""
-    file = folder / f"{key}.png"
+    file = file_in(folder, f"{key}.png")
     if not file.is_file():
         return False
     made = image_made_from(file)
@@ -212,7 +217,7 @@ def read_images(folder: Path, keys: Sequence[str]) -> Tensor:
     images = []
     for key in keys:
         try:
-            with Image.open(folder / f"{key}.png") as image:
+            with Image.open(file_in(folder, f"{key}.png")) as image:
                 images.append(np.array(image.convert("RGB")))
         except OSError as error:
             raise UserError(

@@ -33,6 +33,8 @@ Images = Callable[[Sequence[int]], Tensor]
 def cache_folder(shards: Path, out: Path) -> Path:
     """``SHARDS/.statistics`` where it can be written, so that all runs share it, else ``OUT/.statistics``."""
     folder = shards / FOLDER
+    if folder.is_symlink():  # shards made by others must not lead writing elsewhere
+        return out / FOLDER
     try:
         with atomic_open(folder / ".probe"):
             pass

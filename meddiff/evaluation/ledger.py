@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Generic, Self, TypeVar, cast
 
 from meddiff.common.errors import UserError
+from meddiff.common.outside import own_file
 from meddiff.evaluation.provenance import differences, model_digest
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
@@ -39,9 +40,9 @@ class Ledger(Generic[E]):
         self._stream: BinaryIO | None = None
         if path is None:
             return
-        if not (path.is_file() and self._read(path)):
+        if not (own_file(path).is_file() and self._read(path)):
             digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
-            self._file = path.with_name(f".{path.stem}-{digest[:12]}{path.suffix}")
+            self._file = own_file(path.with_name(f".{path.stem}-{digest[:12]}{path.suffix}"))
             if self._file.is_file():
                 self._read(self._file)
 

@@ -11,6 +11,7 @@ from typing import Literal
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.common.locks import locked
+from meddiff.common.outside import terminal
 from meddiff.common.processes import is_first_process
 from meddiff.common.ranges import check_finite_fields
 from meddiff.preparation.cohorts import reader
@@ -186,7 +187,7 @@ def dry_run(reading: Reading) -> None:
     reading.funnel.keep(f"{UNREADABLE} (missing, or no image by its first bytes)", left)
     print_funnel([*reading.funnel.rows(), ("written (with a dry run: nothing)", left, 0)])
     for path, reason in list(reasons.items())[:3]:
-        print(f"unreadable: {path}: {reason}")
+        print(terminal(f"unreadable: {path}: {reason}"))
     splits: dict[str, int] = {}
     for record in reading.records:
         splits[record.split] = splits.get(record.split, 0) + (record.path not in reasons)
@@ -308,6 +309,7 @@ def write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
 
 def print_funnel(rows: Sequence[tuple[str, int, int]]) -> None:
     """A line a rule: how many it removed and how many are left."""
+    rows = [(terminal(rule), left, removed) for rule, left, removed in rows]
     width = max(len(rule) for rule, _, _ in rows)
     print(f"{'rule':<{width}}{'removed':>12}{'left':>12}")
     for rule, left, removed in rows:

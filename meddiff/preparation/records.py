@@ -6,13 +6,14 @@ Source: own. A reader is ``read(root, options) -> Reading`` in ``preparation/coh
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meddiff.common.errors import UserError
+from meddiff.common.outside import check_relative
 from meddiff.shards.sample import Box, Phrase
 
 SPLITS = ("train", "val", "grounding", "fidelity", "test")
@@ -68,24 +69,6 @@ class Record:
             raise UserError(f"image {self.key} has text that is none ({error}): mend its characters.") from None
         if self.split not in SPLITS:
             raise UserError(f"image {self.key} is of split {self.split!r}: there are {', '.join(SPLITS)}.")
-
-
-def check_relative(path: str) -> None:
-    """Refuse a path that is not plainly below the folder it is relative to.
-
-    Raises:
-        UserError: empty, absolute, with "..", a backslash or a NUL.
-    """
-    pure = PurePosixPath(path)
-    if (
-        not path
-        or pure.is_absolute()
-        or ".." in pure.parts
-        or "\\" in path
-        or "\0" in path
-        or re.match(r"[A-Za-z]:", path)
-    ):
-        raise UserError(f"path {path!r} does not stay inside the root: paths must be relative to it, without '..'.")
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from meddiff.common.errors import UserError
-from meddiff.preparation.records import check_relative
-
-
-def inside(root: str | Path, path: str) -> Path:
-    """``root / path``, which need not exist.
-
-    Raises:
-        UserError: the path, or a link on its way, leads out of the root.
-    """
-    check_relative(path)
-    joined = Path(root) / path
-    if not joined.resolve().is_relative_to(Path(root).resolve()):
-        raise UserError(
-            f"{joined} is a link that leads out of the root to {joined.resolve()}: nothing outside the root is read, "
-            "so put the files there or choose a root above both."
-        )
-    return joined
+from meddiff.common.outside import check_relative, inside
 
 
 def open_text(root: str | Path, name: str) -> IO[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from meddiff.common.errors import UserError
+from meddiff.common.outside import inside
 from meddiff.runs import names
 from meddiff.runs.config_file import parse_config
 from meddiff.runs.tables import read_table
@@ -70,7 +71,7 @@ def read_evaluation(run: str | Path, name: str | None = None) -> EvaluationFolde
         return _open(run)
     found = sorted(run.glob(f"{names.EVALUATIONS}/*/{names.ABOUT}"))
     if name is not None:
-        chosen = run / names.EVALUATIONS / name
+        chosen = inside(run, f"{names.EVALUATIONS}/{name}")
         if not (chosen / names.ABOUT).is_file():
             there = ", ".join(file.parent.name for file in found) or "none"
             raise UserError(f"{run} has no evaluation {name!r} (there: {there}): `lightning evaluate all --run {run}`.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
 from meddiff.common.locks import locked
+from meddiff.common.outside import run_name
 from meddiff.common.processes import is_first_process
 from meddiff.runs import names
 
@@ -39,6 +40,7 @@ def run_folder(runs: str, name: str, verb: str, arguments: list[str], exchange: 
         exchange: how processes that were started side by side agree; None: there is one, or they inherit.
 
     Raises:
+        UserError: the name, or the job's id, leads out of ``runs``.
         Busy: another process writes into the folder of the run that is to go on.
     """
     inherited = os.environ.get(RUN_DIR_VARIABLE)
@@ -60,6 +62,7 @@ def _made(runs: str, name: str, verb: str, arguments: list[str]) -> Path:
     job = job_id()
     stem = f"job-{job}" if job else time.strftime("%Y%m%d-%H%M%S")
     stem += "" if verb == "fit" else f"-{verb}"
+    run_name(f"{name}/{stem}")  # a job's id is text from outside, too
     parent, attempt = Path(runs) / name, 1
     try:
         parent.mkdir(parents=True, exist_ok=True)

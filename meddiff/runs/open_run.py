@@ -6,7 +6,7 @@ Source: own.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -52,16 +52,31 @@ def import_class(path: str) -> type:
     return found
 
 
-def build(path: str, arguments: Mapping[str, object]) -> object:
+#: What the class of a run's module and of its data must have. Their names come from a file (config.yaml, a checkpoint):
+#: without this, ``subprocess.Popen`` would be a class like any other, and its arguments a command.
+MODULE = ("configure_model", "on_load_checkpoint", "load_state_dict")
+DATA = ("prepare_data", "train_dataloader")
+
+
+def build(path: str, arguments: Mapping[str, object], has: Sequence[str]) -> object:
     """An object of the class at ``path``; arguments are read as a config file's are (dicts become dataclasses).
 
+    Args:
+        has: :data:`MODULE` or :data:`DATA`, what the class must have before it is called.
+
     Raises:
-        UserError: no such class, or arguments it does not take.
+        UserError: no such class, one of another kind, or arguments it does not take.
     """
     from jsonargparse import ArgumentParser
 
+    found = import_class(path)
+    lacks = [name for name in has if not isinstance(found, type) or not callable(getattr(found, name, None))]
+    if lacks:
+        raise UserError(
+            f"{path} is not the class of a module or of data of this suite (no {lacks[0]}): it is not called."
+        )
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(import_class(path), "it")
+    parser.add_class_arguments(found, "it")
     try:
         return parser.instantiate_classes(parser.parse_object({"it": dict(arguments)}))["it"]
     except UserError:
@@ -170,7 +185,7 @@ class OpenRun:
             raise UserError(
                 f"{self.checkpoint_file} lies in no run folder with a {names.CONFIG}: give --shards DIR to evaluate on."
             )
-        data = build(path, arguments)
+        data = build(path, arguments, DATA)
         if not hasattr(data, "dataset"):
             raise UserError(f"{path} of this run has no latent shards to evaluate on: give --shards DIR.")
         found = cast(ShardsData, data)
@@ -179,7 +194,7 @@ class OpenRun:
         return found
 
     def _built(self, path: str, arguments: Mapping[str, object]) -> "_Module":
-        module = cast(_Module, build(path, arguments))
+        module = cast(_Module, build(path, arguments, MODULE))
         module.configure_model()
         return module
 

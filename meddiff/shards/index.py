@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
+from meddiff.common.outside import sample_key
 from meddiff.shards.manifest import Manifest, ShardRecord
 
 CACHE_NAME = ".index.npz"
@@ -44,7 +45,7 @@ def scan_tar(path: str | Path) -> TarTable:
     """Walk the headers of a tar.
 
     Raises:
-        UserError: it is missing, cut short or not a tar, or a sample's members are apart.
+        UserError: it is missing, cut short or not a tar, a sample's members are apart, or a key could name another place.
     """
     path = Path(path)
     keys: dict[str, int] = {}
@@ -59,6 +60,8 @@ def scan_tar(path: str | Path) -> TarTable:
                 key, dot, suffix = member.name.partition(".")
                 if not member.isreg() or not dot:
                     continue
+                if key not in keys:
+                    sample_key(key, str(path))
                 number = keys.setdefault(key, len(keys))
                 if rows and number < rows[-1][0]:
                     raise UserError(f"{path} holds the members of sample {key!r} apart from each other: {AGAIN}")
@@ -108,7 +111,10 @@ def load_tables(folder: str | Path, records: Sequence[ShardRecord], cache: bool 
     fresh = dict(zip(stamps, tables, strict=True))
     if cache and any(stamp not in known for stamp in stamps):
         # Keep what other splits put there, as long as their shards have not changed.
-        others = {stamp: table for stamp, table in known.items() if _stamp(folder / stamp[0]) == stamp}
+        mine = {file.name for file in folder.glob("*.tar")}
+        others = {
+            stamp: table for stamp, table in known.items() if stamp[0] in mine and _stamp(folder / stamp[0]) == stamp
+        }
         _write_cache(folder / CACHE_NAME, others | fresh)
     return tables
 
@@ -133,13 +139,13 @@ def _read_cache(path: Path) -> dict[Stamp, TarTable]:
                 return {}
             tables = {}
             for number, entry in enumerate(head["shards"]):
-                keys = arrays[f"keys{number}"].tobytes().decode()
-                table = TarTable(
-                    tuple(keys.split("\n")) if keys else (), tuple(entry["suffixes"]), arrays[f"members{number}"]
-                )
+                text = arrays[f"keys{number}"].tobytes().decode()
+                # the cache travels with the folder: it is as much from outside as the tars
+                keys = tuple(map(sample_key, text.split("\n"))) if text else ()
+                table = TarTable(keys, tuple(entry["suffixes"]), arrays[f"members{number}"])
                 tables[(entry["name"], entry["bytes"], entry["mtime_ns"])] = table
             return tables
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UserError):
         return {}
 
 

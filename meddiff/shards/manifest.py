@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from meddiff.shards.schema import SplitCounts, VaeIdentity
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 VAE_FIELDS = tuple(VaeIdentity.__annotations__)
+#: What a shard's file may be called: a record's name is joined to the folder, opened, and unlinked when it is of before.
+SHARD_NAME = re.compile(r"[A-Za-z0-9_]{1,100}-\d{1,12}\.tar")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class ShardRecord:
         unreadable: planned key -> why its image could not be read; these are not in the file.
         boxes: {"kept": n, "cut": n, "lost": n}, boxes in the crop, of which cut by it, and outside it; {} without boxes.
         made: digest of what the samples are made from (texts, boxes, images); empty where the options say all.
+
+    Raises:
+        UserError: a name that is not that of a shard: it could lead out of the folder.
     """
 
     name: str
@@ -42,6 +48,12 @@ class ShardRecord:
     unreadable: dict[str, str] = field(default_factory=dict)
     boxes: dict[str, int] = field(default_factory=dict)
     made: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not SHARD_NAME.fullmatch(self.name):
+            raise UserError(
+                f"{self.name!r} cannot be the name of a shard: it must be <split>-00000.tar, in the same folder"
+            )
 
 
 @dataclass(frozen=True)
@@ -130,8 +142,9 @@ class Manifest:
                 f"no latent shards at {folder} ({MANIFEST_NAME} is missing): "
                 f"write them with `lightning prepare COHORT --out {folder}`"
             ) from None
-        except OSError as error:
-            raise UserError(f"cannot read {path} ({error.strerror}): check the path and its permissions") from None
+        except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path that no file system takes
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"cannot read {path} ({reason}): check the path and its permissions") from None
         return cls.parse(text, str(path))
 
     @classmethod
@@ -151,7 +164,7 @@ class Manifest:
             values["funnel"] = tuple((str(rule), int(left), int(out)) for rule, left, out in values.get("funnel", ()))
             manifest = cls(**values)
             missing = [name for name in VAE_FIELDS if name not in manifest.vae]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, UserError) as error:
             raise UserError(f"{where} is damaged ({error}): {again}") from None
         wrong = [
             *([f"vae lacks {', '.join(missing)}"] if missing else []),

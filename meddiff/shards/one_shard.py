@@ -12,8 +12,9 @@ from webdataset import TarWriter
 from meddiff.common.check_sums import HashingStream
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
+from meddiff.common.outside import sample_key
 from meddiff.shards.manifest import ShardRecord
-from meddiff.shards.members import check_key, encode_sample
+from meddiff.shards.members import encode_sample
 from meddiff.shards.planning import keys_digest
 from meddiff.shards.sample import CohortSample
 
@@ -45,7 +46,7 @@ def write_shard(path: str | Path, samples: Iterable[Pair], shape: tuple[int, ...
         # Fixed owner, mode and time: the bytes depend on the samples alone.
         with TarWriter(digest, user="", group="", mode=0o644, mtime=0, encoder=False, compress=False) as tar:
             for sample, moments in samples:
-                check_key(sample.key)
+                sample_key(sample.key)
                 if keys and sample.key <= keys[-1]:
                     what = "occurs twice" if sample.key == keys[-1] else f"comes after {keys[-1]!r}"
                     raise UserError(f"sample key {sample.key!r} {what} in {path.name}: give unique, sorted keys")

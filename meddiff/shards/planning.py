@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from meddiff.common.errors import UserError
-from meddiff.shards.members import check_key
+from meddiff.common.outside import sample_key
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def plan_shards(split: str, keys: Sequence[str], samples_per_shard: int) -> list
     """
     ordered = sorted(keys)
     for before, key in zip(["", *ordered], ordered, strict=False):
-        check_key(key)
+        sample_key(key)
         if before == key:
             raise UserError(f"sample key {key!r} occurs twice in split {split!r}: every image needs a name of its own")
     return [

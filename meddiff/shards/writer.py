@@ -15,6 +15,7 @@ from pathlib import Path
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import PART, remove_leftovers, write_json
+from meddiff.common.outside import own_file
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from meddiff.shards.members import plain
 from meddiff.shards.one_shard import Pair, write_shard
@@ -54,6 +55,7 @@ class ShardWriter:
         elif any(note.name != "header.json" for note in (self.out / PARTIAL).glob("*.json")):
             # a header without a shard is what a call left that failed before its first one
             self._refuse_other(json.loads((self.out / PARTIAL / "header.json").read_text(encoding="utf-8")))
+        own_file(self.out / PARTIAL)
         write_json(self.out / PARTIAL / "header.json", self._identity(self.header.to_json()))
 
     def plan(self, split: str, keys: Sequence[str]) -> list[ShardPlan]:
@@ -66,7 +68,12 @@ class ShardWriter:
         record = self._earlier.get(plan.name)
         if note.exists():
             record = ShardRecord(**json.loads(note.read_text(encoding="utf-8")))
-        if record is None or record.keys_sha256 != keys_digest(plan.keys) or not path.is_file():
+        if (
+            record is None
+            or record.name != plan.name
+            or record.keys_sha256 != keys_digest(plan.keys)
+            or not path.is_file()
+        ):
             return None
         if path.stat().st_size != record.bytes or (record.made and plan.made and record.made != plan.made):
             return None

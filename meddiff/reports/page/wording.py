@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from meddiff.common.outside import terminal
+
 MINUS = "−"
 DASH = "–"
 
@@ -65,8 +67,8 @@ FIDELITY_ORDER = ("fid_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_
 
 
 def esc(value: object) -> str:
-    """HTML-escaped text, also for attributes."""
-    return escape(str(value), quote=True)
+    """HTML-escaped text, also for attributes; what reorders or hides text, or cannot be encoded, is spelled out."""
+    return escape(terminal(value, newlines=True), quote=True)
 
 
 def parts(name: str) -> tuple[str, bool, str, str]:

@@ -5,6 +5,7 @@ import io
 import textwrap
 from collections.abc import Callable, Sequence
 
+from meddiff.common.outside import markdown_cell, terminal
 from meddiff.reports.paper.cells import Cell, Table
 
 #: format -> suffix of its file
@@ -16,17 +17,17 @@ LATEX = {
 
 
 def plain(cell: Cell) -> str:
-    """``0.92 ± 0.03 [0.85, 0.97]``; text as it is, nothing for an empty cell."""
+    """``0.92 ± 0.03 [0.85, 0.97]``; text on one line with its controls spelled out, nothing for an empty cell."""
     if cell.value is None:
         return ""
     if isinstance(cell.value, str):
-        return cell.value
+        return terminal(cell.value)
     text = _number(cell.value, cell.digits)
     if cell.std is not None:
         text += f" ± {_number(cell.std, cell.digits if cell.std_digits is None else cell.std_digits)}"
     if cell.low is not None and cell.high is not None:
         text += f" [{_number(cell.low, cell.digits)}, {_number(cell.high, cell.digits)}]"
-    return f"{text} ({', '.join(remark for _, remark in cell.remarks)})" if cell.remarks else text
+    return f"{text} ({', '.join(terminal(remark) for _, remark in cell.remarks)})" if cell.remarks else text
 
 
 def _number(value: float, digits: int) -> str:
@@ -39,8 +40,8 @@ def _number(value: float, digits: int) -> str:
 def as_text(table: Table) -> str:
     """Aligned columns, labels to the left and numbers to the right; notes below."""
     if table.missing:
-        return table.missing + "\n"
-    rows = [table.columns, *([plain(cell) for cell in row] for row in table.rows)]
+        return terminal(table.missing) + "\n"
+    rows = [[*map(terminal, table.columns)], *([plain(cell) for cell in row] for row in table.rows)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(table.columns))]
 
     def line(row: Sequence[str]) -> str:
@@ -51,24 +52,33 @@ def as_text(table: Table) -> str:
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     body = [line(row) for row in _thinned(rows[1:], table.labels)]
-    notes = [textwrap.fill(note, max(len(rule), 80), subsequent_indent="  ") for note in table.notes]
-    text = "\n".join([table.title, rule, line(rows[0]), rule, *body, rule, *notes])
+    notes = [textwrap.fill(terminal(note), max(len(rule), 80), subsequent_indent="  ") for note in table.notes]
+    text = "\n".join([terminal(table.title), rule, line(rows[0]), rule, *body, rule, *notes])
     return "\n".join([text, *("\n" + as_text(other).rstrip("\n") for other in table.below)]) + "\n"
 
 
 def as_markdown(table: Table) -> str:
     """A pipe table; notes as a list."""
     if table.missing:
-        return table.missing + "\n"
+        return _prose(table.missing) + "\n"
 
     def line(row: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row) + " |"
+        return "| " + " | ".join(row) + " |"
+
+    def cell_text(cell: Cell) -> str:  # the bars of a number are our own
+        return markdown_cell(cell.value) if isinstance(cell.value, str) else plain(cell).replace("|", "\\|")
 
     rule = "|" + "|".join(" --- " if place < table.labels else " ---: " for place in range(len(table.columns))) + "|"
-    body = [line([plain(cell) for cell in row]) for row in table.rows]
-    notes = [f"- {note}" for note in table.notes]
-    text = "\n".join([f"### {table.title}", "", line(table.columns), rule, *body, "", *notes])
+    body = [line([cell_text(cell) for cell in row]) for row in table.rows]
+    notes = [f"- {_prose(note)}" for note in table.notes]
+    head = line([markdown_cell(column) for column in table.columns])
+    text = "\n".join([f"### {_prose(table.title)}", "", head, rule, *body, "", *notes])
     return "\n".join([text, *("\n" + as_markdown(other).rstrip("\n") for other in table.below)]) + "\n"
+
+
+def _prose(text: str) -> str:
+    """A sentence in Markdown: names of runs in it make no HTML, link or picture."""
+    return terminal(text).replace("<", "\\<").replace("](", "]\\(")
 
 
 def as_csv(table: Table) -> str:
@@ -76,11 +86,11 @@ def as_csv(table: Table) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     if table.missing:
-        writer.writerow([table.missing])
+        writer.writerow([terminal(table.missing)])
         return stream.getvalue()
     names = [_extra_names([row[place] for row in table.rows]) for place in range(len(table.columns))]
     head = [[column, *(f"{column} {name}" for name in names[place])] for place, column in enumerate(table.columns)]
-    writer.writerow([name for group in head for name in group])
+    writer.writerow([terminal(name) for group in head for name in group])
     for row in table.rows:
         cells = [[cell.value, *(_extras(cell).get(name) for name in names[i])] for i, cell in enumerate(row)]
         writer.writerow([_full(value) for group in cells for value in group])
@@ -98,13 +108,13 @@ def _extra_names(cells: Sequence[Cell]) -> list[str]:
 
 
 def _full(value: object) -> object:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else terminal(value)
 
 
 def as_latex(table: Table) -> str:
     """A booktabs table."""
     if table.missing:
-        return f"% {table.missing}\n"
+        return f"% {terminal(table.missing)}\n"
     columns = "l" * table.labels + "r" * (len(table.columns) - table.labels)
     rows = _thinned([[plain(cell) for cell in row] for row in table.rows], table.labels)
     lines = [
@@ -132,7 +142,7 @@ def _latex_row(row: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in terminal(text))
 
 
 def _thinned(rows: Sequence[list[str]], labels: int) -> list[list[str]]:
