@@ -12,13 +12,13 @@ from datamodules.datasets import EvaluationBatches, Failure, PositionedDataset, 
 from datamodules.items import Rules
 from datamodules.position import StreamPosition
 from datamodules.preflight import RANGES
-from datamodules.prompts import Prompt, Texts, load_texts, missing_texts, texts_digest
+from datamodules.prompts import Prompt, Texts, load_texts, texts_digest
+from datamodules.shard_problems import shard_problems
 from datamodules.stream import align_accumulation, check_batch_size
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.ranges import range_problems
 from meddiff.shards.batches import LatentBatch
 from meddiff.shards.dataset import LatentShardsDataset
-from meddiff.shards.index import check_sizes
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.split_folders import Cohorts, cohorts_of, one_folder, splits_from_problems
 
@@ -103,21 +103,7 @@ class LatentShardsDataModule(L.LightningDataModule):
     @classmethod
     def preflight(cls, **init_args: object) -> list[str]:
         """One sentence for each missing or broken thing, each with its remedy; looks at the disk only."""
-        module = cls(**init_args)  # type: ignore[arg-type]  # as above
-        wanted = (module.prompt, module.synthetic_prompts)
-        if module.streaming:
-            return missing_texts(*wanted) + remote.missing_pieces(module.shards, module.manifest_path)
-        others = (module.splits_from, module.train_split)
-        try:
-            manifest, folder = module.manifest, module._folder()
-        except UserError as error:
-            return [*missing_texts(*wanted), str(error), *splits_from_problems(*others, None)]
-        records = manifest.split(module.train_split)
-        have = ", ".join(sorted({shard.split for shard in manifest.shards})) or "none"
-        found = missing_texts(*wanted, manifest) + splits_from_problems(*others, manifest)
-        if not records:
-            found.append(f"no samples of split {module.train_split!r} at {folder} (it has: {have})")
-        return found + check_sizes(folder, [*records, *manifest.split(module.val_split)])
+        return shard_problems(cls(**init_args))  # type: ignore[arg-type]  # as above
 
     @property
     def manifest(self) -> Manifest:

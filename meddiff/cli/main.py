@@ -126,7 +126,7 @@ def spelled_out(argument: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Console entry point: a UserError becomes a sentence (or some, a line each) on stderr and exit code 2, a signal 128 + n."""
+    """Console entry point: a UserError becomes a sentence (or some, a line each) on stderr and code 2, a signal 128 + n."""
     given = sys.argv[1:] if arguments is None else arguments
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = visible_traceback

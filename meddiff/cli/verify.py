@@ -8,6 +8,7 @@ from pathlib import Path
 
 from meddiff.common.check_sums import SUFFIX, digest_of, read_sum, sum_file
 from meddiff.common.errors import UserError
+from meddiff.common.outside import terminal
 from meddiff.runs.checkpoints import SUFFIX as CHECKPOINT
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest
 
@@ -88,7 +89,7 @@ def verify(paths: list[Path]) -> None:
         for claim in claims:
             word = _compare(claim, bar.update)
             mark = "ok  " if word == "" else "    " if claim.sha256 is None else "BAD "
-            bar.write(f"{mark} {claim.file}{f': {word}' if word else ''}", file=sys.stdout)
+            bar.write(terminal(f"{mark} {claim.file}{f': {word}' if word else ''}"), file=sys.stdout)
             if claim.sha256 is None and not word.startswith("missing"):
                 without.append(claim.file)
             elif word:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from meddiff.common.errors import UserError
+from meddiff.common.outside import terminal
 from meddiff.common.processes import Process, started
 
 LOCK = ".lock"
@@ -116,7 +117,7 @@ def _taken(path: Path) -> int | None:
 def _sign(descriptor: int, path: Path, doing: str) -> None:
     before = _parse(os.pread(descriptor, 65536, 0))
     if before is not None:
-        print(f"{path.parent} was left by {before}, which has ended: going on there", file=sys.stderr)
+        print(terminal(f"{path.parent} was left by {before}, which has ended: going on there"), file=sys.stderr)
     me = Process(
         socket.gethostname(), os.getpid(), started(os.getpid()) or "", time.strftime("%F %T", time.gmtime()), doing
     )
@@ -142,7 +143,7 @@ def _wait(path: Path, doing: str) -> str:
     from tqdm import tqdm
 
     with tqdm(
-        bar_format="{desc} {elapsed}", desc=f"waiting for {_holder(path) or 'another process'}", leave=False
+        bar_format="{desc} {elapsed}", desc=terminal(f"waiting for {_holder(path) or 'another process'}"), leave=False
     ) as bar:
         while (where := _acquire(path, doing)) is None:
             time.sleep(0.2)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from meddiff.common.errors import UserError
@@ -22,6 +22,7 @@ from meddiff.preparation.jobs import plan_jobs
 from meddiff.preparation.oddities import find_oddities, foresee, print_oddities
 from meddiff.preparation.pool import write_jobs
 from meddiff.preparation.preview import choose, write_preview
+from meddiff.preparation.reading_checks import check_reading, limit_reading, print_funnel, refuse_links_out
 from meddiff.preparation.record_images import RecordImages
 from meddiff.preparation.record_sources import RecordSources
 from meddiff.preparation.records import Reading, Record, Rejected
@@ -85,9 +86,9 @@ def read_cohort(name: str, root: str | Path, options: object = None, limit: int 
     check_finite_fields(name, options)
     reading = read(root, options if options is not None else options_class())
     reading.records.sort(key=lambda record: record.key)
-    _check(reading)
+    check_reading(reading)
     if limit is not None:
-        _limit(reading, limit)
+        limit_reading(reading, limit)
     return reading
 
 
@@ -102,70 +103,6 @@ def check_output(out: str | Path, cohort: str, vae: str, resolution: int) -> Non
         raise UserError(f"{out} already holds the cohort {found}: choose another --out or remove it.")
 
 
-def _check(reading: Reading) -> None:
-    split_of: dict[str, Record] = {}
-    before = ""
-    for record in reading.records:
-        if record.key == before:
-            raise UserError(
-                f"{reading.cohort}: image {record.key!r} occurs twice; every image needs a name of its own."
-            )
-        before = record.key
-        other = split_of.setdefault(record.patient_id, record)
-        if other.split != record.split:
-            raise UserError(
-                f"{reading.cohort}: patient {record.patient_id!r} is in two splits, {other.split} ({other.key}) and "
-                f"{record.split} ({record.key}); a patient must be in one."
-            )
-    boxes = [(box.x, box.y, box.w, box.h) for record in reading.records for box in record.boxes]
-    if boxes and max(map(max, boxes)) <= 1:
-        raise UserError(
-            f"{reading.cohort}: all {len(boxes)} boxes look like fractions of the image (such as {boxes[0]}); boxes must be in "
-            "pixels: multiply x and w by the image's width, y and h by its height."
-        )
-    if not reading.records:
-        print_funnel(reading.funnel.rows())
-        raise UserError(
-            f"{reading.cohort}: no image of {reading.root} is left; the funnel above says which rule took them."
-        )
-
-
-def _limit(reading: Reading, limit: int) -> None:
-    taken: dict[str, int] = {}
-    kept = []
-    for record in reading.records:
-        taken[record.split] = taken.get(record.split, 0) + 1
-        if taken[record.split] <= limit:
-            kept.append(record)
-        else:
-            reading.rejected.append(Rejected(record.key, f"beyond --limit {limit}", record.split))
-    reading.records = kept
-    reading.options["limit"] = limit
-    reading.funnel.keep(f"beyond --limit {limit}", len(kept))
-
-
-def _refuse_links_out(reading: Reading) -> None:
-    """One look at each file, so that a link out of the root is no surprise after hours.
-
-    Raises:
-        UserError: an image, a mask, or a folder of them, is a link that leads out of the root.
-    """
-    files = [record.path for record in reading.records]
-    files += [mask for record in reading.records for mask in record.attributes.get("mask_files", {}).values()]
-    for folder in sorted({PurePosixPath(path).parent.as_posix() for path in files}):
-        inside(reading.root, folder)
-    for path in files:
-        if _is_link(reading.root / path):
-            inside(reading.root, path)
-
-
-def _is_link(path: Path) -> bool:
-    try:
-        return path.is_symlink()
-    except OSError:  # a name longer than any file's: told as an unreadable image
-        return False
-
-
 def dry_run(reading: Reading) -> None:
     """Print the funnel; of images only the first bytes are looked at, and nothing is written.
 
@@ -174,7 +111,7 @@ def dry_run(reading: Reading) -> None:
     """
     from tqdm import tqdm
 
-    _refuse_links_out(reading)
+    refuse_links_out(reading)
     reasons: dict[str, str] = {}
     boxed: list[tuple[Record, tuple[int, int]]] = []
     for record in tqdm(reading.records, unit="img", desc="dry run", disable=None, leave=False):
@@ -232,7 +169,7 @@ def prepare_reading(
             of the root.
     """
     out, machine = Path(out), machine or Machine()
-    _refuse_links_out(reading)
+    refuse_links_out(reading)
     header = shard_header(reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution), access)
     with locked(out, f"prepare {reading.cohort}", wait=True) if is_first_process() else nullcontext():
         return _write(reading, out, header, machine, samples_per_shard, show_progress)
@@ -305,12 +242,3 @@ def write_rejected(path: Path, rejected: Sequence[Rejected]) -> None:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("item", "rule", "detail"))
         writer.writerows((one.item, one.rule, " ".join(one.detail.split())) for one in rejected)
-
-
-def print_funnel(rows: Sequence[tuple[str, int, int]]) -> None:
-    """A line a rule: how many it removed and how many are left."""
-    rows = [(terminal(rule), left, removed) for rule, left, removed in rows]
-    width = max(len(rule) for rule, _, _ in rows)
-    print(f"{'rule':<{width}}{'removed':>12}{'left':>12}")
-    for rule, left, removed in rows:
-        print(f"{rule:<{width}}{f'{removed:,}' if removed else '':>12}{left:>12,}")

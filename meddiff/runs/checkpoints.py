@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 from meddiff.common.check_sums import HashingStream, remove_sum, write_sum
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, remove_leftovers
+from meddiff.common.outside import terminal
 from meddiff.common.processes import is_first_process
 from meddiff.runs import names
 
@@ -52,7 +53,7 @@ def find_checkpoint(path: str | os.PathLike[str], to_train: bool = False, tell: 
             raise UserError(f"No whole checkpoint at {path}: {_listed(passed, root)}.")
         raise UserError(f"No checkpoint at {path}: give a .ckpt file or a run folder that has checkpoints/*.ckpt.")
     if passed and tell and is_first_process():
-        print(f"passed over {_listed(passed, root)}; taken: {found[1]} (step {found[0]})", file=sys.stderr)
+        print(terminal(f"passed over {_listed(passed, root)}; taken: {found[1]} (step {found[0]})"), file=sys.stderr)
     return found[1]
 
 

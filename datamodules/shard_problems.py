@@ -1,0 +1,30 @@
+"""What is missing or broken where a data module over shards would read, told before anything is built. Source: own."""
+
+from typing import TYPE_CHECKING
+
+from datamodules import streaming as remote
+from datamodules.prompts import missing_texts
+from meddiff.common.errors import UserError
+from meddiff.shards.index import check_sizes
+from meddiff.shards.split_folders import one_folder, splits_from_problems
+
+if TYPE_CHECKING:
+    from datamodules.latent_shards import LatentShardsDataModule
+
+
+def shard_problems(module: "LatentShardsDataModule") -> list[str]:
+    """One sentence for each missing or broken thing, each with its remedy; looks at the disk only."""
+    wanted = (module.prompt, module.synthetic_prompts)
+    if module.streaming:
+        return missing_texts(*wanted) + remote.missing_pieces(module.shards, module.manifest_path)
+    others = (module.splits_from, module.train_split)
+    try:
+        manifest, folder = module.manifest, one_folder(module.shards)
+    except UserError as error:
+        return [*missing_texts(*wanted), str(error), *splits_from_problems(*others, None)]
+    records = manifest.split(module.train_split)
+    have = ", ".join(sorted({shard.split for shard in manifest.shards})) or "none"
+    found = missing_texts(*wanted, manifest) + splits_from_problems(*others, manifest)
+    if not records:
+        found.append(f"no samples of split {module.train_split!r} at {folder} (it has: {have})")
+    return found + check_sizes(folder, [*records, *manifest.split(module.val_split)])
