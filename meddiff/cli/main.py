@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = 2
     except OSError as error:
         # Both can happen in a hundred places: told in one.
-        told = no_room(error)
+        told: object = no_room(error)
         if told is None and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             told = f"{error.filename} cannot be a path here ({error.strerror})"
         if told is None:

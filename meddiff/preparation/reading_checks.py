@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from meddiff.common.errors import UserError
-from meddiff.common.outside import inside
+from meddiff.common.outside import inside, terminal
 from meddiff.preparation.records import Reading, Record, Rejected
 
 
