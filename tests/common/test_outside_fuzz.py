@@ -177,6 +177,17 @@ def use_key(folder: Path, key: str) -> None:
             act()
 
 
+def test_a_good_key_is_drawn_at_every_door(place):
+    folder = place()
+    shard_of(folder, "good")
+    use_key(folder, LatentShardsDataset(folder, "fidelity").keys[0])
+    pictures = {file.relative_to(folder).as_posix() for file in folder.rglob("*.png")}
+    assert pictures == {
+        "media/predict/good.png", "media/samples/000000008-good.png", "media/samples/real-good.png", "drawn/good.png",
+        "image-key.png", "000000008-key-good.png", "mask-key-good.png",
+    }  # fmt: skip
+
+
 @fuzz(150)
 @given(key=TEXT)
 def test_a_key_is_refused_or_stays_inside(place, key):
