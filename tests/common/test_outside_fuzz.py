@@ -32,7 +32,7 @@ from meddiff.preparation.prepare_cohort import dry_run, read_cohort
 from meddiff.reports.paper.cells import Cell, Table
 from meddiff.reports.paper.render import RENDERERS
 from meddiff.runs.evaluation_folder import read_evaluation
-from meddiff.runs.new_run import RUN_DIR_VARIABLE, new_run_folder
+from meddiff.runs.new_run import RUN_DIR_VARIABLE, run_folder
 from meddiff.runs.open_run import open_run
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.manifest import Manifest
@@ -277,9 +277,8 @@ def test_a_run_name_stays_below_the_folder_of_runs(place, name, job):
         with contextlib.suppress(ValueError):  # NUL and lone surrogates cannot be there
             os.environ["TORCHELASTIC_RUN_ID"] = job
     with harmless(runs):
-        folder = new_run_folder(str(runs), name, "fit")
-        folder.mkdir(parents=True)
-        assert runs.resolve() in folder.resolve().parents
+        with run_folder(str(runs), name, "fit", ["-c", name], None) as folder:
+            assert runs.resolve() in folder.resolve().parents
     with contextlib.suppress(UserError):
         assert Path(os.path.abspath(runs / run_name(name))).is_relative_to(runs)
 
