@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from callbacks.evaluation import EvaluationCallback, run_folder
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
+from meddiff.common.outside import inside
 from meddiff.evaluation.grounding import Grounding, GroundingOptions
 from meddiff.evaluation.measurement import Result
 from meddiff.evaluation.priors import grounding_priors
@@ -62,7 +63,7 @@ class GroundingCallback(EvaluationCallback):
 
     def write(self, trainer: Trainer, split: LatentShardsDataset, result: Result, images: int) -> None:
         """``RUN/grounding/IMAGES.csv``, and ``excluded.csv`` beside it."""
-        folder = run_folder(trainer) / names.GROUNDING
+        folder = inside(run_folder(trainer), names.GROUNDING)
         table, excluded = result.tables["grounding"], result.tables["excluded"]
         rows = sorted(table.rows, key=lambda row: (str(row["key"]), str(row["class"]), str(row["phrase"])))
         write_table(folder / f"{names.by_images(images)}.csv", rows, table.first)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import webdataset as wds
-from braceexpand import braceexpand
+from braceexpand import UnbalancedBracesError, braceexpand
 from torch.utils.data import IterableDataset, get_worker_info
 from webdataset.gopen import Pipe
 from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -44,8 +44,18 @@ def is_remote(shards: str | Sequence[str]) -> bool:
 
 
 def expand_urls(shards: str | Sequence[str]) -> list[str]:
-    """One URL per shard: braces expanded."""
-    return [url for pattern in ([shards] if isinstance(shards, str) else shards) for url in braceexpand(pattern)]
+    """One URL per shard: braces expanded.
+
+    Raises:
+        UserError: braces that do not pair.
+    """
+    patterns = [shards] if isinstance(shards, str) else list(shards)
+    try:
+        return [url for pattern in patterns for url in braceexpand(pattern)]
+    except UnbalancedBracesError as error:
+        raise UserError(
+            f"shards: the braces of {', '.join(patterns)} do not pair ({error}): write {{000..127}}."
+        ) from error
 
 
 def open_url(url: str) -> IO[bytes]:

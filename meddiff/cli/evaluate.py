@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
 from meddiff.common.locks import locked
-from meddiff.common.outside import terminal
+from meddiff.common.outside import inside, terminal
 from meddiff.common.targets import check_folder
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def default_folder(run: "OpenRun") -> Path:
         return Path("evaluation") / run.checkpoint_file.stem
     from meddiff.runs import names
 
-    return run.facts.run / names.EVALUATIONS / names.by_images(run.images)
+    return inside(run.facts.run, f"{names.EVALUATIONS}/{names.by_images(run.images)}")
 
 
 def show(part: str, result: "Result") -> None:

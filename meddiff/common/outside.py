@@ -3,15 +3,15 @@
 One function for each thing that text may become; every door of the suite goes through them. What they refuse is a
 :class:`UserError` of one sentence. Source: own.
 
-===================================  ====================================================
-the key of a sample                  :func:`sample_key`
-a path below a folder                :func:`check_relative`, :func:`inside`
-the name of a file to be written     :func:`file_in`, :func:`own_file`; from a class: :func:`file_part`
-the name of a run                    :func:`run_name`
-a URL, and the command that reads it :func:`url_command`
-a line on a terminal                 :func:`terminal`, :func:`shell` in a command to be copied
-a cell of a Markdown table           :func:`markdown_cell`
-===================================  ====================================================
+====================================  ==================================================================
+the key of a sample                   :func:`sample_key`
+a path below a folder                 :func:`check_relative`, :func:`inside`
+the name of a file to be written      :func:`file_in`, :func:`own_file`; from a class: :func:`file_part`
+the name of a run                     :func:`run_name`
+a URL, and the command that reads it  :func:`url_command`, :func:`check_url`
+a line on a terminal                  :func:`terminal`; in a command to be copied: :func:`shell`
+a cell of a Markdown table            :func:`markdown_cell`
+====================================  ==================================================================
 """
 
 import hashlib

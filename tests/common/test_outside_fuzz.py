@@ -2,103 +2,39 @@
 
 import contextlib
 import io
-import itertools
 import json
 import os
 import re
 import subprocess
 import tarfile
-import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
-import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from callbacks.attention_gallery import _write_entry
 from callbacks.image_writer import ImageWriter
 from callbacks.media import save_samples
-from datamodules.streaming import expand_urls, open_url, read_manifest, read_shards
-from meddiff.cli.main import main
+from datamodules.streaming import read_shards
 from meddiff.common.errors import UserError
-from meddiff.common.outside import check_relative, file_in, file_part, inside, markdown_cell, run_name, terminal
+from meddiff.common.outside import check_relative, file_in, file_part, inside, run_name
 from meddiff.evaluation.drawing import draw_images
 from meddiff.evaluation.samples import GroundingSample
 from meddiff.preparation.prepare_cohort import dry_run, read_cohort
-from meddiff.reports.paper.cells import Cell, Table
-from meddiff.reports.paper.render import RENDERERS
 from meddiff.runs.evaluation_folder import read_evaluation
 from meddiff.runs.new_run import RUN_DIR_VARIABLE, run_folder
-from meddiff.runs.open_run import open_run
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.members import encode_sample
 from meddiff.shards.writer import ShardWriter
 from tests.builders.audit import watched
+from tests.builders.doors import TEXT, fuzz, harmless, quiet
 from tests.builders.files import write_image
 from tests.builders.folder_tree import write_json_lines
-from tests.builders.hostile import hostile
 from tests.builders.shard_samples import make_header, make_pair, make_pairs, write_folder
-
-#: What a terminal or a table would obey; written anew, not taken from the code under test.
-CONTROL = ("Cc", "Cs", "Zl", "Zp")
-BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-TEXT = hostile("../outside/victim.tar", "../../outside/victim", "train-00000.tar")
-READERS = ("aws", "curl", "gsutil", "ais")
-
-
-def fuzz(examples: int) -> settings:
-    return settings(
-        max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Gives a fresh folder ``inside`` an example, beside the one that holds the victims."""
-    root = tmp_path_factory.mktemp("doors")
-    (root / "outside").mkdir()
-    (root / "outside" / "victim.tar").write_text("precious")
-    numbers = itertools.count()
-
-    def make() -> Path:
-        folder = root / f"inside{next(numbers)}"
-        folder.mkdir()
-        return folder
-
-    yield make
-    assert (root / "outside" / "victim.tar").read_text() == "precious"
-    assert not list(root.rglob("PWNED"))
-    assert not Path("PWNED").exists()
-
-
-@contextlib.contextmanager
-def harmless(*folders, commands=()):
-    """The block may end with a UserError, and does nothing outside ``folders``."""
-    with watched(*folders, commands=commands) as watch, contextlib.suppress(UserError):
-        yield watch
-    assert watch.seen == []
-
-
-@contextlib.contextmanager
-def no_commands(folder):
-    """No command is found: that one is asked for is what is looked at."""
-    search = os.environ["PATH"]
-    os.environ["PATH"] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ["PATH"] = search
-
-
-def quiet(text: str) -> bool:
-    """No character acts on a terminal, line feeds apart."""
-    return not any(letter in BIDI or unicodedata.category(letter) in CONTROL for letter in text.replace("\n", ""))
-
 
 # The hook itself -----------------------------------------------------------------------------------------------------
 
@@ -276,109 +212,7 @@ def test_a_run_name_stays_below_the_folder_of_runs(place, name, job):
     if job is not None:
         with contextlib.suppress(ValueError):  # NUL and lone surrogates cannot be there
             os.environ["TORCHELASTIC_RUN_ID"] = job
-    with harmless(runs):
-        with run_folder(str(runs), name, "fit", ["-c", name], None) as folder:
-            assert runs.resolve() in folder.resolve().parents
+    with harmless(runs), run_folder(str(runs), name, "fit", ["-c", name], None) as folder:
+        assert runs.resolve() in folder.resolve().parents
     with contextlib.suppress(UserError):
         assert Path(os.path.abspath(runs / run_name(name))).is_relative_to(runs)
-
-
-# Commands ------------------------------------------------------------------------------------------------------------
-
-
-@fuzz(200)
-@given(scheme=st.sampled_from(("s3", "http", "https", "gs", "ais", "sftp", "scp", "S3", "file", "ftp")), rest=TEXT)
-def test_a_url_starts_nothing_but_its_own_command_without_a_shell(place, scheme, rest):
-    folder = place()
-    with no_commands(folder):
-        for url in (f"{scheme}://b/{rest}", f"{scheme}:{rest}"):
-            with harmless(folder, commands=READERS) as watch:
-                list(read_shards([url], 0, make_header()))
-            with harmless(folder, commands=READERS) as asked:
-                read_manifest(url)
-            for argv in watch.started:
-                assert argv.count(url) == 1  # a word of its own, whatever it holds
-            for argv in asked.started:  # braces of a manifest's address are expanded
-                assert sum(word.startswith(f"{scheme}:") for word in argv) == 1
-
-
-@fuzz(60)
-@given(rest=TEXT)
-def test_braces_of_urls_make_no_command(place, rest):
-    with no_commands(place()), contextlib.suppress(ValueError):  # unbalanced braces
-        for url in expand_urls(f"s3://b/{rest}"):
-            with harmless(commands=READERS):
-                open_url(url).close()
-
-
-@pytest.mark.parametrize("path", ["subprocess.Popen", "os.system", "subprocess.run", "os.remove", "shutil.rmtree"])
-@pytest.mark.parametrize("part", ["model", "data"])
-def test_a_config_calls_no_class_but_those_of_a_run(place, path, part):
-    run, victim = place(), "touch PWNED"
-    (run / "checkpoints").mkdir()
-    arguments = {"args": victim, "shell": True, "command": victim, "path": "victim"}
-    torch.save({"state_dict": {}, "hyper_parameters": arguments}, run / "checkpoints" / "step-1.ckpt")
-    (run / "config.yaml").write_text(yaml.safe_dump({part: {"class_path": path, "init_args": arguments}}))
-    with watched(run) as watch, pytest.raises(UserError, match="is not called"):
-        getattr(open_run(run), "module" if part == "model" else "data")
-    assert watch.seen == []
-
-
-# What is shown -------------------------------------------------------------------------------------------------------
-
-
-@fuzz(200)
-@given(text=TEXT)
-def test_what_is_shown_does_nothing(text):
-    shown = terminal(text)
-    assert quiet(shown)
-    assert "\n" not in shown
-    cell = markdown_cell(text)
-    assert "\n" not in cell
-    assert not re.search(r"(?<!\\)(?:\\\\)*[|<>`\[\]]", cell)
-
-
-@fuzz(100)
-@given(text=TEXT, other=TEXT)
-def test_tables_keep_their_rows_and_columns(text, other):
-    table = Table("table1", text, [text, "n", other], [[Cell(text), Cell(1.0), Cell(other)]], [other])
-    for style, write in RENDERERS.items():
-        assert quiet(write(table)), style
-    lines = RENDERERS["markdown"](table).split("\n")
-    assert len(lines) == len(
-        RENDERERS["markdown"](Table("t", "t", ["a", "n", "b"], [[Cell("a")] * 3], ["c"])).split("\n")
-    )
-    for line in (lines[2], lines[4]):
-        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 4
-    assert quiet(RENDERERS["markdown"](Table("t", "t", missing=text)))
-    assert RENDERERS["latex"](Table("t", "t", missing=f"no {text}")).count("\n") == 1
-
-
-VERBS = (
-    lambda text: (text,),
-    lambda text: ("report", text),
-    lambda text: ("tables", text),
-    lambda text: ("prepare", text),
-    lambda text: ("prepare", "folder", "--root", text, "--dry_run"),
-    lambda text: ("fit", "-c", text),
-    lambda text: ("fit", "--resume", text),
-    lambda text: ("sample", "--prompts", "x", "--ckpt", text),
-    lambda text: ("evaluate", text),
-)
-
-
-@fuzz(120)
-@given(verb=st.sampled_from(VERBS), text=TEXT)
-def test_the_command_says_no_in_words_that_do_nothing(place, verb, text):
-    folder, out = place(), io.StringIO()
-    text = text.replace("\0", "").encode("utf-8", "ignore").decode()  # what no process can be given
-    with (
-        watched(folder) as watch,
-        contextlib.chdir(folder),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(out),
-        pytest.raises(SystemExit),
-    ):
-        main(list(verb(text)))
-    assert watch.seen == []
-    assert quiet(out.getvalue())

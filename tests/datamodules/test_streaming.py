@@ -137,3 +137,9 @@ def test_urls():
     assert split_urls(["https://a/x.tar"], "train", default=True) == ["https://a/x.tar"]
     with pytest.raises(UserError, match="is of split 'test'"):
         split_urls(urls, "test")
+
+
+@pytest.mark.parametrize("shards", ["s3://b/{0..1.tar", ["a.tar", "b{{0}.tar"]])
+def test_braces_that_do_not_pair_are_said(shards):
+    with pytest.raises(UserError, match="do not pair"):
+        expand_urls(shards)
