@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import webdataset as wds
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 from torch.utils.data import IterableDataset, get_worker_info
 from webdataset.gopen import Pipe
 from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -52,7 +52,7 @@ def expand_urls(shards: str | Sequence[str]) -> list[str]:
     patterns = [shards] if isinstance(shards, str) else list(shards)
     try:
         return [url for pattern in patterns for url in braceexpand(pattern)]
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise UserError(
             f"shards: the braces of {', '.join(patterns)} do not pair ({error}): write {{000..127}}."
         ) from error
