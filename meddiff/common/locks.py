@@ -46,11 +46,15 @@ def locked(folder: str | os.PathLike[str], doing: str, wait: bool = False, name:
 
     Raises:
         Busy: somebody else holds it (not with ``wait``).
+        UserError: nothing can be written there.
     """
     path = Path(folder) / name
-    where = _acquire(path, doing)
-    if where is None and wait:
-        where = _wait(path, doing)
+    try:
+        where = _acquire(path, doing)
+        if where is None and wait:
+            where = _wait(path, doing)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror or error}): choose another folder.") from error
     if where is None:
         raise Busy(
             f"{folder} is being written by {_holder(path) or 'another process'}: wait for its end, or choose another folder."

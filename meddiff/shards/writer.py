@@ -54,7 +54,13 @@ class ShardWriter:
             self._earlier = {record.name: record for record in finished.shards}
         elif any(note.name != "header.json" for note in (self.out / PARTIAL).glob("*.json")):
             # a header without a shard is what a call left that failed before its first one
-            self._refuse_other(json.loads((self.out / PARTIAL / "header.json").read_text(encoding="utf-8")))
+            try:
+                self._refuse_other(json.loads((self.out / PARTIAL / "header.json").read_text(encoding="utf-8")))
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"{self.out / PARTIAL} holds shards and does not say how they were made ({error}): choose another --out "
+                    "or remove it"
+                ) from error
         own_file(self.out / PARTIAL)
         write_json(self.out / PARTIAL / "header.json", self._identity(self.header.to_json()))
 

@@ -222,3 +222,17 @@ def test_bad_samples_are_refused(tmp_path):
 def test_means_are_stored_as_means(tmp_path):
     manifest = write_folder(tmp_path, {"train": 2}, header=make_header(latent="mean"))
     assert manifest.stored_shape == (4, 4, 4)
+
+
+def test_shards_that_do_not_say_how_they_were_made_are_not_taken(tmp_path):
+    write_folder(tmp_path, {"train": 2})
+    (tmp_path / "manifest.json").unlink()
+    notes = tmp_path / ".partial"
+    notes.mkdir(exist_ok=True)
+    (notes / "train-00000.tar.json").write_text("{}")
+    (notes / "header.json").unlink(missing_ok=True)
+    with pytest.raises(UserError, match="does not say how they were made"):
+        ShardWriter(tmp_path, make_header(), 5)
+    (notes / "header.json").write_text('{"cut')
+    with pytest.raises(UserError, match="does not say how they were made"):
+        ShardWriter(tmp_path, make_header(), 5)
