@@ -134,7 +134,7 @@ def test_killed_at_any_point_and_started_again_gives_the_same_bytes(tree, whole,
 
 
 def test_a_full_disk_is_one_sentence_and_finished_shards_stay(tree, whole, vae_folder, tmp_path, monkeypatch):
-    plain, written, out = one_shard._Digest.write, [0], tmp_path / "out"
+    plain, written, out = one_shard.HashingStream.write, [0], tmp_path / "out"
 
     def full(self: object, data: bytes) -> int:
         written[0] += len(data)
@@ -142,7 +142,7 @@ def test_a_full_disk_is_one_sentence_and_finished_shards_stay(tree, whole, vae_f
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return plain(self, data)
 
-    monkeypatch.setattr(one_shard._Digest, "write", full)
+    monkeypatch.setattr(one_shard.HashingStream, "write", full)
     with pytest.raises(UserError, match=r"cannot write .*tar \(No space left on device\): the shards finished so far"):
         prepare_folder(tree, out, vae_folder)
     finished = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.glob("*.tar")}
