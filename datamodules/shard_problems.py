@@ -1,18 +1,32 @@
 """What is missing or broken where a data module over shards would read, told before anything is built. Source: own."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from datamodules import streaming as remote
-from datamodules.prompts import missing_texts
+from datamodules.prompts import Prompt, missing_texts
 from meddiff.common.errors import UserError
 from meddiff.shards.index import check_sizes
+from meddiff.shards.manifest import Manifest
 from meddiff.shards.split_folders import one_folder, splits_from_problems
 
-if TYPE_CHECKING:
-    from datamodules.latent_shards import LatentShardsDataModule
+
+class ReadsShards(Protocol):
+    """What is asked of the data module."""
+
+    shards: str | list[str]
+    prompt: Prompt
+    synthetic_prompts: str | None
+    streaming: bool
+    manifest_path: str | None
+    splits_from: dict[str, str]
+    train_split: str
+    val_split: str
+
+    @property
+    def manifest(self) -> Manifest: ...
 
 
-def shard_problems(module: "LatentShardsDataModule") -> list[str]:
+def shard_problems(module: ReadsShards) -> list[str]:
     """One sentence for each missing or broken thing, each with its remedy; looks at the disk only."""
     wanted = (module.prompt, module.synthetic_prompts)
     if module.streaming:
