@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 
 # Before torch is imported: two processes with default threads are ten times slower on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,6 +20,8 @@ from tests.builders.tiny import make_shards, make_vae
 
 torch.set_num_threads(1)
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
 
 @pytest.fixture(scope="session")
 def vae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,9 +37,14 @@ def shards(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> Path:
 
 @contextmanager
 def restored_environment() -> Iterator[None]:
-    """Afterwards the environment is as before: the command leaves its seed and run folder there."""
+    """Afterwards environment and signal handlers are as before: the command leaves its seed and run folder in the one, a
+    Trainer that an error ended its own handlers of SIGTERM, which exit with 0."""
     before = dict(os.environ)
+    handlers = {one: signal.getsignal(one) for one in SIGNALS}
     yield
+    for one, handler in handlers.items():
+        if signal.getsignal(one) is not handler:
+            signal.signal(one, handler)
     for name in set(os.environ) - set(before):
         del os.environ[name]
     os.environ.update(before)
