@@ -6,9 +6,8 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from PIL import Image
 
-from meddiff.common.files import atomic_open
+from callbacks.media import write_png
 from meddiff.common.outside import file_in, inside
 from meddiff.runs import names
 
@@ -35,8 +34,7 @@ class ImageWriter(BasePredictionWriter):
         folder = inside(trainer.default_root_dir, f"{names.MEDIA}/{names.PREDICTED}")
         rows = []
         for key, prompt, image in zip(prediction["key"], prediction["prompt"], prediction["image"], strict=True):
-            with atomic_open(file_in(folder, f"{key}.png")) as stream:
-                Image.fromarray(image).save(stream, format="PNG")
+            write_png(file_in(folder, f"{key}.png"), image)
             rows.append(json.dumps({"key": key, "prompt": prompt}, ensure_ascii=False) + "\n")
         name = "images.jsonl" if trainer.global_rank == 0 else f"images.{trainer.global_rank}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)  # none of the batch may have come out

@@ -1,7 +1,6 @@
 """Pictures of a run: files under ``RUN/media`` that the report shows, and the same pictures in W&B. Source: own."""
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,14 +13,13 @@ from meddiff.common.files import atomic_open, write_json
 from meddiff.common.outside import file_in, inside
 from meddiff.runs import names
 from meddiff.shards.dataset import LatentShardsDataset
+from meddiff.shards.members import png_bytes
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     """uint8 (H, W) or (H, W, 3)."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
     with atomic_open(path) as stream:
-        stream.write(buffer.getvalue())
+        stream.write(png_bytes(Image.fromarray(pixels)))
 
 
 def keep_png(folder: Path, stem: str, pixels: NDArray[np.uint8]) -> str:
@@ -30,9 +28,7 @@ def keep_png(folder: Path, stem: str, pixels: NDArray[np.uint8]) -> str:
     That is ``STEM.png`` unless another picture has it already: a run that goes on may read other data, with the same keys,
     and what was drawn before must keep the picture it was drawn beside.
     """
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    data = buffer.getvalue()
+    data = png_bytes(Image.fromarray(pixels))
     for name in (f"{stem}.png", f"{stem}-{hashlib.sha256(data).hexdigest()[:12]}.png"):
         if not file_in(folder, name).is_file():
             with atomic_open(folder / name) as stream:

@@ -11,6 +11,7 @@ the coverage. Source: as named; own code.
 
 import math
 from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,11 +82,11 @@ def mean_interval(
     return centre - half, centre + half
 
 
-class _Load:
-    """How each sample enters a mean: its weight, and its weight corrected for the leverage of its group."""
+class _Load(NamedTuple):
+    """How each sample enters a mean, (N,) each: its weight, and its weight corrected for the leverage of its group."""
 
-    def __init__(self, mean: Floats, scaled: Floats) -> None:
-        self.mean, self.scaled = mean, scaled
+    mean: Floats
+    scaled: Floats
 
 
 def _loads(known: NDArray[np.bool_], place: NDArray[np.int64], labels: NDArray[np.int64]) -> _Load | None:

@@ -48,8 +48,8 @@ def encode_sample(
         raise UserError(f"sample {sample.key!r} has masks that would share a file name: {sorted(sample.masks)}")
     members = {"json": _metadata(sample, names), "latent.npy": buffer.getvalue()}
     if sample.split in IMAGE_SPLITS:
-        members["png"] = _png(Image.fromarray(sample.image))
-        members |= {f"mask.{short}.png": _png(_mask(sample.masks[name])) for short, name in names.items()}
+        members["png"] = png_bytes(Image.fromarray(sample.image))
+        members |= {f"mask.{short}.png": png_bytes(_mask(sample.masks[name])) for short, name in names.items()}
     too_long = [name for name in members if len(f"{sample.key}.{name}".encode()) > MAX_NAME_BYTES]
     if too_long:
         raise UserError(f"sample {sample.key!r} has a mask with too long a name for a tar ({too_long[0]}): shorten it")
@@ -78,7 +78,8 @@ def _mask(mask: NDArray[np.bool_]) -> Image.Image:
     return Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).convert("1", dither=Image.Dither.NONE)
 
 
-def _png(image: Image.Image) -> bytes:
+def png_bytes(image: Image.Image) -> bytes:
+    """The picture as a PNG file holds it."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
