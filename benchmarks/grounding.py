@@ -47,7 +47,8 @@ from meddiff.models.autoencoder import FrozenAutoencoder
 from meddiff.models.backbones import build_unet
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import NoiseSchedule
-from meddiff.models.text.encoder import CONTEXT_LENGTH, build_text_encoder
+from meddiff.models.text.build import build_text_encoder
+from meddiff.models.text.clip_tokenizer import CONTEXT_LENGTH
 from meddiff.phantoms import PhantomCohort, PhantomOptions
 from meddiff.preparation.encode import encode_images
 from meddiff.preparation.prepare_phantom import DEFAULT_VAE
@@ -114,7 +115,7 @@ class Bench:
         return localise(
             self.model.unet,
             self.model.vae,
-            self.model.encode_texts,
+            lambda texts: self.model.encode_texts(texts).states,
             self.latents.to(self.device),
             [sample.phrase for sample in self.samples],
             [QUERY_WORDS[sample.label] for sample in self.samples],
@@ -125,6 +126,7 @@ class Bench:
 
     def ours(self, timesteps: Sequence[int], batch_size: int = OURS, reducer: MeanOverLayers | None = None) -> Tensor:
         """Maps (8, h, w) of the query words; the pass also makes those of the end token, as in an evaluation."""
+        tokenizer = self.model.text_encoder.tokenizer
         items = [
             GroundingItem(
                 sample.key,
@@ -132,8 +134,8 @@ class Bench:
                 sample.phrase,
                 torch.stack(
                     [
-                        query_tokens(sample.phrase, QUERY_WORDS[sample.label], "paper").weights,
-                        special_tokens(sample.phrase)["eos"],
+                        query_tokens(tokenizer, sample.phrase, QUERY_WORDS[sample.label], "paper").weights,
+                        special_tokens(tokenizer, sample.phrase)["end"],
                     ]
                 ),
             )

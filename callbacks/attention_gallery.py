@@ -88,7 +88,8 @@ class AttentionGalleryCallback(EvaluationCallback):
         ranks, options, steps = ranks_of(trainer), self.options, self.grounding.steps
         mine = ranks.share(self.grounding.samples(split)[0])
         folder = inside(run_folder(trainer), f"{names.MEDIA}/{names.ATTENTION}")
-        queries = [query_tokens(sample.phrase, options.queries[sample.label]) for sample in mine]
+        tokenizer = model.text_encoder.tokenizer
+        queries = [query_tokens(tokenizer, sample.phrase, options.queries[sample.label]) for sample in mine]
         items = [
             GroundingItem(
                 sample.key, evaluation_latents(split, sample.index, options.seed), sample.phrase, query.weights[None]

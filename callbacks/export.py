@@ -35,7 +35,7 @@ class ModelExport(Callback):
         if not self.seen_rows_only:
             return
         if self.seen is None:
-            size = model_of(pl_module).text_encoder.token_embedding.num_embeddings
+            size = model_of(pl_module).text_encoder.token_table.num_embeddings
             self.seen = torch.zeros(int(size), dtype=torch.bool)
         self.seen[batch["tokens"].flatten().cpu()] = True
 

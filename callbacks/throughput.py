@@ -27,7 +27,8 @@ def unet_flops(model: LatentDiffusion) -> float:
     weight = next(model.unet.parameters())
     with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
         noisy = torch.empty(1, *model.latent_shape, device=weight.device, dtype=weight.dtype)
-        text = torch.empty(1, 77, model.text_encoder.width, device=weight.device, dtype=weight.dtype)
+        length, width = model.text_encoder.tokenizer.max_length, model.text_encoder.width
+        text = torch.empty(1, length, width, device=weight.device, dtype=weight.dtype)
         model.unet(noisy, torch.zeros(1, device=weight.device), encoder_hidden_states=text)
     return float(counter.get_total_flops())
 

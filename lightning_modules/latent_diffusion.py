@@ -4,11 +4,11 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from lightning_modules.captions import CaptionCounts
 from lightning_modules.checkpoints import plain, restore_average
 from lightning_modules.guarded import GuardedModule
 from lightning_modules.optimising import Rates, adamw, take_rates
@@ -21,7 +21,6 @@ from meddiff.models.ema import ExponentialMovingAverage
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import PredictionType
 from meddiff.models.sampling import SamplingOptions
-from meddiff.models.text.encoder import tokenize
 from meddiff.models.weights.fitting import first_three
 from meddiff.models.weights.sources import Source
 from meddiff.shards.batches import CountsImages, LatentBatch, TokenBatch
@@ -41,8 +40,9 @@ class LatentDiffusionModule(GuardedModule):
 
     Args:
         unet: diffusers folder, ``hub:ORG/NAME``, or ``UNet2DConditionModel`` arguments for random weights.
-        text_encoder: diffusers folder, ``hub:ORG/NAME``, ``{arch: ViT-H-14, checkpoint: FILE}`` (open_clip), or
-            ``{width: .., heads: .., layers: ..}`` for random weights.
+        text_encoder: folder with a CLIP, BERT, T5 or another encoder of transformers and its tokenizer, single file,
+            ``hub:ORG/NAME``, ``{checkpoint: FOLDER, max_length: 128, attention_mask: true}``, ``{arch: ViT-H-14, checkpoint:
+            FILE}`` (open_clip), or ``{width: .., heads: .., layers: ..}`` for random weights.
         vae: diffusers folder or ``hub:ORG/NAME``; must be the one that wrote the shards.
         freeze_text_encoder: true keeps every bit of the text tower and leaves it out of optimiser and autograd;
             false trains it.
@@ -100,7 +100,7 @@ class LatentDiffusionModule(GuardedModule):
         self.freeze_text_encoder, self.init_seed = freeze_text_encoder, init_seed
         self.min_snr_gamma, self.ema_decay = min_snr_gamma, ema_decay
         self.caption_dropout, self.caption_dropout_on = caption_dropout, caption_dropout_on
-        self.captions_seen = self.captions_truncated = 0
+        self.captions = CaptionCounts()
         self.undrawn: list[str] = []  # keys of images that came out as no numbers
 
     # ---- what can be checked before anything is built -----------------------------------------------------------
@@ -214,7 +214,7 @@ class LatentDiffusionModule(GuardedModule):
         return self.with_tokens(batch, training=self.trainer.training)
 
     def with_tokens(self, batch: LatentBatch, training: bool) -> TokenBatch:
-        """Add ``tokens`` (B, 77) and ``timesteps`` (B,); captions are dropped in training only."""
+        """Add ``tokens`` (B, L) and ``timesteps`` (B,); captions are dropped in training only."""
         captions = self.kept_captions(batch)[0] if training else batch["caption"]
         return {
             "key": batch["key"],
@@ -238,18 +238,8 @@ class LatentDiffusionModule(GuardedModule):
         return ["" if gone else text for gone, text in zip(dropped, batch["caption"], strict=True)], dropped
 
     def tokenize(self, captions: list[str]) -> Tensor:
-        """(B, 77) token ids on the host; captions that are too long are cut, counted and warned of."""
-        tokens, truncated = tokenize(captions)
-        before, self.captions_truncated = self.captions_truncated, self.captions_truncated + truncated
-        self.captions_seen += len(captions)
-        # At the first one and at every further power of ten: seen, but not once a step.
-        if (truncated and len(str(before)) < len(str(self.captions_truncated))) or (truncated and before == 0):
-            rank_zero_warn(
-                f"{self.captions_truncated} of {self.captions_seen} captions so far are longer than 77 tokens; "
-                f"their ends are cut off and cannot be learned.",
-                category=UserWarning,
-            )
-        return tokens
+        """(B, L) token ids on the host; captions that are too long are cut, counted and warned of."""
+        return self.captions.tokenize(self.model.text_encoder.tokenizer, captions)
 
     # ---- exact resume -------------------------------------------------------------------------------------------
 
@@ -274,7 +264,7 @@ class LatentDiffusionModule(GuardedModule):
         unet = {key: value for key, value in dict(self.model.unet.config).items() if not key.startswith("_")}
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["architecture"] = {"unet": plain(unet), "text_encoder": self.model.text_encoder.config}
-        checkpoint["captions"] = {"seen": self.captions_seen, "truncated": self.captions_truncated}
+        checkpoint["captions"] = vars(self.captions)
         if self.model.ema is not None:
             checkpoint["ema"] = self.model.ema.state_dict()
 
@@ -292,6 +282,6 @@ class LatentDiffusionModule(GuardedModule):
         super().on_load_checkpoint(checkpoint)
         counts = checkpoint.get("captions")
         if isinstance(counts, dict):
-            self.captions_seen, self.captions_truncated = counts["seen"], counts["truncated"]
+            self.captions = CaptionCounts(counts["seen"], counts["truncated"])
         if self.model.ema is not None:
             restore_average(self.model.ema, checkpoint)

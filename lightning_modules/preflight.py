@@ -62,7 +62,7 @@ def wrong_values(init_args: Mapping[str, object]) -> list[str]:
 def misfits(init_args: Mapping[str, object]) -> list[str]:
     """One sentence for each part whose weights do not fit its config, by names, shapes and types; reads no values."""
     from meddiff.models import backbones
-    from meddiff.models.text import encoder
+    from meddiff.models.text import build
 
     source = cast(Mapping[str, Source | None], init_args)
     checks: list[str | None] = []
@@ -72,7 +72,7 @@ def misfits(init_args: Mapping[str, object]) -> list[str]:
             checks.append(backbones.misfit(local, cast(Literal["unet", "vae"], part)))
     tower = source.get("text_encoder")
     if tower is not None and not (isinstance(tower, str) and tower.startswith(HUB_PREFIX)):
-        checks.append(encoder.misfit(tower))
+        checks.append(build.misfit(tower))
     return [problem for problem in checks if problem]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
 from meddiff.attribution.overlay import overlay
-from meddiff.attribution.words import QUERY_WORDS, Word, align_words
+from meddiff.attribution.words import QUERY_WORDS
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
 from meddiff.evaluation.undisturbed import undisturbed
@@ -23,7 +23,7 @@ from meddiff.models.backbones import vae_downsample
 from meddiff.models.latent_diffusion import LatentDiffusion, model_of
 from meddiff.models.noise_schedule import PredictionType
 from meddiff.models.sampling import SamplingOptions
-from meddiff.models.text.encoder import CONTEXT_LENGTH
+from meddiff.models.text.tokens import Word
 from meddiff.models.weights.sources import missing_part, read_config
 from meddiff.preparation.geometry import resize_image
 from meddiff.preparation.images import UnreadableImage, read_image, to_uint8
@@ -102,16 +102,18 @@ class LoadedModel:
             UserError: no image, no word in ``text``, or attention that is not finite.
         """
         pixels = read_pixels(image)
-        words = [word for word in align_words(text) if word.kept[1] > word.kept[0]]
+        tokenizer = self.model.text_encoder.tokenizer
+        kept = {word: tokenizer.kept(word) for word in tokenizer.words(text)}
+        words = [word for word, (start, stop) in kept.items() if stop > start]
         if not words:
             raise UserError("There is no word in the text to ask for: give a phrase such as 'Left pleural effusion.'.")
         height, width = pixels.shape[:2]
         corners, side = windows(height, width)
         crops = [resize_image(pixels[y : y + side, x : x + side], self.resolution) for y, x in corners]
         latents = encode(self.model.vae, crops, self.model.scaling_factor).cpu()  # (B, C, h, w)
-        groups = torch.zeros(len(words), CONTEXT_LENGTH)  # (K, 77)
+        groups = torch.zeros(len(words), tokenizer.max_length)  # (K, L)
         for row, word in enumerate(words):
-            start, stop = word.kept
+            start, stop = kept[word]
             groups[row, start:stop] = 1.0 / (stop - start)
         items = [GroundingItem(f"window {i}", one, text, groups) for i, one in enumerate(latents)]
         steps = paper_timesteps(timesteps)
@@ -154,7 +156,7 @@ class WordMaps:
     Attributes:
         image: uint8 (H, W) or (H, W, 3).
         text: the prompt.
-        words: as they stand in the text; those beyond the context of 77 tokens are left out.
+        words: as they stand in the text; those beyond the tokens that the text tower takes are left out.
         heat: (K, H, W) float32, attention of each word; values of one map are comparable with each other.
     """
 

@@ -18,7 +18,7 @@ from meddiff.attribution.naming import names_class
 from meddiff.attribution.words import QUERY_WORDS
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
-from meddiff.models.text.encoder import CONTEXT_LENGTH, token_ids
+from meddiff.models.text.clip_tokenizer import CONTEXT_LENGTH, ClipTokenizer
 from meddiff.phantoms.report_words import read_sentences
 
 TEXTS, WORDS, SENTENCES = 100, (5, 45), (1, 3)
@@ -75,7 +75,7 @@ def broken_rules(text: str, label: str) -> list[str]:
     """What is wrong with one text of a class, in a few words each."""
     words, sentences = len(text.split()), split_sentences(text)
     asserted, _, _ = read_sentences(sentences)
-    tokens = len(token_ids(text))
+    tokens = len(ClipTokenizer().ids(text))
     wrong = []
     if not WORDS[0] <= words <= WORDS[1]:
         wrong.append(f"{words} words, not {WORDS[0]} to {WORDS[1]}")
@@ -112,7 +112,7 @@ def check_class(label: str, texts: Sequence[str], wanted: int, seen: set[tuple[s
         seen.add(tuple(words))
         report.broken += [f"{label}: {what}: {text!r}" for what in wrong]
         report.words.append(len(text.split()))
-        report.tokens = max(report.tokens, len(token_ids(text)))
+        report.tokens = max(report.tokens, len(ClipTokenizer().ids(text)))
         report.vocabulary.update(words)
     near: set[int] = set()
     for first, second in combinations(range(len(texts)), 2):

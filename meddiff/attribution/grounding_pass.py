@@ -27,7 +27,7 @@ class GroundingItem:
         key: of the image; its noise hangs on (seed, key, timestep).
         latents: (C, h, w), scaled.
         text: the prompt.
-        groups: (K, 77) weights over tokens, one row a map.
+        groups: (K, L) weights over tokens, one row a map.
     """
 
     key: str
@@ -98,13 +98,13 @@ def grounding_pass(
             noisy = model.noise_schedule.add_noise(latents, noise.to(device), times)  # (B, C, h, w)
             texts = list(dict.fromkeys(item.text for item in chosen))
             place = torch.tensor([texts.index(item.text) for item in chosen], device=device)
-            text = model.encode_texts(texts)[place]  # (B, 77, D)
+            text = model.encode_texts(texts).take(place)  # states (B, L, D)
             width = max(len(item.groups) for item in chosen)
-            groups = torch.zeros(len(part), width, chosen[0].groups.shape[1])  # (B, K, 77), padded with empty rows
+            groups = torch.zeros(len(part), width, chosen[0].groups.shape[1])  # (B, K, L), padded with empty rows
             for row, item in enumerate(chosen):
                 groups[row, : len(item.groups)] = item.groups
             recorder.groups = groups.to(device)
-            model.unet(noisy.to(text.dtype), times, encoder_hidden_states=text)
+            model.unet(noisy.to(text.states.dtype), times, **text.arguments())
             maps = recorder.take(latents.shape[-2:]).cpu()  # (B, K, h, w) or (B, L, K, h, w)
             if on_progress is not None:
                 on_progress(len(part))

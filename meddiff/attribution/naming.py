@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
-from meddiff.models.text.encoder import read_words
+from meddiff.models.text.clip_tokenizer import clean_text
 
 
 def names_class(
@@ -17,9 +17,10 @@ def names_class(
 
     Args:
         queries: words that ask for the class, beside ``label`` itself, e.g. ``QUERY_WORDS["Edema"]``.
-        preset: "standard" looks for whole words, in singular or plural, in any case, in the text as the tokenizer reads
-            it (:func:`meddiff.models.text.encoder.read_words`); "paper" for ``label`` anywhere in
-            the text (section 1.5), so that "opacities" names no "Lung Opacity" and "carpet" a "Car".
+        preset: "standard" looks for whole words, in singular or plural, in any case, in the text with its encoding repaired
+            (:func:`meddiff.models.text.clip_tokenizer.clean_text`), whichever tower reads it: all models are asked for the
+            same samples; "paper" for ``label`` anywhere in the text (section 1.5), so that "opacities" names no "Lung
+            Opacity" and "carpet" a "Car".
 
     Example:
         >>> names_class("Patchy opacities at both bases.", "Lung Opacity", ("opacity",))
@@ -29,8 +30,7 @@ def names_class(
     """
     if preset == "paper":
         return label.lower() in text.lower()
-    read = " ".join(word for word, _ in read_words(text))
-    return bool(_pattern((label, *queries)).search(read))
+    return bool(_pattern((label, *queries)).search(" ".join(clean_text(text).split())))
 
 
 @lru_cache(maxsize=1024)

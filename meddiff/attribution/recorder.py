@@ -1,7 +1,7 @@
 """Cross-attention of a diffusers U-Net, contracted to groups of tokens where it is made.
 
 Only the cross-attention processors are replaced, and only while the recorder is open; self-attention stays on fused
-SDPA. A layer's probabilities (pixels x 77 tokens) are averaged over heads, multiplied by a token-to-group matrix and
+SDPA. A layer's probabilities (pixels x L tokens) are averaged over heads, multiplied by a token-to-group matrix and
 handed to a reducer: the default adds them into one sum per resolution and keeps nothing per layer or per step.
 Source: spec/tradeoff.md sections 5 and 10.
 """
@@ -106,7 +106,7 @@ class CrossAttentionRecorder:
     Example::
 
         with CrossAttentionRecorder(unet) as recorder:
-            recorder.groups = groups  # (B, K, 77): row k averages the tokens of word k
+            recorder.groups = groups  # (B, K, L): row k averages the tokens of word k
             unet(noisy, timesteps, encoder_hidden_states=text)
             maps = recorder.take(noisy.shape[-2:])  # (B, K, h, w)
     """
@@ -133,10 +133,10 @@ class CrossAttentionRecorder:
         self.unet.set_attn_processor(self._before)
 
     def add(self, layer: str, probabilities: Tensor) -> None:
-        """Take the attention of one layer: (B, heads, N, 77)."""
+        """Take the attention of one layer: (B, heads, N, L)."""
         if self.groups is None:
             raise RuntimeError("CrossAttentionRecorder: set `groups` before the U-Net runs.")
-        mean = probabilities.mean(dim=1)  # (B, N, 77)
+        mean = probabilities.mean(dim=1)  # (B, N, L)
         self.reducer.add(layer, self.groups.to(mean) @ mean.transpose(1, 2))  # (B, K, N)
         self._seen += 1
 
@@ -169,8 +169,9 @@ class _RecordingProcessor:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states (B, N, C), encoder_hidden_states (B, 77, D) -> (B, N, C)."""
-        if attention_mask is not None or hidden_states.ndim != 3 or encoder_hidden_states is None:
+        """hidden_states (B, N, C), encoder_hidden_states (B, L, D), attention_mask (B, 1, L), added -> (B, N, C)."""
+        odd_mask = attention_mask is not None and (attention_mask.ndim != 3 or attention_mask.shape[1] != 1)
+        if odd_mask or hidden_states.ndim != 3 or encoder_hidden_states is None:
             raise RuntimeError("CrossAttentionRecorder: a cross-attention layer it was not written for.")
 
         def heads(x: Tensor) -> Tensor:
@@ -179,7 +180,9 @@ class _RecordingProcessor:
         query = heads(attn.to_q(hidden_states))
         key, value = heads(attn.to_k(encoder_hidden_states)), heads(attn.to_v(encoder_hidden_states))
         with torch.autocast(query.device.type, enabled=False):  # the paper's maps are float32 under fp16 as well
-            scores = query.float() @ key.float().transpose(-1, -2) * attn.scale  # (B, heads, N, 77)
+            scores = query.float() @ key.float().transpose(-1, -2) * attn.scale  # (B, heads, N, L)
+            if attention_mask is not None:  # of padding: diffusers adds -10000 where nothing is to be attended
+                scores = scores + attention_mask.float().unsqueeze(1)
             probabilities = scores.softmax(dim=-1)
         self.recorder.add(self.layer, probabilities)
         mixed = (probabilities.to(value.dtype) @ value).transpose(1, 2).flatten(2)  # (B, N, C)

@@ -81,7 +81,6 @@ class CocoSample:
     Attributes:
         index: of the image in its split.
         number: of the caption among its image's.
-        query: the tokens that answer for the class.
     """
 
     index: int
@@ -89,7 +88,6 @@ class CocoSample:
     number: int
     caption: str
     label: str
-    query: Query
 
 
 def coco_samples(
@@ -98,7 +96,7 @@ def coco_samples(
     """One sample per (image, caption, class), in that order; whatever cannot be scored, with its reason.
 
     Args:
-        preset: of :func:`meddiff.attribution.coco_words.classes_in` and ``class_tokens``.
+        preset: of :func:`meddiff.common.coco_classes.classes_in`.
         images: look at so many images only.
 
     Raises:
@@ -117,8 +115,7 @@ def coco_samples(
                 if label not in shown:
                     excluded.append(Exclusion(key, label, caption, "no instance of the class in the image"))
                     continue
-                query = class_tokens(caption, label, preset)
-                found.append(CocoSample(index, key, number, caption, label, query))
+                found.append(CocoSample(index, key, number, caption, label))
     if not found:
         known = ", ".join(sorted({one.reason for one in excluded})) or "it holds no images"
         raise UserError(
@@ -187,16 +184,19 @@ class Coco:
         ledger: Ledger[CaptionEntry],
     ) -> None:
         """Ground captions, each the samples of its classes, and enter each into the ledger when its maps are whole."""
-        options = self.options
+        options, tokenizer = self.options, model.text_encoder.tokenizer
+        queries = [
+            [class_tokens(tokenizer, one.caption, one.label, options.preset) for one in some] for some in captions
+        ]
         latents = {group[0].index: evaluation_latents(split, group[0].index, options.seed) for group in captions}
         items = [
             GroundingItem(
                 group[0].key,
                 latents[group[0].index],
                 group[0].caption,
-                torch.stack([sample.query.weights for sample in group]),  # (classes, 77)
+                torch.stack([query.weights for query in some]),  # (classes, L)
             )
-            for group in captions
+            for group, some in zip(captions, queries, strict=True)
         ]
         hidden = not (self.show_progress and items)
         bar = tqdm(total=len(items) * len(self.steps), unit="pass", desc="coco", disable=hidden)
@@ -204,23 +204,24 @@ class Coco:
             maps = grounding_pass(model, items, self.steps, options.seed, options.batch_size, on_progress=bar.update)
             for i, heat in mean_over_timesteps(maps, len(self.steps)):  # heat (classes, h, w)
                 group = captions[i]
-                rows = score_caption(group, heat, split.masks(group[0].index))
+                rows = score_caption(group, queries[i], heat, split.masks(group[0].index))
                 made = sample_digest(split, group[0].index)
                 ledger.add({"caption": [group[0].index, group[0].number], "made": made, "rows": rows})
 
 
 def score_caption(
-    samples: Sequence[CocoSample], heat: Tensor, masks: Mapping[str, NDArray[np.bool_]]
+    samples: Sequence[CocoSample], queries: Sequence[Query], heat: Tensor, masks: Mapping[str, NDArray[np.bool_]]
 ) -> list[dict[str, Value]]:
     """Scores of a caption's classes, one row each; None where undefined.
 
     Args:
         samples: K of one caption.
+        queries: the tokens that answer for the class of each.
         heat: (K, h, w), brought to the size of the masks here; the threshold of mIoU is fitted before that.
         masks: class -> (H, W) bool.
     """
     truth = torch.from_numpy(np.stack([masks[sample.label] for sample in samples]))  # (K, H, W)
-    gone = torch.tensor([not sample.query.weights.any() for sample in samples])
+    gone = torch.tensor([not query.weights.any() for query in queries])
     heat = heat.masked_fill(gone[:, None, None], torch.nan)  # every word was cut off
     full = resize_maps(heat, (truth.shape[1], truth.shape[2]))  # (K, H, W)
     scores = {**locate_maps(full, truth), "miou": mean_iou(full, truth, mixture_threshold(heat))}
@@ -229,11 +230,11 @@ def score_caption(
             "key": sample.key,
             "class": sample.label,
             "phrase": sample.caption,
-            "words": " ".join(sample.query.words),
-            "cut": " ".join(sample.query.truncated),
+            "words": " ".join(query.words),
+            "cut": " ".join(query.truncated),
             **{name: value if math.isfinite(value := float(scores[name][place])) else None for name in SCORES},
         }
-        for place, sample in enumerate(samples)
+        for place, (sample, query) in enumerate(zip(samples, queries, strict=True))
     ]
 
 

@@ -126,7 +126,7 @@ class Controls:
         compared: dict[str, dict[str, float]] = {name: {} for name in present}
         tables: dict[str, Table] = {}
         if others.crowded is not None:
-            named, left_out = naming_samples(others.crowded)
+            named, left_out = naming_samples(model, others.crowded)
             for name, network in present.items():
                 with self._bar(len(named), f"own first, {name}") as bar:
                     table = cross_table(network, others.crowded, named, self.steps, bar.update)
@@ -167,7 +167,8 @@ class Controls:
     def _summary(
         self, model: LatentDiffusion, split: LatentShardsDataset, samples: Sequence[GroundingSample], title: str
     ) -> dict[str, float]:
-        items = [text_item(sample, self.grounding.queries, "phrase", full=False) for sample in samples]
+        tokenizer, queries = model.text_encoder.tokenizer, self.grounding.queries
+        items = [text_item(tokenizer, sample, queries, "phrase", full=False) for sample in samples]
         with self._bar(len(items), title) as bar:
             rows = [entry["row"] for entry in ground_items(model, split, items, self.grounding, bar.update)]
         return grounding_summary(rows)
@@ -183,7 +184,8 @@ class Controls:
             if not others:
                 continue
             other = others[int(generator(0, "other class", sample.key, sample.label).integers(len(others)))]
-            weights = query_tokens(other.phrase, QUERY_WORDS[other.label]).weights
+            tokenizer = model.text_encoder.tokenizer
+            weights = query_tokens(tokenizer, other.phrase, QUERY_WORDS[other.label]).weights
             latents = evaluation_latents(split, sample.index, 0)
             items.append(GroundingItem(sample.key, latents, other.phrase, weights[None]))
             scored.append(sample)

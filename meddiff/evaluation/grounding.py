@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
 from meddiff.attribution.naming import names_class
-from meddiff.attribution.words import QUERY_WORDS, align_words, query_tokens, special_tokens
+from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
 from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.grounding_scores import grounding_summary, score_sample, unscored
 from meddiff.evaluation.ledger import Ledger, open_ledger
@@ -31,6 +31,7 @@ from meddiff.evaluation.samples import Exclusion, GroundingSample, evaluation_la
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps, score_grid_maps
 from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.text.tokens import TextTokenizer
 from meddiff.shards.dataset import LatentShardsDataset
 
 #: Columns that every row has.
@@ -86,7 +87,7 @@ class Item:
 
     sample: GroundingSample
     kind: str  # "phrase" or "impression"
-    groups: Tensor  # (K, 77)
+    groups: Tensor  # (K, L)
     names: list[tuple[str, str]] = field(default_factory=list)  # (word, variant) of row 4 onwards
 
     @property
@@ -125,15 +126,16 @@ class Grounding:
 
     def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
         """U-Net forward passes of one run."""
-        return float(len(self.items(split)) * len(self.steps))
+        return float(len(self.items(model, split)) * len(self.steps))
 
-    def items(self, split: LatentShardsDataset) -> list[Item]:
+    def items(self, model: LatentDiffusion, split: LatentShardsDataset) -> list[Item]:
         """The texts that are grounded, phrases first."""
         samples, _ = self.samples(split)
-        queries, full = self.options.queries, self.options.full
-        items = [text_item(sample, queries, "phrase", full) for sample in samples]
+        queries, full, tokenizer = self.options.queries, self.options.full, model.text_encoder.tokenizer
+        items = [text_item(tokenizer, sample, queries, "phrase", full) for sample in samples]
         if full:
-            items += [text_item(one, queries, "impression", full) for one in impressions(split, samples, queries)]
+            texts = impressions(split, samples, queries)
+            items += [text_item(tokenizer, one, queries, "impression", full) for one in texts]
         return items
 
     def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
@@ -159,7 +161,7 @@ class Grounding:
         self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks
     ) -> list[Entry]:
         """One entry an item, in order: ground what ``out/grounding.jsonl`` does not remember."""
-        items = self.items(split)
+        items = self.items(model, split)
         ledger: Ledger[Entry] = open_ledger(out, "grounding.jsonl", model, split, asdict(self.options))
         made = {item.address: sample_digest(split, item.sample.index) for item in items}
 
@@ -196,7 +198,7 @@ def ground_items(
     with undisturbed(model), model.weights(options.ema):
         maps = grounding_pass(model, wanted, steps, seed, options.batch_size, on_progress=on_progress)
         for i, heat in mean_over_timesteps(maps, len(steps)):  # heat (K, h, w)
-            yield score_item(items[i], heat, split, options.queries)
+            yield score_item(items[i], heat, split, model.text_encoder.tokenizer, options.queries)
 
 
 def impressions(
@@ -218,18 +220,20 @@ def impressions(
     return found
 
 
-def text_item(sample: GroundingSample, queries: dict[str, Sequence[str]], kind: str, full: bool) -> Item:
+def text_item(
+    tokenizer: TextTokenizer, sample: GroundingSample, queries: dict[str, Sequence[str]], kind: str, full: bool
+) -> Item:
     """The groups of a text: its query words, the end token; when full also the paper's way of counting query words, the
     start token and (phrases) word by word."""
     text, words = sample.phrase, queries[sample.label]
-    special = special_tokens(text)
-    standard = query_tokens(text, words).weights
-    rows = [standard, special["eos"]]
+    special = special_tokens(tokenizer, text)
+    standard = query_tokens(tokenizer, text, words).weights
+    rows = [standard, special["end"]]
     names: list[tuple[str, str]] = []
     if full:
-        rows += [query_tokens(text, words, "paper").weights, special["sos"]]
-        for word in align_words(text) if kind == "phrase" else ():
-            start, stop = word.kept
+        rows += [query_tokens(tokenizer, text, words, "paper").weights, special["start"]]
+        for word in tokenizer.words(text) if kind == "phrase" else ():
+            start, stop = tokenizer.kept(word)
             for variant, end in (("first", start + 1), ("all", stop)):
                 weights = torch.zeros(len(standard))
                 if stop > start:
@@ -239,10 +243,16 @@ def text_item(sample: GroundingSample, queries: dict[str, Sequence[str]], kind: 
     return Item(sample, kind, torch.stack(rows), names)
 
 
-def score_item(item: Item, heat: Tensor, split: LatentShardsDataset, queries: dict[str, Sequence[str]]) -> Entry:
+def score_item(
+    item: Item,
+    heat: Tensor,
+    split: LatentShardsDataset,
+    tokenizer: TextTokenizer,
+    queries: dict[str, Sequence[str]],
+) -> Entry:
     """One line of the ledger: the scores of the text's map (K, h, w), and the CNR of each of its words."""
     sample = item.sample
-    query = query_tokens(sample.phrase, queries[sample.label])
+    query = query_tokens(tokenizer, sample.phrase, queries[sample.label])
     row = score_sample(sample, query, heat[[STANDARD, EOS]], split.masks(sample.index))
     words: list[list[Value]] = []
     if len(heat) > SOS:
@@ -255,7 +265,9 @@ def score_item(item: Item, heat: Tensor, split: LatentShardsDataset, queries: di
         row |= {"cnr_paper": cnr[PAPER], "sos_cnr": cnr[SOS]}
         words = [[word, variant, value] for (word, variant), value in zip(item.names, cnr[SOS + 1 :], strict=True)]
         if item.kind == "phrase":
-            words += [["SOS", "all", cnr[SOS]], ["EOS", "all", cnr[EOS]]]
+            start_name, end_name = tokenizer.names
+            words += [[start_name, "all", cnr[SOS]]] if tokenizer.starts else []
+            words += [[end_name, "all", cnr[EOS]]]
     made = sample_digest(split, sample.index)
     return {"address": item.address, "made": made, "kind": item.kind, "row": _plain(row), "words": words}
 

@@ -51,6 +51,7 @@ def mirrored(model: LatentDiffusion, split: LatentShardsDataset, timesteps: Sequ
     Args:
         split: phantoms in mirrored pairs; numbers 2k and 2k + 1 are twins.
     """
+    tokenizer = model.text_encoder.tokenizer
     samples, _ = grounding_samples(split, list(QUERY_WORDS))
     found: dict[tuple[int, str], list[GroundingSample]] = {}
     for sample in samples:
@@ -63,7 +64,7 @@ def mirrored(model: LatentDiffusion, split: LatentShardsDataset, timesteps: Sequ
             one.key,
             evaluation_latents(split, one.index, 0),
             one.phrase,
-            query_tokens(one.phrase, QUERY_WORDS[one.label]).weights[None],
+            query_tokens(tokenizer, one.phrase, QUERY_WORDS[one.label]).weights[None],
         )
         for one in flat
     ]

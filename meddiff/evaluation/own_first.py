@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps
 from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
@@ -26,10 +27,11 @@ from meddiff.shards.dataset import LatentShardsDataset
 CrossTable = dict[tuple[str, str, str], tuple[float, float]]
 
 
-def naming_samples(split: LatentShardsDataset) -> tuple[list[GroundingSample], int]:
+def naming_samples(model: LatentDiffusion, split: LatentShardsDataset) -> tuple[list[GroundingSample], int]:
     """The phrases that name their finding by a query word, and how many do not."""
+    tokenizer = model.text_encoder.tokenizer
     chosen, _ = grounding_samples(split, list(QUERY_WORDS))
-    named = [one for one in chosen if not query_tokens(one.phrase, QUERY_WORDS[one.label]).is_fallback]
+    named = [one for one in chosen if not query_tokens(tokenizer, one.phrase, QUERY_WORDS[one.label]).is_fallback]
     return named, len(chosen) - len(named)
 
 
@@ -41,14 +43,14 @@ def cross_table(
     on_progress: Callable[[int], object] | None = None,
 ) -> CrossTable:
     """CNR of every word's map on every finding of its image, by exact masks."""
+    tokenizer = model.text_encoder.tokenizer
+
+    def groups(one: GroundingSample) -> Tensor:
+        words = query_tokens(tokenizer, one.phrase, QUERY_WORDS[one.label]).weights
+        return torch.stack([words, special_tokens(tokenizer, one.phrase)["end"]])  # (2, L)
+
     items = [
-        GroundingItem(
-            one.key,
-            evaluation_latents(split, one.index, 0),
-            one.phrase,
-            torch.stack([query_tokens(one.phrase, QUERY_WORDS[one.label]).weights, special_tokens(one.phrase)["eos"]]),
-        )
-        for one in samples
+        GroundingItem(one.key, evaluation_latents(split, one.index, 0), one.phrase, groups(one)) for one in samples
     ]
     found: CrossTable = {}
     with undisturbed(model):

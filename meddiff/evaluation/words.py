@@ -9,6 +9,7 @@ from meddiff.evaluation.grounding import Entry, Grounding, GroundingOptions
 from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.evaluation.ranks import Ranks
 from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.runs import names
 from meddiff.shards.dataset import LatentShardsDataset
 
 
@@ -46,7 +47,7 @@ def word_result(entries: Iterable[Entry]) -> Result:
         for entry in entries
         for word, variant, cnr in entry["words"]
     ]
-    whole = [row for row in rows if row["variant"] == "all" and row["word"] not in ("SOS", "EOS")]
+    whole = [row for row in rows if row["variant"] == "all" and row["word"] not in names.SPECIAL_TOKENS]
     defined = [float(cnr) for cnr in (row["cnr"] for row in whole) if cnr is not None and math.isfinite(float(cnr))]
     figures = {
         "occurrences": float(len(whole)),

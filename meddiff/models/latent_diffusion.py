@@ -20,7 +20,8 @@ from meddiff.models.backbones import build_unet
 from meddiff.models.ema import ExponentialMovingAverage
 from meddiff.models.noise_schedule import NoiseSchedule, PredictionType
 from meddiff.models.sampling import SamplingOptions, build_scheduler, initial_noise, sample_latents
-from meddiff.models.text.encoder import TextEncoder, build_text_encoder, tokenize
+from meddiff.models.text.build import build_text_encoder
+from meddiff.models.text.tower import Conditioning, TextTower
 from meddiff.models.weights.sources import Source
 
 if TYPE_CHECKING:
@@ -47,17 +48,19 @@ class LatentDiffusion(nn.Module):
     def __init__(
         self,
         unet: "UNet2DConditionModel",
-        text_encoder: TextEncoder,
+        text_encoder: TextTower,
         noise_schedule: NoiseSchedule,
         autoencoder: FrozenAutoencoder | None = None,
         sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 (frozen dataclass)
         freeze_text_encoder: bool = True,
     ) -> None:
         super().__init__()
-        if unet.config.cross_attention_dim != text_encoder.width:
+        width = text_width(unet)
+        if width != text_encoder.width:
             raise UserError(
-                f"The U-Net expects text of width {unet.config.cross_attention_dim} and the text encoder gives "
-                f"{text_encoder.width}: use parts of one model, or set cross_attention_dim."
+                f"The U-Net expects text of width {width} and the text encoder gives {text_encoder.width}: use parts of one "
+                f"model, or set unet.encoder_hid_dim: {text_encoder.width} for a projection inside the U-Net, which is drawn "
+                f"and trained with it."
             )
         self.unet, self.text_encoder, self.noise_schedule = unet, text_encoder, noise_schedule
         self.autoencoder = autoencoder or FrozenAutoencoder(None)
@@ -139,21 +142,22 @@ class LatentDiffusion(nn.Module):
         return self.ema.swapped_in()
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
-        """Predict epsilon or v: noisy (B, C, h, w), timesteps (B,), tokens (B, 77) -> (B, C, h, w)."""
-        prediction: Tensor = self.unet(noisy, timesteps, encoder_hidden_states=self.encode_tokens(tokens)).sample
+        """Predict epsilon or v: noisy (B, C, h, w), timesteps (B,), tokens (B, L) -> (B, C, h, w)."""
+        prediction: Tensor = self.unet(noisy, timesteps, **self.encode_tokens(tokens).arguments()).sample
         return prediction
 
-    def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """(B, 77) token ids -> (B, 77, D); outside autograd when the tower is frozen."""
+    def encode_tokens(self, tokens: Tensor) -> Conditioning:
+        """Token ids (B, L) -> states (B, L, D) and mask; outside autograd when the tower is frozen."""
         with torch.no_grad() if self.freeze_text_encoder else nullcontext():
-            states: Tensor = self.text_encoder(tokens)
-        return states
+            return Conditioning(self.text_encoder(tokens), self.text_encoder.mask(tokens))
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Hidden states (B, 77, D) on the model's device; texts that are too long are cut, and warned of."""
-        tokens, truncated = tokenize(list(texts))
+    def encode_texts(self, texts: Sequence[str]) -> Conditioning:
+        """States (B, L, D) and mask on the model's device; texts that are too long are cut, and warned of."""
+        tokenizer = self.text_encoder.tokenizer
+        tokens, truncated = tokenizer.tokenize(texts)
         if truncated:
-            warnings.warn("A text is longer than 77 tokens; its end is cut off.", UserWarning, stacklevel=2)
+            told = f"A text is longer than {tokenizer.max_length} tokens; its end is cut off."
+            warnings.warn(told, UserWarning, stacklevel=2)
         return self.encode_tokens(tokens.to(self.device))
 
     def sample(
@@ -182,6 +186,26 @@ class LatentDiffusion(nn.Module):
             text, empty = self.encode_texts(prompts), self.encode_texts([""])
         latents = sample_latents(unet or self.unet, scheduler, noise, text, empty, options, on_step)
         return decode(self.vae, latents.float(), self.scaling_factor)
+
+
+def text_width(unet: "UNet2DConditionModel") -> int:
+    """Channels of the text states that a U-Net takes: of its own projection where it has one.
+
+    Raises:
+        UserError: it attends to no text, or to something beside a text.
+    """
+    config = unet.config
+    projected, kind = config.get("encoder_hid_dim"), config.get("encoder_hid_dim_type")
+    if kind not in (None, "text_proj"):
+        raise UserError(f"This U-Net takes {kind} beside a text: give one that takes text states alone.")
+    widths = {projected} if projected is not None else _widths(config.cross_attention_dim)
+    if len(widths) != 1:
+        raise UserError(f"This U-Net takes text of the widths {sorted(widths)} at once: give one that takes one.")
+    return int(widths.pop())
+
+
+def _widths(given: int | Sequence[int]) -> set[int]:
+    return {given} if isinstance(given, int) else set(given)
 
 
 def model_of(module: nn.Module) -> LatentDiffusion:

@@ -15,6 +15,7 @@ from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.ranges import NOT_NEGATIVE, Range, check_ranges
 from meddiff.models.noise_schedule import ScheduleConfig
+from meddiff.models.text.tower import Conditioning
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UNet2DConditionModel
@@ -76,8 +77,8 @@ def sample_latents(
     unet: "UNet2DConditionModel",
     scheduler: "Scheduler",
     noise: Tensor,
-    text: Tensor,
-    empty_text: Tensor,
+    text: Conditioning,
+    empty_text: Conditioning,
     options: SamplingOptions,
     on_step: Callable[[int], None] | None = None,
 ) -> Tensor:
@@ -87,20 +88,20 @@ def sample_latents(
         unet: a ``UNet2DConditionModel``.
         scheduler: from :func:`build_scheduler`; its state is overwritten.
         noise: (B, C, h, w), standard normal.
-        text: (B, 77, D) hidden states of the prompts.
-        empty_text: (1, 77, D) hidden states of the empty prompt.
+        text: states (B, L, D) of the prompts.
+        empty_text: states (1, L, D) of the empty prompt.
         on_step: called after each step with the number of steps done.
 
     Returns:
         (B, C, h, w) latents in the U-Net's scale (divide by the scaling factor before decoding).
     """
     guided = options.guidance_scale != 1.0
-    context = torch.cat([empty_text.expand_as(text), text]) if guided else text  # (2B or B, 77, D)
+    context = empty_text.expand(len(noise)).before(text) if guided else text  # states (2B or B, L, D)
     scheduler.set_timesteps(options.steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma
     for step, timestep in enumerate(scheduler.timesteps):
         model_input = scheduler.scale_model_input(torch.cat([latents, latents]) if guided else latents, timestep)
-        prediction = unet(model_input, timestep, encoder_hidden_states=context).sample
+        prediction = unet(model_input, timestep, **context.arguments()).sample
         if guided:
             unconditional, conditional = prediction.chunk(2)
             prediction = unconditional + options.guidance_scale * (conditional - unconditional)

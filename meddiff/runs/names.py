@@ -44,6 +44,9 @@ ABOUT = "evaluation.json"
 SUMMARY = "summary.json"
 IMAGES = "images"
 
+#: What tables of words call the tokens before and behind a text (of CLIP and T5, of BERT).
+SPECIAL_TOKENS = ("SOS", "EOS", "CLS", "SEP")
+
 #: Any of these makes a folder a run folder.
 MARKS = (CONFIG, METRICS, TRADEOFF)
 

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from meddiff.attribution.coco_words import class_tokens
-from meddiff.attribution.words import align_words
 from meddiff.common.coco_classes import COCO_CLASSES, class_words, classes_in
 from meddiff.common.errors import UserError
-from meddiff.models.text.encoder import CONTEXT_LENGTH, token_ids
+from meddiff.models.text.clip_tokenizer import CONTEXT_LENGTH, ClipTokenizer
 from tests.builders.readings import SHARED
+
+TOKENIZER = ClipTokenizer()
 
 REAL = SHARED / "coco_mini" / "annotations"
 
@@ -63,53 +64,53 @@ def test_every_class_is_found_by_each_of_its_words_and_nothing_else_is() -> None
 
 def test_both_words_of_a_class_and_all_mentions_weigh_alike() -> None:
     caption = "A traffic light hangs near three traffic lights"
-    words = align_words(caption)
-    query = class_tokens(caption, "traffic light")
+    words = TOKENIZER.words(caption)
+    query = class_tokens(TOKENIZER, caption, "traffic light")
     assert query.words == ("traffic", "light", "traffic", "lights")
     assert query.weights.sum() == pytest.approx(1.0)
     for place in (1, 2, 6, 7):
         assert query.weights[words[place].start : words[place].stop].sum() == pytest.approx(1 / 4)
-    mixed = class_tokens("hotdogs and a hot dog", "hot dog")  # one word against two: the mentions are equals
-    first = align_words("hotdogs and a hot dog")[0]
+    mixed = class_tokens(TOKENIZER, "hotdogs and a hot dog", "hot dog")  # one word against two: the mentions are equals
+    first = TOKENIZER.words("hotdogs and a hot dog")[0]
     assert mixed.weights[first.start : first.stop].sum() == pytest.approx(1 / 2)
 
 
 def test_glued_punctuation_belongs_to_the_word_and_pieces_share() -> None:
     caption = "Look: giraffes, and the giraffe's shadow"
-    query = class_tokens(caption, "giraffe")
+    query = class_tokens(TOKENIZER, caption, "giraffe")
     assert query.words == ("giraffes,", "giraffe's")
-    for word in align_words(caption):
+    for word in TOKENIZER.words(caption):
         share = 1 / 2 if "giraffe" in word.text else 0.0
         assert query.weights[word.start : word.stop].sum() == pytest.approx(share)
 
 
 def test_the_published_rule_never_finds_two_words_and_falls_back_to_all() -> None:
     caption = "A traffic light above cars"
-    query = class_tokens(caption, "traffic light", "paper")
+    query = class_tokens(TOKENIZER, caption, "traffic light", "paper")
     assert query.is_fallback
-    stop = len(token_ids(caption)) - 1
+    stop = len(TOKENIZER.ids(caption)) - 1
     assert query.weights[1:stop].tolist() == pytest.approx([1 / (stop - 1)] * (stop - 1))
     assert query.weights[stop:].sum() == query.weights[0] == 0
-    assert class_tokens("A carrot", "car", "paper").words == ("carrot",)
-    assert class_tokens("A carrot", "car").is_fallback
+    assert class_tokens(TOKENIZER, "A carrot", "car", "paper").words == ("carrot",)
+    assert class_tokens(TOKENIZER, "A carrot", "car").is_fallback
 
 
 def test_words_beyond_the_context_are_reported() -> None:
     caption = "a dog " + "very " * 73 + "near dogs and dogs"
-    query = class_tokens(caption, "dog")
+    query = class_tokens(TOKENIZER, caption, "dog")
     assert query.truncated == ("dogs", "dogs")
     assert query.weights.sum() == pytest.approx(1.0)
     assert query.weights.nonzero().flatten().tolist() == [2]
-    gone = class_tokens("word " * CONTEXT_LENGTH + "hot dogs", "hot dog")
+    gone = class_tokens(TOKENIZER, "word " * CONTEXT_LENGTH + "hot dogs", "hot dog")
     assert gone.truncated == ("hot", "dogs")
     assert not gone.weights.any()
 
 
 def test_an_unknown_class_is_refused() -> None:
     with pytest.raises(UserError, match="no class of MS-COCO"):
-        class_tokens("a unicorn", "unicorn")
+        class_tokens(TOKENIZER, "a unicorn", "unicorn")
     with pytest.raises(UserError, match="no class of MS-COCO"):
-        class_tokens("a unicorn", "unicorn", "paper")
+        class_tokens(TOKENIZER, "a unicorn", "unicorn", "paper")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no MS-COCO sample beside the repository")
@@ -122,7 +123,7 @@ def test_real_captions_name_what_is_in_their_pictures() -> None:
         present = {(one["image_id"], names[one["category_id"]]) for one in instances["annotations"]}
         for one in json.loads((REAL / f"captions_{split}.json").read_text())["annotations"]:
             for label in classes_in(one["caption"]):
-                query = class_tokens(one["caption"], label)
+                query = class_tokens(TOKENIZER, one["caption"], label)
                 assert not query.is_fallback
                 named += 1
                 there += (one["image_id"], label) in present

@@ -22,7 +22,10 @@ from meddiff.attribution.recorder import EachLayer
 from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
 from meddiff.common.errors import UserError
 from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.text.clip_tokenizer import ClipTokenizer
 from tests.builders.drawn_parts import CountedPasses, make_attentive_model
+
+TOKENIZER = ClipTokenizer()
 
 TEXTS = {
     "Pneumothorax": "Small left pneumothorax.",
@@ -40,7 +43,7 @@ def make_items() -> list[GroundingItem]:
     items = []
     for place, (label, text) in enumerate(TEXTS.items()):
         latents = torch.from_numpy(np.random.default_rng(place).standard_normal((4, 16, 16), dtype=np.float32))
-        groups = [query_tokens(text, QUERY_WORDS[label]).weights, special_tokens(text)["eos"]]
+        groups = [query_tokens(TOKENIZER, text, QUERY_WORDS[label]).weights, special_tokens(TOKENIZER, text)["end"]]
         items.append(GroundingItem(f"image-{place}", latents, text, torch.stack(groups[: 1 + place % 2])))
     return items
 
@@ -66,7 +69,7 @@ def sequential_reference(model: LatentDiffusion, item: GroundingItem, timesteps:
         for t in timesteps:
             noise = item_noise(seed, item.key, t, item.latents.shape)
             noisy = alphas[t].sqrt() * item.latents + (1 - alphas[t]).sqrt() * noise
-            text = model.encode_texts([item.text])
+            text = model.encode_texts([item.text]).states
             with torch.no_grad():
                 model.unet(noisy[None], torch.tensor([t]), encoder_hidden_states=text)
                 for module, hidden, context in inputs.values():

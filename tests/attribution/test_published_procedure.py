@@ -16,7 +16,10 @@ from meddiff.attribution.grounding_pass import (
 )
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
 from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.text.clip_tokenizer import ClipTokenizer
 from tests.builders.drawn_parts import make_attentive_model
+
+TOKENIZER = ClipTokenizer()
 
 #: key, latents (C, h, w)
 Images = list[tuple[str, torch.Tensor]]
@@ -49,7 +52,7 @@ def published(model: LatentDiffusion, images: Images, parts: Parts | None = None
     return localise(
         model.unet,
         model.vae,
-        model.encode_texts,
+        lambda texts: model.encode_texts(texts).states,
         latents,
         texts,
         queries,
@@ -61,7 +64,7 @@ def published(model: LatentDiffusion, images: Images, parts: Parts | None = None
 
 def test_same_noise_gives_the_published_maps(model: LatentDiffusion, images: Images) -> None:
     items = [
-        GroundingItem(key, latents, text, query_tokens(text, QUERY_WORDS[label], "paper").weights[None])
+        GroundingItem(key, latents, text, query_tokens(TOKENIZER, text, QUERY_WORDS[label], "paper").weights[None])
         for (key, latents), (label, text) in zip(images, CASES, strict=True)
     ]
     ours = dict(mean_over_timesteps(grounding_pass(model, items, paper_timesteps(), SEED, batch_size=64), 40))

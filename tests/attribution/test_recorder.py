@@ -18,7 +18,7 @@ def model() -> LatentDiffusion:
 
 def test_output_of_the_recorded_network_is_that_of_the_plain_one(model: LatentDiffusion) -> None:
     unet = model.unet
-    noisy, text = torch.randn(2, 4, 16, 16), model.encode_texts(["a small ball", "nothing"])
+    noisy, text = torch.randn(2, 4, 16, 16), model.encode_texts(["a small ball", "nothing"]).states
     with torch.no_grad():
         plain = unet(noisy, torch.tensor([5, 900]), encoder_hidden_states=text).sample
         with CrossAttentionRecorder(unet) as recorder:

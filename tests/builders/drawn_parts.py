@@ -23,7 +23,7 @@ from meddiff.models.ema import ExponentialMovingAverage
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import NoiseSchedule
 from meddiff.models.sampling import SamplingOptions
-from meddiff.models.text.encoder import build_text_encoder
+from meddiff.models.text.build import build_text_encoder
 from meddiff.runs.evaluations import EvaluationWriter
 from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.tiny import TEXT, UNET, make_shards

@@ -25,11 +25,11 @@ def make_model(folder: Path) -> Path:
     from diffusers import UNet2DConditionModel
 
     from meddiff.models.noise_schedule import schedule_config
-    from meddiff.models.text.encoder import TextEncoder
+    from meddiff.models.text.clip_tower import ClipTower
     from meddiff.models.weights.export import write_model
 
     torch.manual_seed(0)
-    unet, tower = UNet2DConditionModel(**UNET), TextEncoder(**TEXT)  # type: ignore[arg-type]
+    unet, tower = UNet2DConditionModel(**UNET), ClipTower(**TEXT)  # type: ignore[arg-type]
     write_model(folder, unet, tower, schedule_config("epsilon"), half=False)
     return folder
 

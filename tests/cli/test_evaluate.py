@@ -18,9 +18,12 @@ from meddiff.evaluation.samples import evaluation_latents, grounding_samples
 from meddiff.metrics.functional import contrast_to_noise_ratio
 from meddiff.models.domain_classifier import build_classifier, save_classifier
 from meddiff.models.latent_diffusion import model_of
+from meddiff.models.text.clip_tokenizer import ClipTokenizer
 from meddiff.runs.evaluations import EvaluationWriter
 from meddiff.runs.open_run import open_run
 from tests.builders.tiny import make_shards, model_config
+
+TOKENIZER = ClipTokenizer()
 
 #: Sizes at which every part takes seconds.
 SMALL = [
@@ -106,7 +109,7 @@ def test_one_pass_gives_what_a_pass_of_its_own_gives(evaluated: Path, trained: t
     rows = {(row["key"], row["class"], row["phrase"]): row for row in table(evaluated / "grounding.csv")}
     assert len(rows) == len(samples)
     for sample in samples[:4]:
-        query = query_tokens(sample.phrase, QUERY_WORDS[sample.label]).weights[None]
+        query = query_tokens(TOKENIZER, sample.phrase, QUERY_WORDS[sample.label]).weights[None]
         item = GroundingItem(sample.key, evaluation_latents(dataset, sample.index, 0), sample.phrase, query)
         _, heat = next(mean_over_timesteps(grounding_pass(model, [item], paper_timesteps(2)), 2))
         full = torch.nn.functional.interpolate(heat[None], size=sample.size, mode="bilinear")[0]

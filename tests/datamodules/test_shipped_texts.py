@@ -9,10 +9,12 @@ import pytest
 from meddiff.attribution.naming import names_class
 from meddiff.attribution.words import QUERY_WORDS
 from meddiff.common.findings import FINDINGS, NO_FINDING
-from meddiff.models.text.encoder import tokenize
+from meddiff.models.text.clip_tokenizer import ClipTokenizer
 from tests.builders.caption_reader import read
 from tests.builders.prompt_texts import write_texts
 from tools.check_impressions import main as check
+
+TOKENIZER = ClipTokenizer()
 
 CLASSES = (*FINDINGS, NO_FINDING)
 
@@ -22,7 +24,7 @@ def test_shipped_texts_follow_their_rules(rows):
     assert Counter(row["label"] for row in rows) == dict.fromkeys(CLASSES, 100)
     texts = [row["impression"] for row in rows]
     assert len({" ".join(text.lower().split()) for text in texts}) == 900
-    assert tokenize(texts)[1] == 0
+    assert TOKENIZER.tokenize(texts)[1] == 0
     for row in rows:
         assert 5 <= len(row["impression"].split()) <= 45
         assert set(read(row["impression"])[0]) == {row["label"]} - {NO_FINDING}, row["impression"]

@@ -17,11 +17,14 @@ from meddiff.evaluation.coco import Coco, CocoOptions, coco_samples, coco_summar
 from meddiff.evaluation.measurement import Row
 from meddiff.evaluation.samples import evaluation_latents
 from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.text.clip_tokenizer import ClipTokenizer
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.sample import CohortSample
 from meddiff.shards.writer import ShardWriter
 from tests.builders.drawn_parts import make_model, run_part
 from tests.builders.shard_samples import CHANNELS, PIXELS, SIDE, make_header
+
+TOKENIZER = ClipTokenizer()
 
 PAIR = "Cars pass two dogs at the traffic light"
 CAPTIONS = {
@@ -89,7 +92,7 @@ def test_every_class_a_caption_names_and_its_image_shows_is_a_sample(split: Late
 
 def test_published_substrings_name_more_and_less(split: LatentShardsDataset) -> None:
     found, _ = coco_samples(split, "paper")
-    assert [(one.number, one.label, one.query.is_fallback) for one in found if one.key == "000001"] == [
+    assert [(one.number, one.label, class_tokens(TOKENIZER, one.caption, one.label, "paper").is_fallback) for one in found if one.key == "000001"] == [
         (0, "car", False),
         (0, "traffic light", True),
         (0, "dog", False),
@@ -105,7 +108,9 @@ def test_a_class_is_scored_on_its_own_map_and_the_union_of_its_instances(
     run_part(Coco(options()), model, split, tmp_path)
     rows = list(csv.DictReader((tmp_path / "coco.csv").open()))
     for label in ("car", "dog", "traffic light"):  # each alone, in a pass of its own
-        item = GroundingItem("000001", evaluation_latents(split, 0, 0), PAIR, class_tokens(PAIR, label).weights[None])
+        item = GroundingItem(
+            "000001", evaluation_latents(split, 0, 0), PAIR, class_tokens(TOKENIZER, PAIR, label).weights[None]
+        )
         ((_, heat),) = mean_over_timesteps(grounding_pass(model, [item], paper_timesteps(3)), 3)
         full = F.interpolate(heat[None], size=(PIXELS, PIXELS), mode="bilinear")[0, 0].double().numpy()
         mask = union(SHOWN["000001"][label])

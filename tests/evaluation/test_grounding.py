@@ -96,7 +96,7 @@ def test_results_of_other_weights_are_refused(
 def test_shares_of_ranks_put_together_are_the_whole(split: LatentShardsDataset, model: LatentDiffusion) -> None:
     """What two ranks would each compute, put together, against one rank with another batch size."""
     measurement = Grounding(GroundingOptions(timesteps=3))
-    items = measurement.items(split)
+    items = measurement.items(model, split)
     rows = []
     for world, batch_size in ((1, 16), (2, 1)):
         options = GroundingOptions(timesteps=3, batch_size=batch_size)

@@ -8,6 +8,9 @@ from meddiff.attribution.words import QUERY_WORDS, query_tokens
 from meddiff.evaluation.grounding_scores import grounding_summary, score_sample
 from meddiff.evaluation.measurement import Value
 from meddiff.evaluation.samples import GroundingSample
+from meddiff.models.text.clip_tokenizer import ClipTokenizer
+
+TOKENIZER = ClipTokenizer()
 
 SIZE = 32
 
@@ -25,7 +28,7 @@ def row(phrase: str, hot: str) -> dict[str, Value]:
     sample = GroundingSample(0, "k0", "Cardiomegaly", phrase, np.array([[4.0, 20.0, 8.0, 10.0]]), (SIZE, SIZE))
     noise = torch.rand(2, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     heat = noise + torch.from_numpy(masks()[hot]).float()
-    return score_sample(sample, query_tokens(phrase, QUERY_WORDS["Cardiomegaly"]), heat, masks())
+    return score_sample(sample, query_tokens(TOKENIZER, phrase, QUERY_WORDS["Cardiomegaly"]), heat, masks())
 
 
 def test_the_own_finding_comes_first_where_the_map_lies_on_it():
@@ -52,7 +55,7 @@ def test_a_phrase_that_names_no_query_word_is_not_compared_but_scored():
 def test_anatomy_and_unknown_masks_are_no_confounders():
     """Lungs that the map lies on are what it should lie on: their CNR is no sign of a shortcut."""
     sample = GroundingSample(0, "k0", "Cardiomegaly", "Cardiomegaly.", np.array([[4.0, 20.0, 8.0, 10.0]]), (SIZE, SIZE))
-    query = query_tokens("Cardiomegaly.", QUERY_WORDS["Cardiomegaly"])
+    query = query_tokens(TOKENIZER, "Cardiomegaly.", QUERY_WORDS["Cardiomegaly"])
     heat = torch.rand(2, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     others = {name: masks()["tube"] for name in ("Left Lung", "heart", "Nodule", "Heart Contour")}
     found = score_sample(sample, query, heat, {**masks(), **others})

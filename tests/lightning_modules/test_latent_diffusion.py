@@ -11,6 +11,7 @@ from diffusers import DDPMScheduler
 
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
+from lightning_modules.captions import CaptionCounts
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.models.sampling import SamplingOptions
@@ -61,7 +62,7 @@ def test_frozen_keeps_every_bit_of_the_text_tower(shards: Path, vae_folder: Path
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in module.model.unet.parameters()}
     assert {name.split(".")[0] for name in module.model.ema.names} == {"unet"}
-    assert not module.model.encode_tokens(module.tokenize(["effusion"])).requires_grad
+    assert not module.model.encode_tokens(module.tokenize(["effusion"])).states.requires_grad
     # The control: the same run does move the U-Net.
     assert any(p.abs().sum() > 0 for p in module.model.unet.parameters())
     fresh = make_module(vae_folder).model.unet.state_dict()
@@ -170,7 +171,7 @@ def test_long_captions_are_counted_and_never_nan(vae_folder: Path) -> None:
         warnings.simplefilter("always")
         loss = module.denoising_loss(module.with_tokens(batch, training=False))
     assert torch.isfinite(loss).all()
-    assert (module.captions_truncated, module.captions_seen) == (1, 3)
+    assert module.captions == CaptionCounts(seen=3, truncated=1)
     assert [str(w.message) for w in caught if "1 of 3 captions" in str(w.message)]
 
 

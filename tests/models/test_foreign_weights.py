@@ -14,9 +14,10 @@ from meddiff.common.findings import FINDINGS
 from meddiff.models.backbones import build_unet, load_vae, misfit
 from meddiff.models.domain_classifier import build_classifier, load_classifier, save_classifier
 from meddiff.models.feature_extractors import missing_extractors
-from meddiff.models.text.encoder import TextEncoder, build_text_encoder
-from meddiff.models.text.encoder import misfit as tower_misfit
-from meddiff.models.weights.export import write_text_encoder
+from meddiff.models.text.build import build_text_encoder
+from meddiff.models.text.build import misfit as tower_misfit
+from meddiff.models.text.clip_tower import ClipTower
+from meddiff.models.weights.clip_folder import write_clip_folder
 from meddiff.models.weights.fitting import fit_state
 from meddiff.models.weights.reading import read_state
 from meddiff.models.weights.sources import fingerprint, missing_part
@@ -154,8 +155,8 @@ def test_old_names_of_the_published_autoencoders_are_read(folder: Path) -> None:
 
 
 def test_trained_rows_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
-    tower = TextEncoder(**TEXT)  # type: ignore[arg-type]
-    write_text_encoder(tower, tmp_path, torch.tensor([3, 5, 8]), 0, half=False)
+    tower = ClipTower(**TEXT)  # type: ignore[arg-type]
+    write_clip_folder(tower.state_dict(), tower.config, tmp_path, torch.tensor([3, 5, 8]))
     file = weights_of(tmp_path)
     whole = file.read_bytes()
     build_text_encoder(str(tmp_path))

@@ -9,8 +9,10 @@ import torch
 
 from meddiff.common.errors import UserError
 from meddiff.models.latent_diffusion import LatentDiffusion, model_of
-from meddiff.models.text.encoder import tokenize
+from meddiff.models.text.clip_tokenizer import ClipTokenizer
 from tests.builders.tiny import TEXT, UNET
+
+TOKENIZER = ClipTokenizer()
 
 ROOT = Path(__file__).parents[2]
 ALONE = """
@@ -18,6 +20,7 @@ import sys
 import meddiff.models.latent_diffusion
 from meddiff.models.sampling import SamplingOptions
 from tests.builders.tiny import TEXT, UNET
+
 model = meddiff.models.latent_diffusion.LatentDiffusion.build(UNET, TEXT, sys.argv[1])
 images = model.eval().sample(["effusion"], ["a"], 0, SamplingOptions("ddim", 2, 2.0))
 assert images.shape == (1, 64, 64, 3), images.shape
@@ -44,8 +47,8 @@ def test_a_frozen_tower_stays_in_eval_mode_and_out_of_autograd(frozen: bool) -> 
     model = LatentDiffusion.build({**UNET, "dropout": 0.1}, TEXT, freeze_text_encoder=frozen).train()
     assert model.unet.training
     assert all(part.training is not frozen for part in model.text_encoder.modules())
-    tokens = tokenize(["Small effusion."])[0]
-    assert model.encode_tokens(tokens).requires_grad is not frozen
+    tokens = TOKENIZER.tokenize(["Small effusion."])[0]
+    assert model.encode_tokens(tokens).states.requires_grad is not frozen
     model(torch.randn(1, 4, 8, 8), torch.tensor([5]), tokens).square().mean().backward()
     assert all(p.grad is not None for p in model.unet.parameters() if p.requires_grad)
     assert all((p.grad is None) is frozen for p in model.text_encoder.parameters())

@@ -7,7 +7,11 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from meddiff.common.errors import UserError
-from meddiff.models.text.encoder import TextEncoder, build_text_encoder, token_ids, tokenize
+from meddiff.models.text.build import build_text_encoder
+from meddiff.models.text.clip_tokenizer import ClipTokenizer
+from meddiff.models.text.clip_tower import ClipTower
+
+TOKENIZER = ClipTokenizer()
 
 CAPTIONS = ["Large right pleural effusion.", "", "No acute cardiopulmonary process. Heart size is normal."]
 
@@ -35,7 +39,7 @@ def clip_folder(tmp_path_factory):
 def test_equals_transformers(clip_folder):
     folder, reference = clip_folder
     ours = build_text_encoder(str(folder)).eval()
-    tokens, _ = tokenize(CAPTIONS)
+    tokens, _ = TOKENIZER.tokenize(CAPTIONS)
     with torch.no_grad():
         expected = reference(input_ids=tokens).last_hidden_state
         torch.testing.assert_close(ours(tokens), expected, rtol=1e-5, atol=1e-5)
@@ -47,7 +51,7 @@ def test_equals_open_clip_penultimate(tmp_path):
     path = tmp_path / "clip.safetensors"
     save_file({key: value.contiguous() for key, value in reference.state_dict().items()}, path)
     ours = build_text_encoder({"arch": "ViT-S-32-alt", "checkpoint": str(path)}).eval()
-    tokens, _ = tokenize(CAPTIONS)
+    tokens, _ = TOKENIZER.tokenize(CAPTIONS)
     with torch.no_grad():
         x = reference.token_embedding(tokens) + reference.positional_embedding
         for block in list(reference.transformer.resblocks)[:-1]:
@@ -60,39 +64,42 @@ def test_equals_open_clip_penultimate(tmp_path):
 
 
 def test_every_parameter_reaches_the_output():
-    encoder = TextEncoder(width=16, heads=2, layers=2)
-    encoder(tokenize(CAPTIONS)[0]).square().sum().backward()
+    encoder = ClipTower(width=16, heads=2, layers=2)
+    encoder(TOKENIZER.tokenize(CAPTIONS)[0]).square().sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in encoder.parameters())
     assert all(p.grad.abs().sum() > 0 for p in encoder.parameters())
 
 
 def test_tokens_end_with_zeros_and_match_open_clip():
-    tokens, truncated = tokenize(CAPTIONS)
+    tokens, truncated = TOKENIZER.tokenize(CAPTIONS)
     assert tokens.shape == (3, 77)
     assert truncated == 0
     assert torch.equal(tokens, open_clip.tokenizer.tokenize(CAPTIONS))
-    end = len(token_ids(CAPTIONS[0]))
+    end = len(TOKENIZER.ids(CAPTIONS[0]))
     assert tokens[0, end - 1] == 49407
     assert (tokens[0, end:] == 0).all()
 
 
 def test_causal_words_do_not_see_what_follows():
-    encoder = TextEncoder(width=16, heads=2, layers=2).eval()
-    short, long = tokenize(["right effusion"])[0], tokenize(["right effusion and left pneumothorax"])[0]
+    encoder = ClipTower(width=16, heads=2, layers=2).eval()
+    short, long = (
+        TOKENIZER.tokenize(["right effusion"])[0],
+        TOKENIZER.tokenize(["right effusion and left pneumothorax"])[0],
+    )
     with torch.no_grad():
         a, b = encoder(short), encoder(long)
-    end = len(token_ids("right effusion")) - 1
+    end = len(TOKENIZER.ids("right effusion")) - 1
     torch.testing.assert_close(a[:, :end], b[:, :end])
     assert (a[:, end] - b[:, end]).abs().max() > 1e-3  # the end token against "and"
 
 
 def test_long_caption_is_cut_and_counted():
     text = "effusion " * 200
-    tokens, truncated = tokenize([text, "short"])
+    tokens, truncated = TOKENIZER.tokenize([text, "short"])
     assert truncated == 1
     assert tokens[0, -1] == 49407
     assert (tokens[0] != 0).all()
-    assert torch.isfinite(TextEncoder(width=16, heads=2, layers=1)(tokens)).all()
+    assert torch.isfinite(ClipTower(width=16, heads=2, layers=1)(tokens)).all()
 
 
 @pytest.mark.parametrize(

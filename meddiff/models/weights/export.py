@@ -1,8 +1,7 @@
 """A trained U-Net and text tower as a diffusers folder: the form every source of this suite is read from.
 
-``unet/`` and ``scheduler/`` are what diffusers writes. ``text_encoder/`` is a ``CLIPTextModel``, with one liberty that a
-small base model needs: of 49,408 token embeddings a training on a small language touches a few hundred, so the others
-may be left out and drawn again from a seed (``token_rows`` in ``config.json``). Source: own.
+``unet/`` and ``scheduler/`` are what diffusers writes, ``text_encoder/`` and ``tokenizer/`` what transformers writes.
+Source: own.
 """
 
 import copy
@@ -12,91 +11,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from meddiff.common.files import atomic_open, write_json
 from meddiff.models.noise_schedule import ScheduleConfig
-from meddiff.models.weights.sources import Config
-from meddiff.models.weights.token_rows import ROW_IDS, ROWS
+from meddiff.models.weights.clip_folder import write_clip_folder
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
-    from meddiff.models.text.encoder import TextEncoder
-
-
-def to_transformers_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names of this suite's tower -> names of a transformers ``CLIPTextModel`` (``in_proj`` split into q, k, v)."""
-    names = {
-        "ln_1": "layer_norm1",
-        "ln_2": "layer_norm2",
-        "attn.out_proj": "self_attn.out_proj",
-        "mlp.c_fc": "mlp.fc1",
-        "mlp.c_proj": "mlp.fc2",
-    }
-    converted = {
-        "text_model.embeddings.token_embedding.weight": state["token_embedding.weight"],
-        "text_model.embeddings.position_embedding.weight": state["positional_embedding"],
-        "text_model.final_layer_norm.weight": state["ln_final.weight"],
-        "text_model.final_layer_norm.bias": state["ln_final.bias"],
-    }
-    for name, value in state.items():
-        if not name.startswith("transformer.resblocks."):
-            continue
-        _, _, layer, part = name.split(".", 3)
-        target = f"text_model.encoder.layers.{layer}"
-        if part.startswith("attn.in_proj_"):
-            kind = part.removeprefix("attn.in_proj_")
-            for letter, piece in zip("qkv", value.chunk(3), strict=True):
-                converted[f"{target}.self_attn.{letter}_proj.{kind}"] = piece
-            continue
-        part, kind = part.rsplit(".", 1)
-        converted[f"{target}.{names[part]}.{kind}"] = value
-    return converted
-
-
-def write_text_encoder(encoder: "TextEncoder", folder: Path, rows: Tensor | None, rows_seed: int, half: bool) -> None:
-    """Write ``config.json`` and ``model.safetensors``.
-
-    Args:
-        encoder: a :class:`meddiff.models.text.encoder.TextEncoder`.
-        rows: (R,) ids of the token embeddings to keep; None keeps all, and transformers can then read the folder.
-        rows_seed: seed of the others.
-        half: store float16.
-    """
-    from safetensors.torch import save
-
-    own = encoder.config
-    config: Config = {
-        "architectures": ["CLIPTextModel"],
-        "model_type": "clip_text_model",
-        "hidden_size": own["width"],
-        "intermediate_size": 4 * own["width"],
-        "projection_dim": own["width"],
-        "num_attention_heads": own["heads"],
-        "num_hidden_layers": own["layers"],
-        "hidden_act": own["act"],
-        "vocab_size": own["vocab_size"],
-        "max_position_embeddings": encoder.positional_embedding.shape[0],
-        # the ids of open_clip's tokenizer
-        "bos_token_id": 49406,
-        "eos_token_id": 49407,
-        "pad_token_id": 0,
-    }
-    state = to_transformers_state({name: value.detach().cpu() for name, value in encoder.state_dict().items()})
-    if rows is not None:
-        table = state.pop("text_model.embeddings.token_embedding.weight")
-        state |= {ROWS: table[rows], ROW_IDS: rows.int()}
-        config["token_rows"] = {"seed": rows_seed, "std": own["embedding_std"]}
-    if half:
-        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    write_json(folder / "config.json", config)
-    with atomic_open(folder / "model.safetensors") as stream:
-        stream.write(save({name: value.contiguous() for name, value in state.items()}))
+    from meddiff.models.text.tower import TextTower
 
 
 def write_model(
     folder: Path,
     unet: "UNet2DConditionModel",
-    text_encoder: "TextEncoder",
+    text_encoder: "TextTower",
     schedule: ScheduleConfig,
     rows: Tensor | None = None,
     rows_seed: int = 0,
@@ -106,12 +33,17 @@ def write_model(
 
     Args:
         schedule: :func:`meddiff.models.noise_schedule.schedule_config`, with the prediction type the U-Net was trained for.
-        rows: see :func:`write_text_encoder`.
+        rows: see :func:`meddiff.models.weights.clip_folder.write_clip_folder`; None writes the whole tower and its tokenizer.
     """
     from diffusers import DDIMScheduler
 
     stored = copy.deepcopy(unet).to("cpu", torch.float16 if half else torch.float32)
     stored.save_pretrained(folder / "unet", safe_serialization=True)
-    write_text_encoder(text_encoder, folder / "text_encoder", rows, rows_seed, half)
+    if rows is None:
+        text_encoder.save(folder, half)
+    else:
+        write_clip_folder(
+            text_encoder.state_dict(), text_encoder.config, folder / "text_encoder", rows, rows_seed, half
+        )
     scheduler = DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     scheduler.save_pretrained(folder / "scheduler")

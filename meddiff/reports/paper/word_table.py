@@ -12,9 +12,9 @@ from meddiff.reports.paper.comparison import class_order
 from meddiff.reports.paper.grounding_tables import evaluation_notes, phantom_notes, why_missing
 from meddiff.reports.paper.pooling import Model
 from meddiff.runs.evaluation_folder import EvaluationFolder
+from meddiff.runs.names import SPECIAL_TOKENS
 from meddiff.runs.values import number
 
-SPECIAL = ("SOS", "EOS")
 TOP = 3
 #: (class, word) -> (occurrences, mean CNR), of one evaluation
 Means = dict[tuple[str, str], tuple[int, float]]
@@ -30,10 +30,12 @@ def word_means(evaluation: EvaluationFolder, variant: str) -> Means:
     """
     rows = [row for row in evaluation.table("words") if number(row.get("cnr")) is not None]
     # They may be written under one of the variants only.
-    special = "first" if all(row.get("variant") == "first" for row in rows if row.get("word") in SPECIAL) else "all"
+    special = (
+        "first" if all(row.get("variant") == "first" for row in rows if row.get("word") in SPECIAL_TOKENS) else "all"
+    )
     found: dict[tuple[str, str], list[float]] = {}
     for row in rows:
-        wanted = special if row.get("word") in SPECIAL else variant
+        wanted = special if row.get("word") in SPECIAL_TOKENS else variant
         if row.get("variant") == wanted:
             found.setdefault((row.get("class", ""), row.get("word", "")), []).append(float(row["cnr"]))
     return {place: (len(values), math.fsum(values) / len(values)) for place, values in found.items()}
@@ -71,12 +73,12 @@ def table6(models: Sequence[Model], min_occurrences: int) -> Table:
             for rank in range(TOP):
                 best = [cells[rank] if rank < len(cells) else Cell() for cells in ranked]
                 _add(table, (variant, name, str(rank + 1)), [*best, *_printed(variant, name, "rank", str(rank + 1))])
-            for token in SPECIAL:
+            for token in SPECIAL_TOKENS:
                 cells = [_cell(token, one[name, token]) if (name, token) in one else Cell() for one in words]
                 _add(table, (variant, name, token), [*cells, *_printed(variant, name, "word", token)])
     table.notes = [
         f"Words that occur more than {min_occurrences} times, as written. Pieces: a word's map is that of its first piece "
-        "(as in the paper) or of all of its pieces; SOS and EOS have one.",
+        "(as in the paper) or of all of its pieces; SOS and EOS (CLS and SEP of a BERT) have one.",
         "The paper printed the best three only: its SOS and EOS are known where they are among them.",
     ]
     thin = [name for name in FINDINGS if not any(_ranked(one, name, min_occurrences) for one in words)]

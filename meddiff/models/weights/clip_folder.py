@@ -1,0 +1,74 @@
+"""CLIP's text tower as transformers stores it, with one liberty that a small base model needs.
+
+Of 49,408 token embeddings a training on a small language touches a few hundred, so the others may be left out and drawn
+again from a seed (``token_rows`` in ``config.json``). Source: transformers; rows own.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from meddiff.common.files import atomic_open, write_json
+from meddiff.models.weights.clip_names import to_transformers_state
+from meddiff.models.weights.reading import State
+from meddiff.models.weights.sources import Config
+from meddiff.models.weights.token_rows import ROW_IDS, ROWS, TABLE
+
+
+def clip_text_config(own: Config) -> Config:
+    """``config.json`` of a ``CLIPTextModel`` from the arguments of a :class:`meddiff.models.text.clip_tower.ClipTower`."""
+    config: Config = {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "hidden_size": own["width"],
+        "intermediate_size": 4 * own["width"],
+        "projection_dim": own["width"],
+        "num_attention_heads": own["heads"],
+        "num_hidden_layers": own["layers"],
+        "hidden_act": own["act"],
+        "vocab_size": own["vocab_size"],
+        "max_position_embeddings": own["max_length"],
+        # the ids of CLIP's own vocabulary, whose end is where a pooled state would be taken from
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": own["pad_id"],
+    }
+    return {**config, "unet_attention_mask": True} if own["attention_mask"] else config
+
+
+def write_clip_folder(
+    state: Mapping[str, Tensor],
+    own: Config,
+    folder: Path,
+    rows: Tensor | None = None,
+    rows_seed: int = 0,
+    half: bool = False,
+) -> None:
+    """Write ``config.json`` and ``model.safetensors``.
+
+    Args:
+        state: of a :class:`meddiff.models.text.clip_tower.ClipTower`.
+        own: its ``config``.
+        rows: (R,) ids of the token embeddings to keep; None keeps all, and transformers can then read the folder.
+        rows_seed: seed of the others.
+        half: store float16.
+    """
+    config = clip_text_config(own)
+    stored = to_transformers_state({name: value.detach().cpu() for name, value in state.items()})
+    if rows is not None:
+        table = stored.pop(TABLE)
+        stored |= {ROWS: table[rows], ROW_IDS: rows.int()}
+        config["token_rows"] = {"seed": rows_seed, "std": own["embedding_std"]}
+    write_json(folder / "config.json", config)
+    write_tensors(stored, folder / "model.safetensors", half)
+
+
+def write_tensors(state: State, file: Path, half: bool) -> None:
+    """A safetensors file, whole or not at all; ``half`` rounds floats to float16."""
+    from safetensors.torch import save
+
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    with atomic_open(file) as stream:
+        stream.write(save({name: value.contiguous() for name, value in state.items()}, {"format": "pt"}))
