@@ -92,7 +92,11 @@ def test_every_class_a_caption_names_and_its_image_shows_is_a_sample(split: Late
 
 def test_published_substrings_name_more_and_less(split: LatentShardsDataset) -> None:
     found, _ = coco_samples(split, "paper")
-    assert [(one.number, one.label, class_tokens(TOKENIZER, one.caption, one.label, "paper").is_fallback) for one in found if one.key == "000001"] == [
+    assert [
+        (one.number, one.label, class_tokens(TOKENIZER, one.caption, one.label, "paper").is_fallback)
+        for one in found
+        if one.key == "000001"
+    ] == [
         (0, "car", False),
         (0, "traffic light", True),
         (0, "dog", False),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, Range, range_problems
 from meddiff.models.text.clip_tokenizer import CONTEXT_LENGTH, END_ID, ClipTokenizer
-from meddiff.models.text.offset_tokenizer import OffsetTokenizer
+from meddiff.models.text.offset_tokenizer import OffsetTokenizer, packed, unpacked
 from meddiff.models.text.tokenizer_files import write_tokenizer
 from meddiff.models.text.tokens import TextTokenizer
 from meddiff.models.text.tower import TextTower
@@ -47,7 +47,7 @@ class ClipTower(TextTower):
         pad_id: what texts are padded with: 0 (open_clip, Stable Diffusion 2) or 49407, the end token (Stable Diffusion 1).
             Padding is ordinary text to the causal transformer: nothing before the end token can see it, and Stable
             Diffusion was trained with it.
-        tokenizer: a ``tokenizer.json`` in place of CLIP's own vocabulary.
+        tokenizer: a ``tokenizer.json`` in place of CLIP's own vocabulary, as text or packed.
         attention_mask: hand the U-Net a mask, so that it attends to no padding (Stable Diffusion does not).
     """
 
@@ -80,7 +80,7 @@ class ClipTower(TextTower):
             "position_std": position_std,
             "max_length": max_length,
             "pad_id": pad_id,
-            "tokenizer": tokenizer,
+            "tokenizer": None if tokenizer is None else packed(unpacked(tokenizer)),
             "attention_mask": attention_mask,
         }
         refuse(range_problems(self.config, RANGES, "text_encoder."))

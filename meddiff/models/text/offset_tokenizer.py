@@ -3,6 +3,7 @@
 The whole tokenizer is one JSON text, so that a checkpoint carries it. Source: Hugging Face tokenizers; alignment own.
 """
 
+import base64
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -17,13 +18,31 @@ if TYPE_CHECKING:
 BERT_NAMES = {"[CLS]": ("CLS", "SEP")}
 
 
+#: A code point that no text has.
+NO_LETTER = "\U0010fffd"
+
+
+#: What begins a tokenizer that was packed.
+PACKED = "base64,"
+
+
+def packed(serialized: str) -> str:
+    """A ``tokenizer.json`` as one word: a configuration reads text that looks like JSON as values, not as text."""
+    return PACKED + base64.b64encode(serialized.encode()).decode()
+
+
+def unpacked(text: str) -> str:
+    """The other way round; a text that was not packed stays as it is."""
+    return base64.b64decode(text.removeprefix(PACKED)).decode() if text.startswith(PACKED) else text
+
+
 class OffsetTokenizer(TextTokenizer):
     """A tokenizer read from its own JSON text.
 
     Special tokens are put around a text; where a text spells one out ("[SEP]"), it is read as any other text.
 
     Args:
-        serialized: what ``tokenizer.json`` holds.
+        serialized: what ``tokenizer.json`` holds, or the same :func:`packed`.
         max_length: tokens of a text, special ones included.
         pad_id: what a text is padded with.
 
@@ -35,7 +54,7 @@ class OffsetTokenizer(TextTokenizer):
         from tokenizers import Tokenizer
 
         try:
-            backend = Tokenizer.from_str(serialized)
+            backend = Tokenizer.from_str(unpacked(serialized))
         except Exception as error:  # the library raises plain Exception
             raise UserError(f"text_encoder: its tokenizer.json cannot be read ({error}): fetch it again.") from error
         backend.no_truncation()
@@ -53,6 +72,8 @@ class OffsetTokenizer(TextTokenizer):
             )
         first = backend.encode("").tokens[0] if self.starts else ""
         self.names = BERT_NAMES.get(first, ("SOS", "EOS"))
+        self._special = {*backend.encode("").ids, pad_id}
+        self._unknown = backend.encode(NO_LETTER).ids[self.starts]
 
     def ids(self, text: str) -> tuple[int, ...]:
         """Token ids of ``text`` between the special tokens, not cut, not padded."""
@@ -62,6 +83,10 @@ class OffsetTokenizer(TextTokenizer):
         """The blank-separated words of ``text`` as written; a piece belongs to the word in which most of it lies."""
         return _words(self, text)
 
+    def spelled_out(self, number: int, special: int) -> int:
+        """The id of a piece; of a special token that a text spells out (T5's vocabulary has "</s>" as a piece) the unknown."""
+        return self._unknown if not special and number in self._special else number
+
     def encode(self, text: str) -> "Encoding":
         """What the library makes of a text; halves of surrogate pairs, which are no text, become question marks."""
         return self._backend.encode(text.encode("utf-16", "replace").decode("utf-16"))
@@ -69,7 +94,8 @@ class OffsetTokenizer(TextTokenizer):
 
 @lru_cache(maxsize=200_000)
 def _ids(tokenizer: OffsetTokenizer, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer.encode(text).ids)
+    encoding = tokenizer.encode(text)
+    return tuple(map(tokenizer.spelled_out, encoding.ids, encoding.special_tokens_mask))
 
 
 @lru_cache(maxsize=100_000)

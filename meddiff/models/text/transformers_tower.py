@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
-from meddiff.models.text.offset_tokenizer import OffsetTokenizer
+from meddiff.models.text.offset_tokenizer import OffsetTokenizer, packed
 from meddiff.models.text.tokenizer_files import write_tokenizer
 from meddiff.models.text.tower import TextTower
 from meddiff.models.weights.clip_folder import write_tensors
@@ -34,7 +34,7 @@ class TransformersTower(TextTower):
 
     Args:
         transformers: what its ``config.json`` holds.
-        tokenizer: what its ``tokenizer.json`` holds.
+        tokenizer: what its ``tokenizer.json`` holds, or the same packed.
         max_length: tokens of a text, special ones included.
         pad_id: what texts are padded with.
         mask_padding: words do not attend to padding inside the tower, as it was trained. False is what
@@ -61,7 +61,7 @@ class TransformersTower(TextTower):
         self.mask_padding, self.attention_mask = mask_padding, attention_mask
         self.config: Config = {
             "transformers": _plain(self.transformer),
-            "tokenizer": self.tokenizer.serialized,
+            "tokenizer": packed(self.tokenizer.serialized),
             "max_length": max_length,
             "pad_id": pad_id,
             "mask_padding": mask_padding,
