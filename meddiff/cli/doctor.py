@@ -16,6 +16,7 @@ PACKAGES = {
     "lightning": "2.6",
     "diffusers": "0.35",
     "open_clip_torch": "3.0",
+    "transformers": "4.49",
     "webdataset": "1.0",
     "torchmetrics": "1.8",
     "torchxrayvision": "1.3",
