@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from meddiff.common.files import atomic_open, write_json
-from meddiff.models.noise_schedule import ScheduleConfig
+from meddiff.models.schedule_config import ScheduleConfig
+from meddiff.models.weights.schedule_file import write_scheduler
 from meddiff.models.weights.sources import Config
 from meddiff.models.weights.token_rows import ROW_IDS, ROWS
 
@@ -108,10 +109,7 @@ def write_model(
         schedule: :func:`meddiff.models.noise_schedule.schedule_config`, with the prediction type the U-Net was trained for.
         rows: see :func:`write_text_encoder`.
     """
-    from diffusers import DDIMScheduler
-
     stored = copy.deepcopy(unet).to("cpu", torch.float16 if half else torch.float32)
     stored.save_pretrained(folder / "unet", safe_serialization=True)
     write_text_encoder(text_encoder, folder / "text_encoder", rows, rows_seed, half)
-    scheduler = DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-    scheduler.save_pretrained(folder / "scheduler")
+    write_scheduler(folder, schedule, "ddim")
