@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from lightning_modules.captions import CaptionCounts
-from lightning_modules.checkpoints import plain, restore_average
+from lightning_modules.checkpoints import architecture, restore_average, restore_schedule
 from lightning_modules.guarded import GuardedModule
 from lightning_modules.optimising import Rates, adamw, take_rates
 from lightning_modules.preflight import check_manifest, misfits, prediction_problem, quick_problems, wrong_values
@@ -19,8 +19,8 @@ from meddiff.common.errors import UserError, refuse
 from meddiff.models.autoencoder import whole_images
 from meddiff.models.ema import ExponentialMovingAverage
 from meddiff.models.latent_diffusion import LatentDiffusion
-from meddiff.models.noise_schedule import PredictionType
 from meddiff.models.sampling import SamplingOptions
+from meddiff.models.schedule_config import GivenSchedule, PredictionType
 from meddiff.models.weights.fitting import first_three
 from meddiff.models.weights.sources import Source
 from meddiff.shards.batches import CountsImages, LatentBatch, TokenBatch
@@ -58,6 +58,7 @@ class LatentDiffusionModule(GuardedModule):
         ema_decay: keep an exponential moving average of all that trains; null for none. Never swapped in unless asked.
         sampling: how images are drawn by ``predict`` and the fidelity evaluation.
         init_seed: seed of weights that are not loaded from anywhere; null means the run's seed.
+        noise_schedule: betas by diffusers' names; null takes that of the U-Net's folder, or Stable Diffusion's.
     """
 
     model: LatentDiffusion
@@ -80,6 +81,7 @@ class LatentDiffusionModule(GuardedModule):
         ema_decay: float | None = 0.9999,
         sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 (frozen dataclass)
         init_seed: int | None = None,
+        noise_schedule: GivenSchedule | None = None,
     ) -> None:
         super().__init__()
         if freeze_text_encoder and text_encoder_learning_rate is not None:
@@ -123,9 +125,9 @@ class LatentDiffusionModule(GuardedModule):
         if hasattr(self, "model"):
             return
         seed = run_seed() if self.init_seed is None else self.init_seed
-        unet, text_encoder, vae = self.sources
+        parts, noise = self.sources, self.hparams["noise_schedule"]
         self.model = LatentDiffusion.build(
-            unet, text_encoder, vae, self.prediction_type, self.sampling, self.freeze_text_encoder, seed
+            *parts, self.prediction_type, self.sampling, self.freeze_text_encoder, seed, noise
         )
         self.val_loss = MeanMetric()
         if self.ema_decay is not None:
@@ -261,9 +263,8 @@ class LatentDiffusionModule(GuardedModule):
             UserError: a loss, gradient or weight is not finite.
         """
         super().on_save_checkpoint(checkpoint)
-        unet = {key: value for key, value in dict(self.model.unet.config).items() if not key.startswith("_")}
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
-        checkpoint["architecture"] = {"unet": plain(unet), "text_encoder": self.model.text_encoder.config}
+        checkpoint["architecture"] = architecture(self.model)
         checkpoint["captions"] = vars(self.captions)
         if self.model.ema is not None:
             checkpoint["ema"] = self.model.ema.state_dict()
@@ -280,6 +281,7 @@ class LatentDiffusionModule(GuardedModule):
         if any(name.startswith("unet.") for name in state):
             checkpoint["state_dict"] = {f"model.{name}": value for name, value in state.items()}
         super().on_load_checkpoint(checkpoint)
+        restore_schedule(self.model, checkpoint, self.hparams["noise_schedule"])
         counts = checkpoint.get("captions")
         if isinstance(counts, dict):
             self.captions = CaptionCounts(counts["seen"], counts["truncated"])

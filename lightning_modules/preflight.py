@@ -15,6 +15,8 @@ from meddiff.common.ranges import (
     not_finite,
     range_problems,
 )
+from meddiff.models.schedule_config import PREDICTIONS
+from meddiff.models.weights.schedule_file import schedule_problems
 from meddiff.models.weights.sources import HUB_PREFIX, Part, Source, missing_part, part_config, read_config
 
 if TYPE_CHECKING:  # the command's quick check imports this module before anything heavy
@@ -78,7 +80,7 @@ def misfits(init_args: Mapping[str, object]) -> list[str]:
 
 def quick_problems(init_args: Mapping[str, object]) -> list[str]:
     """What is certainly wrong, known without torch."""
-    return wrong_values(init_args) + missing_weights(init_args)
+    return wrong_values(init_args) + missing_weights(init_args) + schedule_problems(init_args)
 
 
 def prediction_problem(init_args: Mapping[str, object]) -> list[str]:
@@ -93,7 +95,7 @@ def prediction_problem(init_args: Mapping[str, object]) -> list[str]:
         there = read_config(file.parent, file.name).get("prediction_type", "epsilon")
     except UserError as error:
         return [str(error)]
-    if there == told:
+    if there == told or there not in PREDICTIONS:  # schedule_problems has said it
         return []
     return [
         f"unet: {source} was trained with prediction_type {there}, the model says {told}: set prediction_type: {there}."

@@ -4,7 +4,7 @@ Source: Rombach et al. 2022 (latent diffusion); the parts are open_clip's and di
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Self
 
@@ -22,6 +22,7 @@ from meddiff.models.noise_schedule import NoiseSchedule, PredictionType
 from meddiff.models.sampling import SamplingOptions, build_scheduler, initial_noise, sample_latents
 from meddiff.models.text.build import build_text_encoder
 from meddiff.models.text.tower import Conditioning, TextTower
+from meddiff.models.weights.schedule_file import unet_schedule
 from meddiff.models.weights.sources import Source
 
 if TYPE_CHECKING:
@@ -78,18 +79,23 @@ class LatentDiffusion(nn.Module):
         sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 (frozen dataclass)
         freeze_text_encoder: bool = True,
         seed: int = 0,
+        noise_schedule: Mapping[str, object] | None = None,
     ) -> Self:
         """Read the parts from their sources; what is not read from anywhere is drawn from ``seed``.
 
+        Args:
+            noise_schedule: by the names of diffusers' schedulers; None takes that of the U-Net's folder, else Stable
+                Diffusion's.
+
         Raises:
-            UserError: weights are missing or do not fit.
+            UserError: weights are missing or do not fit, or a schedule that is not understood.
         """
+        schedule = NoiseSchedule(prediction_type, unet_schedule(unet, noise_schedule, prediction_type))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seed, "init", "unet"))
             network = build_unet(unet)
             torch.manual_seed(torch_seed(seed, "init", "text_encoder"))
             tower = build_text_encoder(text_encoder)
-        schedule = NoiseSchedule(prediction_type)
         return cls(network, tower, schedule, FrozenAutoencoder(vae), sampling, freeze_text_encoder)
 
     def train(self, mode: bool = True) -> Self:

@@ -5,47 +5,47 @@ With a_t the cumulative product of alphas, x_0 the latents and eps standard norm
     x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps            (`NoiseSchedule.add_noise`)
     target = eps, or v = sqrt(a_t) eps - sqrt(1 - a_t) x_0   (`NoiseSchedule.target`)
 
-Source: Ho et al. 2020 (epsilon), Salimans & Ho 2022 (v), Hang et al. 2023 (min-SNR); the schedule is Stable Diffusion's.
+Source: Ho et al. 2020 (epsilon), Salimans & Ho 2022 (v), Hang et al. 2023 (min-SNR); the betas are diffusers'.
 """
 
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-PredictionType = Literal["epsilon", "v_prediction"]
-#: As diffusers' schedulers take it.
-ScheduleConfig = dict[str, int | float | str]
-TIMESTEPS = 1000
+from meddiff.models.schedule_config import ALPHAS, PredictionType, ScheduleConfig, completed, schedule_config
 
-
-def schedule_config(prediction_type: PredictionType, num_train_timesteps: int = TIMESTEPS) -> ScheduleConfig:
-    """The scaled-linear schedule of Stable Diffusion, as diffusers' schedulers take it."""
-    return {
-        "num_train_timesteps": num_train_timesteps,
-        "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "prediction_type": prediction_type,
-    }
+__all__ = [
+    "NoiseSchedule",
+    "PredictionType",
+    "ScheduleConfig",
+    "loss_weights",
+    "schedule_config",
+    "timesteps_from_uniform",
+]
 
 
 class NoiseSchedule(nn.Module):
-    """Stable Diffusion's noise schedule; its one buffer follows the model to its device and is not saved.
+    """A noise schedule; its one buffer follows the model to its device and is not saved.
 
     Args:
         prediction_type: what the U-Net predicts.
+        config: by the names of diffusers' schedulers; what it does not name is Stable Diffusion's.
+
+    Raises:
+        UserError: a name or value that is not understood, or zero terminal SNR with epsilon.
     """
 
     alphas_cumprod: Tensor
 
-    def __init__(self, prediction_type: PredictionType = "epsilon") -> None:
+    def __init__(self, prediction_type: PredictionType = "epsilon", config: Mapping[str, object] | None = None) -> None:
         super().__init__()
         from diffusers import DDIMScheduler
 
         self.prediction_type: PredictionType = prediction_type
-        self.config = schedule_config(prediction_type)
-        alphas = DDIMScheduler(**self.config).alphas_cumprod.float()  # (T,); all of diffusers' schedulers have the same
+        self.config: ScheduleConfig = completed(config, prediction_type)
+        betas = {name: self.config[name] for name in ALPHAS if name in self.config}
+        alphas = DDIMScheduler(**betas).alphas_cumprod.float()  # (T,); all of diffusers' schedulers have the same
         self.register_buffer("alphas_cumprod", alphas, persistent=False)
 
     def timesteps(self, uniform: Tensor) -> Tensor:

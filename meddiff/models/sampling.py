@@ -14,8 +14,9 @@ from torch import Tensor
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.ranges import NOT_NEGATIVE, Range, check_ranges
-from meddiff.models.noise_schedule import ScheduleConfig
+from meddiff.models.schedule_config import STABLE_DIFFUSION, ZERO_SNR, ScheduleConfig, walk
 from meddiff.models.text.tower import Conditioning
+from meddiff.models.weights.schedule_file import CLASSES
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler, UNet2DConditionModel
@@ -50,20 +51,31 @@ class SamplingOptions:
         return self.steps * (1 + (self.guidance_scale != 1.0))
 
 
+#: What each of diffusers' classes takes of a schedule; they are told nothing else.
+TAKES = {
+    "pndm": ("skip_prk_steps", "set_alpha_to_one"),
+    "ddim": ("clip_sample", "set_alpha_to_one", ZERO_SNR),
+    "dpm++": ("algorithm_type", ZERO_SNR),
+}
+ALL_TAKE = (*STABLE_DIFFUSION, "prediction_type", "timestep_spacing", "steps_offset")
+
+
 def build_scheduler(sampler: Sampler, training_config: ScheduleConfig) -> "Scheduler":
     """A fresh diffusers scheduler with the betas and prediction type of training.
 
     Args:
-        training_config: ``num_train_timesteps, beta_start, beta_end, beta_schedule, prediction_type``.
-    """
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
+        training_config: in the form of :func:`meddiff.models.schedule_config.completed`.
 
-    if sampler == "pndm":
-        # skip_prk: PLMS as Stable Diffusion uses it, without the Runge-Kutta start.
-        return PNDMScheduler(**training_config, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
-    if sampler == "ddim":
-        return DDIMScheduler(**training_config, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-    return DPMSolverMultistepScheduler(**training_config, algorithm_type="dpmsolver++", steps_offset=1)
+    Raises:
+        UserError: pndm and a schedule of zero terminal SNR.
+    """
+    import diffusers
+
+    if sampler == "pndm" and training_config.get(ZERO_SNR):
+        raise UserError(f"sampler pndm cannot draw from a model of zero terminal SNR ({ZERO_SNR}): take ddim or dpm++.")
+    settings = walk(training_config)
+    kind: type[Scheduler] = getattr(diffusers, CLASSES[sampler])
+    return kind(**{name: settings[name] for name in (*ALL_TAKE, *TAKES[sampler]) if name in settings})
 
 
 def initial_noise(seed: int, keys: Sequence[str], shape: tuple[int, int, int]) -> Tensor:

@@ -8,8 +8,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from meddiff.common.errors import UserError
 from meddiff.models.text.build import build_text_encoder
-from meddiff.models.text.clip_tokenizer import ClipTokenizer
+from meddiff.models.text.clip_tokenizer import END_ID, ClipTokenizer
 from meddiff.models.text.clip_tower import ClipTower
+from meddiff.phantoms.openi import read_reports
 
 TOKENIZER = ClipTokenizer()
 
@@ -61,6 +62,30 @@ def test_equals_open_clip_penultimate(tmp_path):
         torch.testing.assert_close(ours(tokens), expected, rtol=1e-5, atol=1e-5)
     # The control: the last block's output is another thing, so the equality above is not vacuous.
     assert (last - expected).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("act", "pad"), [("quick_gelu", END_ID), ("gelu", 0)])
+def test_50_real_captions_have_the_same_states_in_transformers_and_open_clip(tmp_path, act, pad):
+    """Tokenizer and tower of transformers on one side, ours (open_clip's) on the other, every position, padding included."""
+    from transformers import CLIPTokenizer
+
+    torch.manual_seed(5)
+    ours = ClipTower(32, 4, 3, act, pad_id=pad, embedding_std=0.5, position_std=0.1).eval()
+    ours.save(tmp_path)
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path / "tokenizer")
+    theirs = CLIPTextModel.from_pretrained(tmp_path / "text_encoder").eval()
+    reports = read_reports()
+    captions = list(dict.fromkeys(one.impression for one in (*reports.normal[:10], *reports.abnormal)))[:50]
+    assert len(captions) == 50
+    ids = tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected = theirs(input_ids=ids).last_hidden_state
+        states = ours(ours.tokenizer.tokenize(captions)[0])
+        torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
+        # the control: the other padding is heard behind the end token, so what stands there was compared
+        other = ClipTower(32, 4, 3, act, pad_id=END_ID - pad, embedding_std=0.5, position_std=0.1).eval()
+        other.load_state_dict(ours.state_dict())
+        assert (other(other.tokenizer.tokenize(captions)[0]) - expected).abs().max() > 0.1
 
 
 def test_every_parameter_reaches_the_output():

@@ -86,10 +86,3 @@ def _words(text: str) -> tuple[Word, ...]:
         aligned.append(Word(word, position, position + number))
         position += number
     return tuple(aligned)
-
-
-@lru_cache(maxsize=1)
-def vocabulary() -> dict[str, int]:
-    """Token -> id, the two special ones under transformers' names."""
-    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    return {names.get(token, token): number for token, number in _tokenizer().encoder.items()}

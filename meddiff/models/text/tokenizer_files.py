@@ -10,10 +10,10 @@ from typing import cast
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
-from meddiff.models.text.clip_tokenizer import END_ID, ClipTokenizer, vocabulary
+from meddiff.models.text.clip_tokenizer import END_ID, ClipTokenizer
 from meddiff.models.text.offset_tokenizer import OffsetTokenizer
 from meddiff.models.text.tokens import TextTokenizer
-from meddiff.models.weights.clip_tokenizer_files import write_clip_tokenizer
+from meddiff.models.weights.clip_tokenizer_files import vocabulary, write_clip_tokenizer
 from meddiff.models.weights.sources import Config, read_config
 
 #: Any of these makes a folder that of a tokenizer.

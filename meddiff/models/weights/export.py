@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from meddiff.models.noise_schedule import ScheduleConfig
+from meddiff.models.schedule_config import ScheduleConfig
 from meddiff.models.weights.clip_folder import write_clip_folder
+from meddiff.models.weights.schedule_file import write_scheduler
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -35,8 +36,6 @@ def write_model(
         schedule: :func:`meddiff.models.noise_schedule.schedule_config`, with the prediction type the U-Net was trained for.
         rows: see :func:`meddiff.models.weights.clip_folder.write_clip_folder`; None writes the whole tower and its tokenizer.
     """
-    from diffusers import DDIMScheduler
-
     stored = copy.deepcopy(unet).to("cpu", torch.float16 if half else torch.float32)
     stored.save_pretrained(folder / "unet", safe_serialization=True)
     if rows is None:
@@ -45,5 +44,4 @@ def write_model(
         write_clip_folder(
             text_encoder.state_dict(), text_encoder.config, folder / "text_encoder", rows, rows_seed, half
         )
-    scheduler = DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-    scheduler.save_pretrained(folder / "scheduler")
+    write_scheduler(folder, schedule, "ddim")

@@ -26,7 +26,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def spelled(tower: TextTower, ids: list[int]) -> str:
     """Pieces put together, without what marks their place in a word."""
-    from meddiff.models.text.clip_tokenizer import vocabulary
+    from meddiff.models.weights.clip_tokenizer_files import vocabulary
 
     if isinstance(tower.tokenizer, OffsetTokenizer):
         from tokenizers import Tokenizer
