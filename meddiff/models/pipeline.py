@@ -282,4 +282,4 @@ def is_pipeline(folder: Path) -> bool:
     """Whether a folder is a pipeline or a U-Net in diffusers' layout (and no run folder)."""
     if (folder / "unet").is_dir() or (folder / MODEL_INDEX).is_file():
         return True
-    return (folder / "config.json").is_file()
+    return (folder / "config.json").is_file() and not (folder / "config.yaml").is_file()
