@@ -10,33 +10,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from meddiff.common.errors import UserError
 from meddiff.common.outside import terminal
 from meddiff.common.places import locate
 from meddiff.models.family import MODEL_INDEX, check_folder, check_unet, check_vae
 from meddiff.models.latent_diffusion import LatentDiffusion
-from meddiff.models.noise_schedule import TIMESTEPS, NoiseSchedule, PredictionType, ScheduleConfig
+from meddiff.models.noise_schedule import NoiseSchedule, PredictionType, ScheduleConfig
+from meddiff.models.pipeline_schedule import noise_schedule, prediction_of, scheduler_config, training_schedule
 from meddiff.models.prediction_probe import contradiction, measured, noise_correlation
 from meddiff.models.sampling import Sampler, SamplingOptions
-from meddiff.models.weights.sources import HUB_PREFIX, Config, read_config
+from meddiff.models.weights.sources import HUB_PREFIX
 from meddiff.models.weights.stored import stored_part
 
-SCHEDULER_FILE = "scheduler_config.json"
 #: diffusers' class -> this suite's name of the sampler.
 SAMPLERS: dict[str, Sampler] = {
     "PNDMScheduler": "pndm",
     "DDIMScheduler": "ddim",
     "DPMSolverMultistepScheduler": "dpm++",
-}
-#: What a scheduler file says of training, where diffusers' own values are others if it does not.
-SCHEDULE: ScheduleConfig = {
-    "num_train_timesteps": TIMESTEPS,
-    "beta_schedule": "linear",
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "prediction_type": "epsilon",
 }
 #: Where RoentGen-v2 keeps the text encoder that it trained; the one in text_encoder/ may be the untouched one.
 TRAINED_TEXT_ENCODER = "text_encoder_and_tokenizer"
@@ -182,39 +172,14 @@ def _of_folder(source: str, root: Path, vae: str | None, text_encoder: str | Non
     name = source.rpartition("/")[2] if source.startswith(HUB_PREFIX) else root.resolve().name
     schedule = None if config is None else training_schedule(config, source)
     sampler = SAMPLERS.get(kind, "ddim")
+    if sampler == "pndm" and schedule is not None and schedule.get("rescale_betas_zero_snr"):
+        sampler = "ddim"
+        notes.append(
+            f"{source}: its schedule has zero terminal SNR, which pndm cannot start from; images are drawn with ddim."
+        )
     return Pipeline(
         source, name, str(root), text_encoder, vae or own, schedule, sampler, (4, 64, 64), True, tuple(notes)
     )
-
-
-def scheduler_config(root: Path) -> Config | None:
-    """``scheduler_config.json`` of a pipeline, or beside a U-Net; None where there is none."""
-    places = [root / "scheduler", root, *([root.parent / "scheduler"] if root.name == "unet" else [])]
-    folder = next((one for one in places if (one / SCHEDULER_FILE).is_file()), None)
-    return None if folder is None else read_config(folder, SCHEDULER_FILE)
-
-
-def training_schedule(config: Config, source: str) -> ScheduleConfig:
-    """What a scheduler file says of training; what it leaves out is diffusers' own value.
-
-    Raises:
-        UserError: it cannot be what a Stable Diffusion model was trained with.
-    """
-    schedule = {**SCHEDULE, **{name: config[name] for name in (*SCHEDULE, "timestep_spacing") if name in config}}
-    wrong = ""
-    if "Flow" in str(config.get("_class_name", "")):
-        wrong = f"a {config['_class_name']}, which is of flow matching"
-    elif schedule["prediction_type"] not in ("epsilon", "v_prediction"):
-        wrong = f"prediction_type {schedule['prediction_type']}"
-    elif config.get("trained_betas") is not None:
-        wrong = "trained_betas"
-    elif schedule["num_train_timesteps"] != TIMESTEPS:
-        wrong = f"{schedule['num_train_timesteps']} timesteps instead of {TIMESTEPS}"
-    if wrong:
-        raise UserError(
-            f"{source}: its scheduler says {wrong}: only epsilon and v over Stable Diffusion's timesteps are read."
-        )
-    return schedule
 
 
 def read_pipeline(
@@ -239,9 +204,11 @@ def read_pipeline(
     for note in pipeline.notes:
         say(note)
     stored = pipeline.schedule
-    told = prediction_type or (None if stored is None else _prediction(stored))
-    if stored is not None and prediction_type not in (None, _prediction(stored)):
-        say(f"{pipeline.source}: prediction_type {prediction_type} as given; its scheduler says {_prediction(stored)}.")
+    told = prediction_type or (None if stored is None else prediction_of(stored))
+    if stored is not None and prediction_type not in (None, prediction_of(stored)):
+        say(
+            f"{pipeline.source}: prediction_type {prediction_type} as given; its scheduler says {prediction_of(stored)}."
+        )
     sampling = SamplingOptions(sampler=pipeline.sampler)
     model = LatentDiffusion.build(
         pipeline.unet, pipeline.text_encoder, pipeline.vae, told or "epsilon", sampling, seed=seed
@@ -249,7 +216,7 @@ def read_pipeline(
     if latent_size is not None and not pipeline.says_size:
         model.unet.register_to_config(sample_size=list(latent_size))
     if stored is not None:
-        model.noise_schedule = _noise_schedule({**stored, "prediction_type": told or "epsilon"})
+        model.noise_schedule = noise_schedule({**stored, "prediction_type": told or "epsilon"})
     correlation = noise_correlation(model, seed)
     if told is None:
         kind = measured(correlation, pipeline.source)
@@ -261,21 +228,6 @@ def read_pipeline(
     elif (sentence := contradiction(correlation, told, pipeline.source)) is not None:
         warnings.warn(sentence, UserWarning, stacklevel=3)
     return model
-
-
-def _prediction(schedule: ScheduleConfig) -> PredictionType:
-    return "v_prediction" if schedule["prediction_type"] == "v_prediction" else "epsilon"
-
-
-def _noise_schedule(config: ScheduleConfig) -> NoiseSchedule:
-    """A schedule with the betas of ``config``, not Stable Diffusion's."""
-    from diffusers import DDIMScheduler
-
-    schedule = NoiseSchedule(_prediction(config))
-    schedule.config = config
-    alphas: torch.Tensor = DDIMScheduler(**config).alphas_cumprod
-    schedule.alphas_cumprod = alphas.float()
-    return schedule
 
 
 def is_pipeline(folder: Path) -> bool:

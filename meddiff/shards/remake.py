@@ -1,5 +1,6 @@
 """The command that makes a cohort's shards again for another autoencoder or resolution. Source: own."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -33,7 +34,7 @@ def remake_command(manifest: "Manifest", out: str | Path, vae: str, resolution: 
     if words[:2] != ["lightning", "prepare"] or len(words) < 3 or not COHORT.fullmatch(words[2]):
         name = manifest.cohort.replace("_", "-")
         name = name if COHORT.fullmatch(name) else "COHORT"
-        words = ["lightning", "prepare", name, *([] if name == "phantom" else ["--root", DOWNLOAD])]
+        words = ["lightning", "prepare", name, *(_options(manifest) if name == "phantom" else ["--root", DOWNLOAD])]
     kept = _without(words, ("--vae", "--resolution", "--out"))
     kept += ["--vae", vae, "--resolution", str(resolution), "--out", str(out)]
     return " ".join(shell(word) for word in kept)
@@ -51,3 +52,14 @@ def _without(words: list[str], flags: tuple[str, ...]) -> list[str]:
         else:
             kept.append(word)
     return kept
+
+
+def _options(manifest: "Manifest") -> list[str]:
+    """The options of a cohort that was made without a command (phantoms at first use) as flags."""
+    given = {name: value for name, value in manifest.options.items() if value is not None and value != []}
+    return [
+        part
+        for name, value in given.items()
+        if re.fullmatch("[a-z_]+", name)
+        for part in (f"--{name}", value if isinstance(value, str) else json.dumps(value))
+    ]
