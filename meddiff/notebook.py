@@ -20,13 +20,15 @@ from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.functional import resize_maps
 from meddiff.models.autoencoder import encode
 from meddiff.models.backbones import vae_downsample
-from meddiff.models.latent_diffusion import LatentDiffusion, model_of
+from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import PredictionType
+from meddiff.models.pipeline import is_pipeline, load_pipeline
 from meddiff.models.sampling import SamplingOptions
 from meddiff.models.text.tokens import Word
-from meddiff.models.weights.sources import missing_part, read_config
+from meddiff.models.weights.sources import HUB_PREFIX
 from meddiff.preparation.geometry import resize_image
 from meddiff.preparation.images import UnreadableImage, read_image, to_uint8
+from meddiff.runs.checkpoints import is_own_checkpoint
 from meddiff.runs.open_run import newest_run, open_run, wanted_device
 
 #: A file, a picture, or an array (H, W), (H, W, 1) or (H, W, 3).
@@ -36,35 +38,40 @@ BATCH = 8
 
 
 def load(
-    path: str | os.PathLike[str], vae: str | None = None, ema: bool = False, device: str = "auto"
+    path: str | os.PathLike[str],
+    vae: str | None = None,
+    ema: bool = False,
+    device: str = "auto",
+    text_encoder: str | None = None,
+    prediction_type: PredictionType | None = None,
 ) -> "LoadedModel":
-    """A trained model.
+    """A trained model: a run of this suite, or any published one of the Stable Diffusion family.
 
     Args:
-        path: run folder (RUNS/NAME/TIME, or RUNS/NAME for its newest run), checkpoint file, or a diffusers folder with
-            ``unet/`` and ``text_encoder/`` such as ``assets/phantom_base``.
+        path: run folder (RUNS/NAME/TIME, or RUNS/NAME for its newest run), checkpoint file, diffusers folder of a pipeline or
+            a U-Net such as ``assets/phantom_base``, original single file (.ckpt, .safetensors), or ``hub:ORG/NAME``.
         vae: autoencoder, if it has moved since training or the folder has none.
         ema: compute with the averaged weights.
         device: "auto" (a GPU where there is one), "cpu", "cuda", ...
+        text_encoder: instead of a published model's own.
+        prediction_type: what a published model's U-Net predicts; None takes what is said, or else what the weights tell.
 
     Raises:
         UserError: nothing there, or weights that do not fit.
     """
-    folder = locate(path)
-    if (folder / "unet").is_dir():
-        return LoadedModel(_from_folder(folder, vae).to(wanted_device(device)), ema)
+    place = os.fspath(path)
+    folder = locate(place)
+    published = place.startswith(HUB_PREFIX) or (folder.is_file() and not is_own_checkpoint(folder))
+    if published or (folder.is_dir() and is_pipeline(folder)):
+        model = load_pipeline(place, vae, text_encoder, prediction_type)
+        return LoadedModel(model.to(wanted_device(device)), ema)
+    if text_encoder is not None or prediction_type is not None:
+        raise UserError(
+            f"{place} is no published model: what it was trained with is known, leave out what you know of it."
+        )
     moved = {"vae": vae} if vae else {}
     run, ckpt = (newest_run(folder), None) if folder.is_dir() else (None, folder)
-    return LoadedModel(model_of(open_run(run, ckpt, None, device, **moved).module), ema)
-
-
-def _from_folder(folder: Path, vae: str | None) -> LatentDiffusion:
-    scheduler = folder / "scheduler"
-    name = "scheduler_config.json"
-    config = read_config(scheduler, name) if (scheduler / name).is_file() else {}
-    kind: PredictionType = config.get("prediction_type", "epsilon")
-    own = str(folder) if missing_part(str(folder / "vae"), "vae") is None else None
-    return LatentDiffusion.build(str(folder), str(folder), vae or own, kind)
+    return LoadedModel(open_run(run, ckpt, None, device, **moved).model, ema)
 
 
 class LoadedModel:

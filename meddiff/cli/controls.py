@@ -10,25 +10,23 @@ from meddiff.evaluation.controls import FIRST, ControlsOptions, Others
 from meddiff.evaluation.measurement import Result, Value
 
 if TYPE_CHECKING:
-    from meddiff.runs.open_run import OpenRun
+    from meddiff.runs.opened import Opened
 
 #: Columns of the printed table.
 SHOWN = FIRST[1:]
 
 
-def control_networks(run: "OpenRun", options: ControlsOptions) -> Others:
+def control_networks(run: "Opened", options: ControlsOptions) -> Others:
     """The run's start and its network untrained, and, for a run on phantoms, cohorts of twins and of several findings."""
-    from meddiff.models.latent_diffusion import model_of
     from meddiff.phantoms import PhantomOptions
     from meddiff.preparation.control_cohorts import crowded_cohort, mirrored_cohort
     from meddiff.shards.dataset import LatentShardsDataset
 
-    data, trained = run.data, model_of(run.module)
-    others = Others(train=data.dataset(data.train_split))
+    data = run.data
+    boxed = data.manifest.samples(data.train_split) > 0  # shards for a published model may have no split of training
+    others = Others(train=data.dataset(data.train_split) if boxed else None)
     try:
-        others.base = model_of(run.start())
-        plain = {name: value for name, value in dict(trained.unet.config).items() if not name.startswith("_")}
-        others.untrained = model_of(run.start(unet=plain))
+        others.base, others.untrained = run.before(), run.untrained()
     except UserError as error:  # the sources may be gone; everything else can still be measured
         print(terminal(f"without base and untrained weights: {error}"))
     phantom, vae = getattr(data, "phantom", None), getattr(data, "vae", None)

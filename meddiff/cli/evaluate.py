@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
+from meddiff.cli.named_model import add_model_arguments, leave_point, open_named
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
 from meddiff.common.locks import locked
-from meddiff.common.outside import inside, terminal
+from meddiff.common.outside import terminal
 from meddiff.common.targets import check_folder
 
 if TYPE_CHECKING:
     from meddiff.evaluation.measurement import Measurement, Result
-    from meddiff.runs.open_run import OpenRun
+    from meddiff.runs.opened import Opened
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
     """
     names = [*PARTS, "all"]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: lightning evaluate PART --run RUN | --ckpt FILE [-c FILE] [options]\n")
+        print("usage: lightning evaluate PART --run RUN | --ckpt FILE | --model FOLDER_OR_FILE [-c FILE] [options]\n")
         print("\n".join(f"  {name:<12}{part.text}" for name, part in PARTS.items()))
         print("  all         all of them but controls\n\noptions: lightning evaluate PART --help")
         return 0
@@ -72,9 +73,9 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options below.")
     parser.add_argument("--run", type=str | None, default=None, help="Run folder: its newest checkpoint is evaluated.")
     parser.add_argument("--ckpt", type=str | None, default=None, help="Checkpoint file.")
+    add_model_arguments(parser)
     parser.add_argument("--out", type=str | None, default=None, help="Folder; RUN/evaluation/<images> by default.")
     parser.add_argument("--shards", type=str | None, default=None, help="Evaluate on these shards, not the run's.")
-    parser.add_argument("--vae", type=str | None, default=None, help="Autoencoder, if it has moved since training.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     from meddiff.evaluation.classifier import ClassifierOptions
     from meddiff.evaluation.coco import CocoOptions
@@ -98,7 +99,7 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     return parser.instantiate_classes(parser.parse_args(arguments))
 
 
-def measurements(parts: Sequence[str], options: Namespace, run: "OpenRun") -> dict[str, "Measurement"]:
+def measurements(parts: Sequence[str], options: Namespace, run: "Opened") -> dict[str, "Measurement"]:
     """The measurements of ``parts`` of a run."""
     from meddiff.cli.controls import control_networks
     from meddiff.evaluation.classifier import Classifier
@@ -131,25 +132,26 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
     """
     from meddiff.evaluation.provenance import model_digest, split_digest
     from meddiff.evaluation.ranks import Ranks
-    from meddiff.models.latent_diffusion import model_of
     from meddiff.runs.earlier_results import refuse_other_results
     from meddiff.runs.evaluations import EvaluationWriter
-    from meddiff.runs.open_run import open_run
+    from meddiff.runs.shards_that_fit import refuse_shards_of
 
     if options.out:
         check_folder(Path(options.out))
-    moved = {"vae": options.vae} if options.vae else {}
-    run = open_run(options.run, options.ckpt, options.shards, options.device, **moved)
-    data, model = run.data, model_of(run.module)
+    run = open_named(options)
+    data, model = run.data, run.model
+    if options.shards is not None and options.model is None:
+        refuse_shards_of(model, data.manifest, options.shards, run.facts.name)
     if choose:
         other = RADIOLOGY if data.manifest.cohort == "mscoco" else COCO
         parts = tuple(part for part in parts if part not in other)
+    refuse_averages(parts, options, model.ema is not None)
     chosen = measurements(parts, options, run)
     splits = {part: data.dataset(options[PARTS[part].options].split) for part in parts}
     for part, measurement in chosen.items():  # all settings are checked before the first long pass
         measurement.check(splits[part])
-    out = Path(options.out) if options.out else default_folder(run)
-    about, digest = describe(run, model.freeze_text_encoder), model_digest(model)
+    out = Path(options.out) if options.out else run.evaluation_folder()
+    about, digest = describe(run), model_digest(model)
     made = {part: {"model": digest, "samples": split_digest(split)} for part, split in splits.items()}
     with locked(out, "lightning evaluate"):
         refuse_other_results(out, about, made)
@@ -159,36 +161,37 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
             for name, table in result.tables.items():
                 writer.table(name, table.rows, table.first, table.only)
             writer.part(part, asdict(options[PARTS[part].options]), result.figures, made[part])
-            # Controls of other shards are nothing to read the run against.
-            if part == "controls" and options.shards is None:
-                writer.controls(run.facts.run, "grounding", result.controls)
+            if part == "controls" and run.report_folder is not None:
+                writer.controls(run.report_folder, "grounding", result.controls)
+            if about.get("published"):
+                leave_point(writer, part, result)
             show(part, result)
     print(terminal(out))
     return 0
 
 
-def describe(run: "OpenRun", frozen: bool) -> dict[str, object]:
+def describe(run: "Opened") -> dict[str, object]:
     """What the tables group models by."""
-    facts = run.facts
     return {
-        "model": facts.name,
-        "run": str(facts.run or run.checkpoint_file),
-        "checkpoint": run.checkpoint_file.name,
-        "images": run.images,
-        "seed": facts.seed,
-        "freeze_text_encoder": frozen,
+        "model": run.facts.name,
+        "seed": run.facts.seed,
+        **run.about(),
         "prompt": str(run.data.prompt),
         "cohort": run.data.manifest.cohort,
     }
 
 
-def default_folder(run: "OpenRun") -> Path:
-    """``RUN/evaluation/<images>`` of a run; ``evaluation/<checkpoint>`` of a checkpoint without one."""
-    if run.facts.run is None:
-        return Path("evaluation") / run.checkpoint_file.stem
-    from meddiff.runs import names
+def refuse_averages(parts: Sequence[str], options: Namespace, kept: bool) -> None:
+    """Refuse ``ema`` of a model that keeps no average, before the first pass and not in the middle of the parts.
 
-    return inside(run.facts.run, f"{names.EVALUATIONS}/{names.by_images(run.images)}")
+    Raises:
+        UserError: it is asked for.
+    """
+    asked = [
+        group for group in dict.fromkeys(PARTS[part].options for part in parts) if getattr(options[group], "ema", False)
+    ]
+    if asked and not kept:
+        raise UserError(f"This model keeps no EMA: leave out {', '.join(f'--{group}.ema' for group in asked)}.")
 
 
 def show(part: str, result: "Result") -> None:

@@ -26,11 +26,15 @@ def main(arguments: list[str]) -> int:
     Raises:
         UserError: no checkpoint, no prompts, no VAE, or images of other settings are in the way.
     """
+    from meddiff.cli.named_model import add_model_arguments
     from meddiff.cli.parsing import SentenceParser
     from meddiff.models.sampling import Sampler
 
     parser = SentenceParser(prog="lightning sample", description="Draw images for prompts from a checkpoint.")
-    parser.add_argument("--ckpt", type=str, required=True, help="Checkpoint file, or a run folder (its newest one).")
+    parser.add_argument(
+        "--ckpt", type=str | None, default=None, help="Checkpoint file, or a run folder (its newest one)."
+    )
+    add_model_arguments(parser)
     parser.add_argument("--prompts", type=str, nargs="+", default=[], help="One or more prompts.")
     parser.add_argument("--prompts_file", type=str | None, default=None, help="Text file with one prompt a line.")
     parser.add_argument("--num_images", type=int, default=1, help="Images for each prompt.")
@@ -41,7 +45,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--guidance_scale", type=float, default=4.0, help="Classifier-free guidance; 1 turns it off.")
     parser.add_argument("--batch_size", type=int, default=8, help="Images at once; does not change them.")
     parser.add_argument("--ema", type=bool, default=False, help="Draw from the averaged weights.")
-    parser.add_argument("--vae", type=str | None, default=None, help="Autoencoder, if it has moved since training.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     options = parser.parse_args(arguments)
     prompts = list(options.prompts) + _read_prompts(options.prompts_file)
@@ -75,17 +78,15 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
     """
     from tqdm import tqdm
 
+    from meddiff.cli.named_model import open_named
     from meddiff.evaluation.provenance import made_from, model_digest, weights_digest, write_image
     from meddiff.models.autoencoder import whole_images
-    from meddiff.models.latent_diffusion import model_of
     from meddiff.models.sampling import SamplingOptions
     from meddiff.models.weights.fitting import first_three
-    from meddiff.runs.open_run import open_run
 
     sampling = SamplingOptions(options.sampler, options.steps, options.guidance_scale)
-    moved = {"vae": options.vae} if options.vae else {}
-    run = open_run(None, options.ckpt, device=options.device, **moved)
-    out, model = Path(options.out), model_of(run.module)
+    run = open_named(options)
+    out, model = Path(options.out), run.model
     lost: list[str] = []  # prompts
     # Every step of every image counts, so that the bar moves on a slow machine too.
     with model.weights(options.ema):
@@ -102,7 +103,7 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
             for i in range(options.num_images)
         ]
         missing = missing_images(out, items, settings)
-        about = {**settings, "checkpoint": str(run.checkpoint_file.resolve())}
+        about = {**settings, "checkpoint": str(run.file.resolve())}
         with tqdm(
             total=len(missing) * sampling.steps, unit="step", desc="sample", file=sys.stdout, disable=not missing
         ) as bar:

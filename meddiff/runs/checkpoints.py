@@ -19,6 +19,8 @@ from meddiff.runs import names
 Checkpoint = dict[str, Any]
 
 SUFFIX = ".ckpt"
+#: How tensors of Stable Diffusion's original files are called.
+FOREIGN = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.")
 #: What a checkpoint must hold to be opened, and to be trained on.
 TO_OPEN = ("state_dict", "hyper_parameters")
 TO_TRAIN = ("state_dict", "optimizer_states", "global_step")
@@ -61,6 +63,26 @@ def checkpoint_to_go_on(run: Path) -> str | None:
     """Where a requeued job goes on in its own run folder; None before its first whole checkpoint."""
     found, _ = _newest(run, to_train=True) if (run / names.CHECKPOINTS).is_dir() else (None, {})
     return str(found[1]) if found is not None else None
+
+
+def is_own_checkpoint(file: Path) -> bool:
+    """Whether a file is a checkpoint of this suite, by the texts in its pickle: no code of it runs, no tensor is read.
+
+    An original Stable Diffusion file is called ``.ckpt`` too, and may be what Lightning wrote; its tensors have other names.
+    What is cut off counts as one of this suite, whose reader names the whole one beside it.
+    """
+    if file.suffix != SUFFIX:
+        return False
+    found: set[str] = set()
+    try:
+        for _, value in _pickled(file):
+            if isinstance(value, str):
+                if value.startswith(FOREIGN):
+                    return False
+                found.add(value)
+    except _NotWhole as reason:
+        return "cut off" in str(reason) or "empty" in str(reason)
+    return found.issuperset(TO_OPEN)
 
 
 def whole_beside(file: Path) -> Path | None:
@@ -183,6 +205,16 @@ def _candidates(root: Path) -> Iterator[Path]:
 
 def _steps(file: Path) -> int:
     """Optimiser steps as the beginning of the pickle has them: no code of it runs, and no tensor is read."""
+    named = False
+    for operation, value in _pickled(file):
+        if named and isinstance(value, int) and "PUT" not in operation:
+            return value
+        named = named or value == "global_step"
+    return 0  # weights alone
+
+
+def _pickled(file: Path) -> Iterator[tuple[str, object]]:
+    """(operation, value) of the pickle in a checkpoint, one after the other; nothing of it is executed."""
     if file.is_symlink() and not file.exists():
         raise _NotWhole("a link to nothing")
     try:
@@ -193,18 +225,13 @@ def _steps(file: Path) -> int:
             if pickle is None:
                 raise _NotWhole("not a checkpoint")
             with archive.open(pickle) as stream:
-                named = False
-                for operation, value, _ in pickletools.genops(stream):
-                    if named and isinstance(value, int) and "PUT" not in operation.name:
-                        return value
-                    named = named or value == "global_step"
+                yield from ((operation.name, value) for operation, value, _ in pickletools.genops(stream))
     except zipfile.BadZipFile:
         with file.open("rb") as stream:
             start = stream.read(4)
         raise _NotWhole("cut off" if start.startswith(b"PK") else "not a checkpoint") from None
     except (OSError, ValueError, EOFError, NotImplementedError) as error:
         raise _NotWhole(f"unreadable, {type(error).__name__}") from error
-    return 0  # weights alone
 
 
 def _steps_in_pieces(folder: Path) -> int:

@@ -46,9 +46,14 @@ class EvaluationFolder:
         return int(number(self.about.get("images")) or 0)
 
     @property
+    def published(self) -> bool:
+        """Of a model that was not trained here; then there is no run."""
+        return self.about.get("published") is True
+
+    @property
     def run(self) -> Path:
-        """The folder of the run it belongs to."""
-        return run_of(self.path)
+        """The folder of the run it belongs to; its own where there is none."""
+        return self.path.resolve() if self.published else run_of(self.path)
 
 
 def run_of(folder: Path) -> Path:
@@ -90,7 +95,8 @@ def _open(folder: Path) -> EvaluationFolder:
         raise UserError(f"{file} cannot be read ({error}): evaluate again.") from error
     if not isinstance(about, dict):
         raise UserError(f"{file} does not describe an evaluation: evaluate again.")
-    return EvaluationFolder(folder, about, _settings(folder))
+    # what lies two folders above a published model's evaluation has nothing to do with it
+    return EvaluationFolder(folder, about, {} if about.get("published") is True else _settings(folder))
 
 
 def _settings(folder: Path) -> dict[str, object]:

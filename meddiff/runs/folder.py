@@ -35,6 +35,7 @@ ORDER = (
     f"{names.GROUNDING}/{names.EXCLUDED}",
     f"{names.MEDIA}/{names.ATTENTION}",
     f"{names.MEDIA}/{names.SAMPLES}",
+    names.ABOUT,
 )
 
 
@@ -60,8 +61,15 @@ class Run:
 
     @cached_property
     def name(self) -> str:
-        """How the page calls it: as configured, else as its folder."""
-        return self.facts.name
+        """How the page calls it: as configured, else as its folder; a published model as its evaluation calls it."""
+        about = self.published
+        return str(about.get("model")) if about else self.facts.name
+
+    @cached_property
+    def published(self) -> dict[str, object]:
+        """``evaluation.json`` where the folder is the evaluation of a published model; else empty."""
+        about = self._json(names.ABOUT)
+        return about if isinstance(about, dict) and about.get("published") is True else {}
 
     @cached_property
     def facts(self) -> Facts:

@@ -14,28 +14,17 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.foreign_files import instead_of_weights
+from meddiff.common.outside import inside
 from meddiff.runs import names
 from meddiff.runs.checkpoints import Checkpoint, find_checkpoint, images_of, read_checkpoint
 from meddiff.runs.config_file import parse_config
 from meddiff.runs.facts import Facts
+from meddiff.runs.opened import ShardsData
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from meddiff.shards.dataset import LatentShardsDataset
-    from meddiff.shards.manifest import Manifest
-
-
-class ShardsData(Protocol):
-    """What is asked of a run's data module: splits of latent shards."""
-
-    prompt: str
-    train_split: str
-    manifest: "Manifest"
-
-    def prepare_data(self) -> None: ...
-
-    def dataset(self, split: str) -> "LatentShardsDataset": ...
+    from meddiff.models.latent_diffusion import LatentDiffusion
 
 
 def import_class(path: str) -> type:
@@ -154,6 +143,55 @@ class OpenRun:
             reason = " ".join(str(error).split())
             raise UserError(f"{self.checkpoint_file} does not fit {path}: {reason}") from error
         return cast("nn.Module", module.to(wanted_device(self._device)).eval())
+
+    @property
+    def file(self) -> Path:
+        """The checkpoint that is meant."""
+        return self.checkpoint_file
+
+    @property
+    def model(self) -> "LatentDiffusion":
+        """The trained model of the module.
+
+        Raises:
+            UserError: as :attr:`module`, or the module holds none.
+        """
+        from meddiff.models.latent_diffusion import model_of
+
+        return model_of(self.module)
+
+    def before(self) -> "LatentDiffusion":
+        """The model before it was trained; errors as of :meth:`start`."""
+        from meddiff.models.latent_diffusion import model_of
+
+        return model_of(self.start())
+
+    def untrained(self) -> "LatentDiffusion":
+        """The model before it was trained, with a U-Net of random weights; errors as of :meth:`start`."""
+        from meddiff.models.latent_diffusion import model_of
+
+        plain = {name: value for name, value in dict(self.model.unet.config).items() if not name.startswith("_")}
+        return model_of(self.start(unet=plain))
+
+    def about(self) -> dict[str, object]:
+        """What ``evaluation.json`` says of the model beside its name, seed and cohort."""
+        return {
+            "run": str(self.facts.run or self.checkpoint_file),
+            "checkpoint": self.checkpoint_file.name,
+            "images": self.images,
+            "freeze_text_encoder": self.model.freeze_text_encoder,
+        }
+
+    def evaluation_folder(self) -> Path:
+        """``RUN/evaluation/<images>`` of a run; ``evaluation/<checkpoint>`` of a checkpoint without one."""
+        if self.facts.run is None:
+            return Path(names.EVALUATIONS) / self.checkpoint_file.stem
+        return inside(self.facts.run, f"{names.EVALUATIONS}/{names.by_images(self.images)}")
+
+    @property
+    def report_folder(self) -> Path | None:
+        """Where ``lightning report`` finds controls of these measurements; not of other shards than the run's."""
+        return self.facts.run if self._shards is None else None
 
     def start(self, **overrides: object) -> "nn.Module":
         """The module before it was trained, from the sources its configuration names.

@@ -22,6 +22,8 @@ def flat(config: object, prefix: str = "") -> dict[str, object]:
 
 def command_of(run: Run) -> str:
     """The command that made the run if its config says so, else one that repeats it."""
+    if run.published:
+        return f"lightning evaluate all --model {shlex.quote(str(run.published.get('run')))} --shards DIR"
     command = run.config.get("command")
     if isinstance(command, list):
         return shlex.join(map(str, command))
@@ -72,5 +74,10 @@ def configuration(subject: Subject) -> str:
         if run.config_text:
             parts.append(f"<details><summary>config.yaml</summary><pre>{esc(run.config_text)}</pre></details>")
         else:
-            parts.append(nothing("This run folder has no config.yaml."))
+            what = (
+                "A published model: nothing was trained here."
+                if run.published
+                else "This run folder has no config.yaml."
+            )
+            parts.append(nothing(what))
     return section("configuration", "Configuration", how, "".join(parts))

@@ -4,7 +4,7 @@ Nothing here imports torch. Source: own.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,9 @@ class Model:
 
     @property
     def side(self) -> str:
-        """``frozen`` or ``learnable`` text encoder; ``base`` before training."""
+        """``frozen`` or ``learnable`` text encoder; ``base`` before training; ``published`` as it came."""
+        if self.evaluations[0].published:
+            return "published"
         if not self.images:
             return "base"
         return "frozen" if self.about.get("freeze_text_encoder") else "learnable"
@@ -60,6 +62,13 @@ class Model:
 
     def describe(self) -> str:
         """One line below a table."""
+        if self.evaluations[0].published:
+            sums = self.about.get("sha256")
+            unet = f", U-Net sha256 {str(sums['unet'])[:12]}" if isinstance(sums, dict) and sums.get("unet") else ""
+            return (
+                f"{self.label}: {self.about.get('model')} as published, not trained here{unet}, cohort "
+                f"{self.about.get('cohort')}."
+            )
         seeds = ", ".join(str(one.seed) for one in self.evaluations)
         return (
             f"{self.label}: {self.about.get('model')}, text encoder {self.side}, {self.prompt} prompts, "
@@ -135,7 +144,7 @@ def group_models(evaluations: Sequence[EvaluationFolder]) -> list[Model]:
     """Models in the order in which they were named, with labels that tell them apart.
 
     Evaluations of equal name, freezing, prompts, cohort, images and settings are seeds of one model; a folder named
-    twice counts once, and a second run of the same seed is a model of its own.
+    twice counts once, and a second run of the same seed is a model of its own. So is every published model.
     """
     groups: dict[str, list[EvaluationFolder]] = {}
     seen: set[Path] = set()
@@ -143,7 +152,7 @@ def group_models(evaluations: Sequence[EvaluationFolder]) -> list[Model]:
         if one.path.resolve() in seen:
             continue
         seen.add(one.path.resolve())
-        shared = [one.about.get(k) for k in ("model", "freeze_text_encoder", "prompt", "cohort", "images")]
+        shared = [one.about.get(k) for k in ("model", "freeze_text_encoder", "prompt", "cohort", "images", "sha256")]
         key = json.dumps([shared, one.settings], sort_keys=True, default=str)
         while key in groups and any(other.seed == one.seed for other in groups[key]):
             key += "+"
@@ -154,23 +163,27 @@ def group_models(evaluations: Sequence[EvaluationFolder]) -> list[Model]:
 
 
 def _label(models: Sequence[Model]) -> None:
-    """The shortest of side, prompt, name, images, cohort, folder that makes labels differ."""
+    """The shortest of side (of a published model its name), prompt, name, images, cohort, folder that makes labels differ."""
     parts = [
-        lambda m: m.side,
+        lambda m: str(m.about.get("model")) if m.side == "published" else m.side,
         lambda m: m.prompt,
-        lambda m: str(m.about.get("model")),
+        lambda m: "" if m.side == "published" else str(m.about.get("model")),
         lambda m: f"{m.images:,} images",
         lambda m: str(m.about.get("cohort")),
         lambda m: m.evaluations[0].run.name,
     ]
     chosen = [parts[0]]
     for part in parts[1:]:
-        labels = [" ".join(p(model) for p in chosen) for model in models]
+        labels = [_joined(p(model) for p in chosen) for model in models]
         if len(set(labels)) == len(labels):
             break
         if len({part(model) for model in models}) > 1:
             chosen.append(part)
     for place, model in enumerate(models):
-        model.label = " ".join(part(model) for part in chosen)
+        model.label = _joined(part(model) for part in chosen)
         if any(other.label == model.label for other in models[:place]):
             model.label += f" ({place + 1})"
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return " ".join(part for part in parts if part)
