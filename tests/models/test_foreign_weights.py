@@ -16,10 +16,11 @@ from meddiff.models.domain_classifier import build_classifier, load_classifier, 
 from meddiff.models.feature_extractors import missing_extractors
 from meddiff.models.text.encoder import TextEncoder, build_text_encoder
 from meddiff.models.text.encoder import misfit as tower_misfit
+from meddiff.models.weights.digests import fingerprint
 from meddiff.models.weights.export import write_text_encoder
 from meddiff.models.weights.fitting import fit_state
 from meddiff.models.weights.reading import read_state
-from meddiff.models.weights.sources import fingerprint, missing_part
+from meddiff.models.weights.sources import missing_part
 from meddiff.models.weights.token_rows import ROW_IDS, ROWS
 from tests.builders.command import call, write_fit
 from tests.builders.tiny import TEXT
