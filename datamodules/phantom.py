@@ -78,7 +78,7 @@ class PhantomLatentsDataModule(LatentShardsDataModule):
                 f"{self.folder} holds phantoms of other options than --data.phantom says: choose another folder."
             )
         # by what lies there: the folder's name only knows where the autoencoder was
-        if locate(self.vae).exists() and vae_identity(self.vae)["sha256"] != found.vae["sha256"]:
+        if locate(self.vae).exists() and vae_identity(self.vae, found.vae["sha256"])["sha256"] != found.vae["sha256"]:
             raise UserError(
                 f"{self.folder} was encoded with another autoencoder than lies at {self.vae} now: remove it, or name "
                 f"another folder with --data.shards."

@@ -17,7 +17,7 @@ from meddiff.common.ranges import (
 )
 from meddiff.models.schedule_config import PREDICTIONS
 from meddiff.models.weights.schedule_file import schedule_problems
-from meddiff.models.weights.sources import HUB_PREFIX, Part, Source, missing_part, part_config, read_config
+from meddiff.models.weights.sources import HUB_PREFIX, Part, Source, missing_part, read_config
 
 if TYPE_CHECKING:  # the command's quick check imports this module before anything heavy
     from meddiff.shards.manifest import Manifest
@@ -70,7 +70,7 @@ def misfits(init_args: Mapping[str, object]) -> list[str]:
     checks: list[str | None] = []
     for part in ("unet", "vae"):
         local = source.get(part)
-        if isinstance(local, str) and not local.startswith(HUB_PREFIX):
+        if local is not None and not (isinstance(local, str) and local.startswith(HUB_PREFIX)):
             checks.append(backbones.misfit(local, cast(Literal["unet", "vae"], part)))
     tower = source.get("text_encoder")
     if tower is not None and not (isinstance(tower, str) and tower.startswith(HUB_PREFIX)):
@@ -110,6 +110,7 @@ def check_manifest(manifest: "Manifest", init_args: Mapping[str, object]) -> lis
         init_args: the model's ``unet`` and ``vae`` sources are read; the VAE's weights are hashed.
     """
     from meddiff.models.backbones import vae_identity
+    from meddiff.models.weights.stored import part_config
 
     unet = part_config(cast(Source, init_args["unet"]), "unet")
     size, channels = unet.get("sample_size"), unet.get("in_channels", 4)
@@ -118,8 +119,8 @@ def check_manifest(manifest: "Manifest", init_args: Mapping[str, object]) -> lis
     try:
         if height is not None and width is not None:
             manifest.check(latent_shape=(channels, height, width))
-        if isinstance(vae := init_args.get("vae"), str):
-            manifest.check(vae_sha256=vae_identity(vae)["sha256"])
+        if isinstance(vae := init_args.get("vae"), str | dict):
+            manifest.check(vae_sha256=vae_identity(vae, manifest.vae["sha256"])["sha256"])
     except UserError as error:
         problems.append(str(error))
     return problems

@@ -1,46 +1,35 @@
 """U-Net and autoencoder: diffusers' own classes, built from a source."""
 
 import math
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
-from torch import nn
 
 from meddiff.common.draws import torch_seed
 from meddiff.common.errors import UserError
-from meddiff.models.weights.fitting import fit_state
-from meddiff.models.weights.reading import State, read_state
-from meddiff.models.weights.sources import (
-    Config,
-    Source,
-    find_part,
-    fingerprint,
-    part_config,
-    read_config,
-    weights_file,
-)
+from meddiff.models.weights.digests import digest, fingerprint
+from meddiff.models.weights.fitting import fill, fit_state
+from meddiff.models.weights.sources import Config, Source, stored_place
+from meddiff.models.weights.stored import StoredPart, stored_part
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 
     Vae: TypeAlias = AutoencoderKL | AutoencoderTiny
 
-#: What diffusers called the layers of an attention block before 0.18; the published autoencoders still do.
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
 
 def build_unet(source: Source) -> "UNet2DConditionModel":
     """A ``diffusers.UNet2DConditionModel`` in train mode, float32.
 
+    A source that tells ``encoder_hid_dim`` of a U-Net without it gets diffusers' ``encoder_hid_proj`` before its text, drawn
+    from torch's generator.
+
     Raises:
         UserError: weights missing or of another network, or a config diffusers does not accept.
     """
-    if isinstance(source, dict):
+    if isinstance(source, dict) and stored_place(source, "unet") is None:
         return _from_config("unet", source).train()
-    folder = find_part(source, "unet")
-    return _filled("unet", folder).train()
+    return _filled("unet", stored_part(source, "unet")).train()
 
 
 def _from_config(part: Literal["unet", "vae"], config: Config) -> "UNet2DConditionModel":
@@ -59,48 +48,46 @@ def _from_config(part: Literal["unet", "vae"], config: Config) -> "UNet2DConditi
         raise UserError(f"{part}: diffusers does not accept this config: {error}") from error
 
 
-def _filled(part: Literal["unet", "vae"], folder: Path) -> "UNet2DConditionModel":
-    """The network of a folder with the folder's weights, all of them; random generators are left alone.
+def _filled(part: Literal["unet", "vae"], stored: StoredPart) -> "UNet2DConditionModel":
+    """The network with all of its stored weights; random generators are left alone unless something has to be drawn.
 
     Raises:
         UserError: no weights, or those of another network.
     """
-    config, file = read_config(folder), weights_file(folder)
     with torch.device("meta"):  # numbers that are replaced need not be drawn
-        network = _from_config(part, config)
-    state = fit_state(network.state_dict(), renamed(network, read_state(file)), f"{part}: {file}", may_lack=())
-    if {name for name, _ in network.named_buffers()} <= state.keys():
+        network = _from_config(part, stored.config)
+    if {name for name, _ in network.named_buffers()} <= network.state_dict().keys():
         network = network.to_empty(device="cpu")
     else:  # buffers that are computed and not stored
         with torch.random.fork_rng(devices=[]):
-            network = _from_config(part, config)
-    network.load_state_dict(state)
+            network = _from_config(part, stored.config)
+    missing = fill(network, stored.read(False), stored.where, stored.drawn)
+    for name in {name.rpartition(".")[0] for name in missing}:
+        network.get_submodule(name).reset_parameters()
     return network
 
 
-def renamed(network: nn.Module, state: State) -> State:
-    """``state`` with the older names of attention layers changed, where the network itself has none of those names."""
-    if any(re.search(r"attentions\.\d+\.query\.", name) for name in network.state_dict()):
-        return state
-
-    def new(name: str) -> str:
-        return re.sub(
-            r"(attentions\.\d+)\.(query|key|value|proj_attn)\.", lambda m: f"{m[1]}.{OLD_ATTENTION[m[2]]}.", name
+def _wanted_vae(stored: StoredPart) -> None:
+    """Refuse an autoencoder whose latents are moved as well as scaled before they meet the U-Net."""
+    odd = [name for name in ("shift_factor", "latents_mean", "latents_std") if stored.config.get(name)]
+    if odd:
+        raise UserError(
+            f"{stored.where} has a {odd[0]} of {stored.config[odd[0]]}, and latents are only scaled here: give an autoencoder "
+            f"of Stable Diffusion 1 or 2."
         )
-
-    return {new(name): value for name, value in state.items()}
 
 
 def misfit(source: Source, part: Literal["unet", "vae"]) -> str | None:
-    """One sentence when a local folder's weights do not fit its config, by names, shapes and types alone; reads no values."""
-    if isinstance(source, dict):
-        return None
+    """One sentence when local weights do not fit their config, by names, shapes and types alone; reads no values."""
     try:
-        folder = find_part(source, part)
+        if isinstance(source, dict) and stored_place(source, part) is None:
+            return None
+        stored = stored_part(source, part)
+        if part == "vae":
+            _wanted_vae(stored)
         with torch.device("meta"):
-            network = _from_config(part, read_config(folder))
-        file = weights_file(folder)
-        fit_state(network.state_dict(), renamed(network, read_state(file, meta=True)), f"{part}: {file}")
+            network = _from_config(part, stored.config)
+        fit_state(network.state_dict(), stored.read(True), stored.where, may_lack=stored.drawn)
     except UserError as error:
         return str(error)
     return None
@@ -115,19 +102,26 @@ def untrained_twin(unet: "UNet2DConditionModel", seed: int = 0) -> "UNet2DCondit
     return twin.to(first.device, first.dtype).eval().requires_grad_(False)
 
 
-def load_vae(source: str) -> "Vae":
+def load_vae(source: Source) -> "Vae":
     """The frozen autoencoder (``AutoencoderKL`` or ``AutoencoderTiny``) in eval mode, float32.
 
     Raises:
-        UserError: weights missing or of another network.
+        UserError: weights missing or of another network, or latents that are more than scaled.
     """
-    folder = find_part(source, "vae")
-    vae: Vae = _filled("vae", folder)
+    stored = stored_part(source, "vae")
+    _wanted_vae(stored)
+    vae: Vae = _filled("vae", stored)
     return vae.float().eval().requires_grad_(False)
 
 
-def vae_identity(source: str) -> Config:
+def vae_identity(source: Source, known: str | None = None) -> Config:
     """What a shard manifest records of the autoencoder and what a model must agree with.
+
+    The digest is of the numbers under diffusers' present names, so that it is the same in every format.
+
+    Args:
+        known: a digest that shards hold; where it is of the names that the weights are stored by, as shards of before have
+            it, it is this autoencoder's too.
 
     Returns:
         class, sha256 of the weights, source, scaling_factor, latent_channels, downsample (pixels per latent).
@@ -135,16 +129,20 @@ def vae_identity(source: str) -> Config:
     Raises:
         UserError: no autoencoder there, or a config without what is asked of it.
     """
-    folder: Path = find_part(source, "vae")
-    config = part_config(str(folder), "vae")
+    stored = stored_part(source, "vae")
+    _wanted_vae(stored)
+    config = stored.config
     factor = config.get("scaling_factor", 0.18215)
     if not isinstance(factor, int | float) or not math.isfinite(factor) or factor <= 0:
-        raise UserError(f"vae: {folder}/config.json says scaling_factor {factor}; it must be a finite number above 0.")
+        raise UserError(f"{stored.where} has a scaling_factor of {factor}; it must be a finite number above 0.")
     if not isinstance(config.get("latent_channels"), int):
-        raise UserError(f"vae: {folder}/config.json has no latent_channels: fetch it again.")
+        raise UserError(f"{stored.where} has no latent_channels in its config.json: fetch it again.")
+    sha256 = digest(stored.read(False))
+    if known not in (None, sha256) and stored.folder is not None and fingerprint(stored.folder) == known:
+        sha256 = str(known)
     return {
         "class": config.get("_class_name", "AutoencoderKL"),
-        "sha256": fingerprint(folder),
+        "sha256": sha256,
         "source": source,
         "scaling_factor": float(factor),
         "latent_channels": int(config["latent_channels"]),

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from meddiff.common.errors import UserError
-from meddiff.models.weights.sources import fingerprint, read_config
+from meddiff.models.weights.digests import fingerprint
+from meddiff.models.weights.sources import read_config
 
 
 def test_damaged_weights_and_configs_are_named(vae_folder, tmp_path):

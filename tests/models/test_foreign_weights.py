@@ -18,9 +18,10 @@ from meddiff.models.text.build import build_text_encoder
 from meddiff.models.text.build import misfit as tower_misfit
 from meddiff.models.text.clip_tower import ClipTower
 from meddiff.models.weights.clip_folder import write_clip_folder
+from meddiff.models.weights.digests import fingerprint
 from meddiff.models.weights.fitting import fit_state
 from meddiff.models.weights.reading import read_state
-from meddiff.models.weights.sources import fingerprint, missing_part
+from meddiff.models.weights.sources import missing_part
 from meddiff.models.weights.token_rows import ROW_IDS, ROWS
 from tests.builders.command import call, write_fit
 from tests.builders.tiny import TEXT

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
 from meddiff.models.weights.reading import State
@@ -33,6 +33,8 @@ def fit_state(
 ) -> State:
     """``state`` under the names of ``wanted``: exactly those, in ``wanted``'s types.
 
+    To fill a large network with, :func:`fill` takes less memory.
+
     Args:
         wanted: the network's own ``state_dict()``.
         state: what a file holds; tensors on "meta" are compared without their values.
@@ -47,6 +49,44 @@ def fit_state(
     Raises:
         UserError: something is missing, extra, of another shape or type, or not finite.
     """
+    found = _fitting(wanted, state, where, spare, may_lack, prefixes)
+    return {name: found[name].to(own.dtype) if name in found else own for name, own in wanted.items()}
+
+
+def fill(
+    network: nn.Module, state: Mapping[str, Tensor], where: str, may_lack: Sequence[str] = (), spare: Sequence[str] = ()
+) -> list[str]:
+    """Copy ``state`` into a network, tensor by tensor, so that no second copy of all of them is made in another type.
+
+    Args:
+        network: on the CPU; its own numbers need not have been drawn.
+        state: what a file holds.
+        where: part and file, what the sentence begins with.
+        may_lack: names that the file may lack.
+        spare: see :func:`fit_state`.
+
+    Returns:
+        names that the file lacks; they are as they were.
+
+    Raises:
+        UserError: as :func:`fit_state`; nothing has been copied then.
+    """
+    own = network.state_dict()
+    found = _fitting(own, state, where, spare, may_lack, PREFIXES)
+    for name, value in found.items():
+        own[name].copy_(value)
+    return [name for name in own if name not in found]
+
+
+def _fitting(
+    wanted: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    where: str,
+    spare: Sequence[str],
+    may_lack: Sequence[str],
+    prefixes: Sequence[str],
+) -> State:
+    """The stored tensors under the network's names, of the types they are stored in; raises where they do not fit."""
     found, extra = _named(wanted, state, prefixes)
     extra = [name for name in extra if not matches(bare_name(name, prefixes), spare)]
     missing = [name for name in wanted if name not in found and not matches(name, may_lack)]
@@ -81,7 +121,7 @@ def fit_state(
             f"{where} holds numbers that are not finite in {len(broken)} of {total} tensors ({first_three(broken)}): "
             f"it comes from a training that broke, take an earlier one or fetch it again."
         )
-    return {name: found[name].to(own.dtype) if name in found else own for name, own in wanted.items()}
+    return found
 
 
 def bare_name(name: str, prefixes: Sequence[str] = PREFIXES) -> str:

@@ -2,33 +2,67 @@
 
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
 
 from meddiff.common.errors import UserError
 from meddiff.common.foreign_files import instead_of_weights
+from meddiff.models.weights.foreign import other_kind
 
 #: Name -> tensor.
 State = dict[str, Tensor]
 #: The list of a model's shards, as transformers and diffusers write it beside them.
-INDEX = ".safetensors.index.json"
+INDEX = ".index.json"
+#: Classes that trainings of before left in their checkpoints as marks. An empty class stands in for each: whatever a file
+#: does with it, nothing of the class's own runs.
+HARMLESS = (
+    *(
+        f"{package}.callbacks.{module}.{name}"
+        for package in ("pytorch_lightning", "lightning.pytorch")
+        for module, name in (
+            ("model_checkpoint", "ModelCheckpoint"),
+            ("early_stopping", "EarlyStopping"),
+            ("lr_monitor", "LearningRateMonitor"),
+        )
+    ),
+)
 
 
-def read_state(path: Path, meta: bool = False) -> State:
-    """The tensors of a ``.safetensors`` file, of all files of a ``.safetensors.index.json``, or of a PyTorch file.
+def read_state(path: Path, meta: bool = False, names: Collection[str] | None = None) -> State:
+    """The tensors of a ``.safetensors`` file, of all files of a ``.index.json``, or of a PyTorch file.
 
-    A dict with ``state_dict`` in it (a training checkpoint) gives that.
+    A dict with ``state_dict`` in it (a training checkpoint) gives that. The tensors lie in the file, mapped into memory,
+    until somebody takes their values.
 
     Args:
         meta: only names, shapes and types, on the device "meta"; reads a safetensors file's header alone.
+        names: only those.
 
     Raises:
         UserError: not there, no weights, cut, or a pickle that holds more than tensors.
     """
-    return {name: value for file in files_of(path) for name, value in _read_file(file, meta).items()}
+    return {name: value for file in files_of(path) for name, value in _read_file(file, meta, names).items()}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself beside its tensors; empty for other files.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return dict(tensors.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): fetch it again.") from error
 
 
 def files_of(path: Path) -> list[Path]:
@@ -72,20 +106,23 @@ def shard_files(index: Path) -> list[Path]:
     return [index.parent / name for name in files]
 
 
-def _read_file(path: Path, meta: bool) -> State:
-    return dict(_safetensors(path, meta)) if path.suffix == ".safetensors" else _pickled(path, meta)
+def _read_file(path: Path, meta: bool, names: Collection[str] | None) -> State:
+    if path.suffix == ".safetensors":
+        return dict(_safetensors(path, meta, names))
+    return {name: value for name, value in _pickled(path, meta).items() if names is None or name in names}
 
 
-def _safetensors(path: Path, meta: bool) -> Iterator[tuple[str, Tensor]]:
+def _safetensors(path: Path, meta: bool, names: Collection[str] | None) -> Iterator[tuple[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
 
     try:
-        if not meta:
-            yield from load_file(path).items()
-            return
         with safe_open(path, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                if names is not None and name not in names:
+                    continue
+                if not meta:
+                    yield name, tensors.get_tensor(name)
+                    continue
                 part = tensors.get_slice(name)
                 yield (
                     name,
@@ -112,8 +149,14 @@ STORED: dict[str, torch.dtype] = {
 
 
 def _pickled(path: Path, meta: bool) -> State:
+    # a class of its own for each name: they are keys of a dict there
+    stands = [(type("Unread", (), {}), name) for name in HARMLESS]
     try:
-        content = torch.load(path, map_location="meta" if meta else "cpu", weights_only=True)
+        with torch.serialization.safe_globals(stands):  # type: ignore[arg-type]
+            # files of before PyTorch 1.6 are no zip and cannot be mapped
+            content = torch.load(
+                path, map_location="meta" if meta else "cpu", weights_only=True, mmap=is_zipfile(path) and not meta
+            )
     except pickle.UnpicklingError as error:
         if "nsupported" in str(error) or "GLOBAL" in str(error):
             raise UserError(
@@ -126,6 +169,9 @@ def _pickled(path: Path, meta: bool) -> State:
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state:
         raise UserError(f"{path} holds a {type(state).__name__}, no weights by name: give a state dict.")
+    kind = other_kind([str(name) for name in state])
+    if kind is not None:
+        raise UserError(f"{path} is {kind}.")
     odd = [f"{name!r}, a {type(one).__name__}" for name, one in state.items() if not isinstance(one, Tensor)]
     if odd:
         raise UserError(f"{path} is no state dict: it holds {odd[0]} ({len(odd)} values in all are no tensors).")

