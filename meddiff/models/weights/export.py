@@ -5,15 +5,14 @@ small base model needs: of 49,408 token embeddings a training on a small languag
 may be left out and drawn again from a seed (``token_rows`` in ``config.json``). Source: own.
 """
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from meddiff.common.files import atomic_open, write_json
+from meddiff.common.files import write_json
 from meddiff.models.schedule_config import ScheduleConfig
+from meddiff.models.weights.network_files import write_network, write_state
 from meddiff.models.weights.schedule_file import write_scheduler
 from meddiff.models.weights.sources import Config
 from meddiff.models.weights.token_rows import ROW_IDS, ROWS
@@ -63,12 +62,11 @@ def write_text_encoder(encoder: "TextEncoder", folder: Path, rows: Tensor | None
         rows_seed: seed of the others.
         half: store float16.
     """
-    from safetensors.torch import save
-
     own = encoder.config
     config: Config = {
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
+        "dtype": "float32",  # else transformers computes in the type of the file, whatever a pipeline does
         "hidden_size": own["width"],
         "intermediate_size": 4 * own["width"],
         "projection_dim": own["width"],
@@ -87,11 +85,8 @@ def write_text_encoder(encoder: "TextEncoder", folder: Path, rows: Tensor | None
         table = state.pop("text_model.embeddings.token_embedding.weight")
         state |= {ROWS: table[rows], ROW_IDS: rows.int()}
         config["token_rows"] = {"seed": rows_seed, "std": own["embedding_std"]}
-    if half:
-        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     write_json(folder / "config.json", config)
-    with atomic_open(folder / "model.safetensors") as stream:
-        stream.write(save({name: value.contiguous() for name, value in state.items()}))
+    write_state(state, folder / "model.safetensors", half)
 
 
 def write_model(
@@ -109,7 +104,6 @@ def write_model(
         schedule: :func:`meddiff.models.noise_schedule.schedule_config`, with the prediction type the U-Net was trained for.
         rows: see :func:`write_text_encoder`.
     """
-    stored = copy.deepcopy(unet).to("cpu", torch.float16 if half else torch.float32)
-    stored.save_pretrained(folder / "unet", safe_serialization=True)
+    write_network(unet, folder / "unet", half)
     write_text_encoder(text_encoder, folder / "text_encoder", rows, rows_seed, half)
     write_scheduler(folder, schedule, "ddim")
