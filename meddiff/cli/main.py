@@ -30,6 +30,7 @@ OWN_VERBS = {
     "prepare": ("meddiff.cli.prepare", "turn a cohort into latent shards"),
     "sample": ("meddiff.cli.sample", "draw images for prompts from a checkpoint"),
     "evaluate": ("meddiff.cli.evaluate", "the numbers of the paper's tables from a checkpoint"),
+    "export": ("meddiff.cli.export", "a trained model as a diffusers pipeline, with its model card"),
     "tables": ("meddiff.cli.tables", "the paper's tables, published values beside measured ones"),
     "report": ("meddiff.cli.report", "one HTML page about one or several runs"),
     "doctor": ("meddiff.cli.doctor", "check this installation and this machine"),
@@ -38,6 +39,7 @@ OWN_VERBS = {
 STOPPED = {
     "prepare": ": finished shards are whole, and the same command goes on from there",
     "sample": ": finished images are whole, and the same command goes on from there",
+    "export": ": nothing is left of what was not whole",
     "evaluate": ": what was measured is kept, and the same command goes on from there",
 }
 

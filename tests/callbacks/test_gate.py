@@ -4,7 +4,6 @@ import argparse
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -18,45 +17,16 @@ from callbacks.gate import NumbersOnly, cohorts_of, gated, numbers_within
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
 from meddiff.cli.main import dispatch
-from meddiff.preparation.prepare_cohort import Machine, prepare_reading, read_cohort
-from meddiff.shards.access import Access
 from tests.builders.command import write_fit
 from tests.builders.drawn_parts import make_classifier
-from tests.builders.files import write_image, write_table
+from tests.builders.secret_cohort import Cohort, make_cohort
 from tests.builders.tiny import model_config, quiet_trainer
 from tests.builders.wandb_records import everything
 
 #: The type under which W&B keeps several pictures of one name.
 SHOWN = "images/separated"
 PNG = b"\x89PNG"
-SPLITS = {"train": 8, "val": 4, "grounding": 4, "fidelity": 8}
 PRIVATE = [("ms-cxr", "credentialed")]
-
-
-class Cohort(NamedTuple):
-    """Shards of a folder of images, and what must not be found outside the run folder's own files."""
-
-    shards: Path
-    secrets: list[str]
-
-
-def make_cohort(folder: Path, vae: Path, access: Access) -> Cohort:
-    """24 images with reports, phrases and boxes, prepared as `lightning prepare folder` does."""
-    rows, secrets = [], ["hospital-archive"]
-    for split, number in SPLITS.items():
-        for k in range(number):
-            name, patient = f"hospital-archive/{split}{k}zq.png", f"pat{split}{k}"
-            write_image(folder / "root" / name, f"{split}{k}")
-            text, phrase = f"moderate edema seen by Dr {split}{k}", f"edema as of {split} visit {k}"
-            box = {"x": 30, "y": 20, "w": 20, "h": 20, "label": "Edema", "phrase": phrase}
-            rows.append({"image": name, "text": text, "labels": "Edema", "patient": patient, "split": split,
-                         "boxes": json.dumps([box])})  # fmt: skip
-            secrets += [f"{split}{k}zq", text, phrase, patient]
-    write_table(folder / "root" / "meta.csv", ("image", "text", "labels", "patient", "split", "boxes"), rows)
-    reading = read_cohort("folder", folder / "root")
-    here = Machine(accelerator="cpu", devices=1)
-    prepare_reading(reading, folder / "shards", str(vae), 64, here, show_progress=False, access=access)
-    return Cohort(folder / "shards", secrets)
 
 
 @pytest.fixture(scope="module")

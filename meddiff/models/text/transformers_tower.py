@@ -14,7 +14,7 @@ from meddiff.common.files import write_json
 from meddiff.models.text.offset_tokenizer import OffsetTokenizer, packed
 from meddiff.models.text.tokenizer_files import write_tokenizer
 from meddiff.models.text.tower import TextTower
-from meddiff.models.weights.clip_folder import write_tensors
+from meddiff.models.weights.network_files import write_state
 from meddiff.models.weights.reading import State
 from meddiff.models.weights.sources import Config
 
@@ -107,10 +107,12 @@ class TransformersTower(TextTower):
 
     def save(self, folder: Path, half: bool = False) -> None:
         """Write what transformers' ``from_pretrained`` reads."""
-        own = {**self.config["transformers"], "architectures": [type(self.transformer).__name__]}
+        # without a type transformers would compute in that of the file, whatever a pipeline does
+        about = {"architectures": [type(self.transformer).__name__], "dtype": "float32"}
+        own = {**self.config["transformers"], **about}
         masks = {"use_attention_mask": self.mask_padding, "unet_attention_mask": self.attention_mask}
         write_json(folder / "text_encoder" / "config.json", {**own, **masks})
-        write_tensors(self.weights(), folder / "text_encoder" / "model.safetensors", half)
+        write_state(self.weights(), folder / "text_encoder" / "model.safetensors", half)
         write_tokenizer(self.tokenizer, folder / "tokenizer")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from meddiff.common.files import atomic_open, write_json
+from meddiff.common.files import write_json
 from meddiff.models.weights.clip_names import to_transformers_state
-from meddiff.models.weights.reading import State
+from meddiff.models.weights.network_files import write_state
 from meddiff.models.weights.sources import Config
 from meddiff.models.weights.token_rows import ROW_IDS, ROWS, TABLE
 
@@ -21,6 +21,7 @@ def clip_text_config(own: Config) -> Config:
     config: Config = {
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
+        "dtype": "float32",  # else transformers computes in the type of the file, whatever a pipeline does
         "hidden_size": own["width"],
         "intermediate_size": 4 * own["width"],
         "projection_dim": own["width"],
@@ -61,14 +62,4 @@ def write_clip_folder(
         stored |= {ROWS: table[rows], ROW_IDS: rows.int()}
         config["token_rows"] = {"seed": rows_seed, "std": own["embedding_std"]}
     write_json(folder / "config.json", config)
-    write_tensors(stored, folder / "model.safetensors", half)
-
-
-def write_tensors(state: State, file: Path, half: bool) -> None:
-    """A safetensors file, whole or not at all; ``half`` rounds floats to float16."""
-    from safetensors.torch import save
-
-    if half:
-        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-    with atomic_open(file) as stream:
-        stream.write(save({name: value.contiguous() for name, value in state.items()}, {"format": "pt"}))
+    write_state(stored, folder / "model.safetensors", half)

@@ -4,15 +4,14 @@
 Source: own.
 """
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from meddiff.models.schedule_config import ScheduleConfig
 from meddiff.models.weights.clip_folder import write_clip_folder
+from meddiff.models.weights.network_files import write_network
 from meddiff.models.weights.schedule_file import write_scheduler
 
 if TYPE_CHECKING:
@@ -36,8 +35,7 @@ def write_model(
         schedule: :func:`meddiff.models.noise_schedule.schedule_config`, with the prediction type the U-Net was trained for.
         rows: see :func:`meddiff.models.weights.clip_folder.write_clip_folder`; None writes the whole tower and its tokenizer.
     """
-    stored = copy.deepcopy(unet).to("cpu", torch.float16 if half else torch.float32)
-    stored.save_pretrained(folder / "unet", safe_serialization=True)
+    write_network(unet, folder / "unet", half)
     if rows is None:
         text_encoder.save(folder, half)
     else:
