@@ -15,6 +15,7 @@ from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
 from meddiff.notebook import LoadedModel, windows
 from meddiff.phantoms import PhantomCohort, PhantomOptions
+from tests.builders.pipelines import make_pipeline
 from tests.builders.tiny import TEXT, UNET, model_config
 
 README = Path(__file__).parents[1] / "README.md"
@@ -167,6 +168,36 @@ def test_a_model_folder_loads(vae_folder: Path) -> None:
     assert model.resolution == 128
     assert model.model.noise_schedule.prediction_type == "v_prediction"
     assert model.ground(chest(128, 128), "Large circle.", timesteps=1)["circle"].shape == (128, 128)
+
+
+@pytest.mark.filterwarnings("ignore:.*of one that was never trained")
+def test_a_pipeline_of_others_loads_and_parts_come_from_elsewhere(vae_folder: Path, tmp_path: Path) -> None:
+    """As diffusers saves it: whole, as a U-Net with parts of other folders, and by its relative path."""
+    whole = make_pipeline(tmp_path / "whole", "sd2")
+    square, phrase = chest(64, 64), "Left pleural effusion."
+
+    def heat(model: LoadedModel) -> NDArray[np.float32]:
+        return model.ground(square, phrase, timesteps=2).heat
+
+    model = meddiff.load(whole, device="cpu")
+    assert (model.resolution, model.model.noise_schedule.prediction_type) == (64, "v_prediction")
+    expected = heat(model)
+    parts = meddiff.load(
+        whole / "unet", vae=str(whole), text_encoder=str(whole), prediction_type="v_prediction", device="cpu"
+    )
+    np.testing.assert_allclose(heat(parts), expected, rtol=1e-5)
+    # control: another text encoder points elsewhere
+    other = make_pipeline(tmp_path / "other", "sd2", seed=1)
+    assert np.abs(heat(meddiff.load(whole, text_encoder=str(other), device="cpu")) - expected).max() > 1e-4
+
+
+def test_what_a_run_knows_is_not_told_to_it(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no published model"):
+        meddiff.load(run, text_encoder="elsewhere")
+    with pytest.raises(UserError, match="is no published model"):
+        meddiff.load(run, prediction_type="epsilon")
+    file = next((run / "checkpoints").rglob("*.ckpt"))
+    assert meddiff.load(file, device="cpu").resolution == 64
 
 
 def test_asking_leaves_random_generators_alone(loaded: LoadedModel) -> None:

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import re
+import shlex
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from meddiff.common.outside import markdown_cell, terminal
 from meddiff.reports.paper.cells import Cell, Table
 from meddiff.reports.paper.render import RENDERERS
 from meddiff.runs.open_run import open_run
+from meddiff.shards.remake import remake_command
 from tests.builders.audit import watched
 from tests.builders.doors import READERS, TEXT, fuzz, harmless, no_commands, quiet
 from tests.builders.shard_samples import make_header
@@ -92,6 +95,19 @@ def test_tables_keep_their_rows_and_columns(text, other):
     assert RENDERERS["latex"](Table("t", "t", missing=f"no {text}")).count("\n") == 1
 
 
+@fuzz(200)
+@given(command=TEXT, cohort=TEXT, out=TEXT)
+def test_a_command_to_be_copied_is_one_command_of_plain_words(command, cohort, out):
+    for known in (command, f"lightning prepare {command}", f"lightning prepare nih {command}"):
+        shown = remake_command(replace(make_header(), command=known, cohort=cohort), out, "vae", 64)
+        assert quiet(shown)
+        assert "\n" not in shown
+        assert shlex.split(shown)[:2] == ["lightning", "prepare"]
+        marked = shlex.shlex(shown, posix=True, punctuation_chars=True)  # operators outside quotes become tokens
+        marked.whitespace_split = True
+        assert not [token for token in marked if re.fullmatch(r"[;&|<>()]+", token) and token not in shlex.split(shown)]
+
+
 VERBS = (
     lambda text: (text,),
     lambda text: ("report", text),
@@ -101,7 +117,9 @@ VERBS = (
     lambda text: ("fit", "-c", text),
     lambda text: ("fit", "--resume", text),
     lambda text: ("sample", "--prompts", "x", "--ckpt", text),
+    lambda text: ("sample", "--prompts", "x", "--model", text),
     lambda text: ("evaluate", text),
+    lambda text: ("evaluate", "grounding", "--model", text, "--shards", text),
 )
 
 

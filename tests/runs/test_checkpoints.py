@@ -11,7 +11,7 @@ import torch
 
 from meddiff.common.check_sums import digest_of, read_sum, sum_file
 from meddiff.common.errors import UserError
-from meddiff.runs.checkpoints import broken, find_checkpoint, read_checkpoint, write_checkpoint
+from meddiff.runs.checkpoints import broken, find_checkpoint, is_own_checkpoint, read_checkpoint, write_checkpoint
 from tests.builders.children import environment
 
 
@@ -182,3 +182,51 @@ def test_killed_at_any_moment_there_is_a_whole_file_and_no_wrong_check_sum(tmp_p
     save(file, 1)
     assert read_sum(file) == digest_of(file)
     assert sum_file(file).is_file()
+
+
+class Callback:
+    """What Lightning kept in the files of 2022; never made again."""
+
+
+def original(file: Path) -> None:
+    """As Lightning wrote Stable Diffusion's own training."""
+    state = {"model.diffusion_model.time_embed.0.weight": torch.ones(2), "cond_stage_model.x": torch.ones(2)}
+    torch.save({"global_step": 9, "hyper_parameters": {}, "callbacks": {Callback: {}}, "state_dict": state}, file)
+
+
+def original_alone(file: Path) -> None:
+    torch.save({"state_dict": {"first_stage_model.encoder.conv_in.weight": torch.ones(2)}}, file)
+
+
+def of_before_zip(file: Path) -> None:
+    torch.save({"model.diffusion_model.x": torch.ones(2)}, file, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "own"),
+    [
+        (original, False),
+        (original_alone, False),
+        (of_before_zip, False),
+        (weights_alone, False),
+        (cut, True),
+        (empty, True),
+    ],
+)
+def test_a_checkpoint_of_this_suite_is_told_from_others_by_what_is_in_it(tmp_path, change, own):
+    """By texts in the pickle alone: the tensors are taken out of the file and it still tells."""
+    file = save(tmp_path / "model.ckpt", 3)
+    assert is_own_checkpoint(file)
+    change(file)
+    assert is_own_checkpoint(file) == own
+    other = save(tmp_path / "other.ckpt", 3).rename(tmp_path / "other.safetensors")
+    assert not is_own_checkpoint(other)
+
+
+def test_telling_reads_no_tensor(tmp_path):
+    file = save(tmp_path / "model.ckpt", 3)
+    content = file.read_bytes()
+    floats = torch.full((4000,), 3.0).numpy().tobytes()
+    assert floats in content
+    file.write_bytes(content.replace(floats, b"?" * len(floats)))  # their check sum in the archive is wrong now
+    assert is_own_checkpoint(file)
