@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, Range, range_problems
 from meddiff.models.text.clip_tokenizer import CONTEXT_LENGTH, END_ID, ClipTokenizer
-from meddiff.models.text.offset_tokenizer import OffsetTokenizer, packed, unpacked
+from meddiff.models.text.offset_tokenizer import OffsetTokenizer, packed
 from meddiff.models.text.tokenizer_files import write_tokenizer
 from meddiff.models.text.tokens import TextTokenizer
 from meddiff.models.text.tower import TextTower
@@ -25,6 +25,10 @@ RANGES: dict[str, Range] = {
     "max_length": Range(2, whole=True),
     **dict.fromkeys(("embedding_std", "position_std"), NOT_NEGATIVE),
 }
+
+
+#: Of Stable Diffusion 2 and open_clip.
+USUAL: Config = {"max_length": CONTEXT_LENGTH, "pad_id": 0, "attention_mask": False}
 
 
 class ClipTower(TextTower):
@@ -78,16 +82,16 @@ class ClipTower(TextTower):
             "vocab_size": vocab_size,
             "embedding_std": embedding_std,
             "position_std": position_std,
-            "max_length": max_length,
-            "pad_id": pad_id,
-            "tokenizer": None if tokenizer is None else packed(unpacked(tokenizer)),
-            "attention_mask": attention_mask,
         }
-        refuse(range_problems(self.config, RANGES, "text_encoder."))
+        more: Config = {"max_length": max_length, "pad_id": pad_id, "attention_mask": attention_mask}
+        refuse(range_problems(self.config | more, RANGES, "text_encoder."))
         if width % heads:
             raise UserError(f"text_encoder: width {width} is not divisible by heads {heads}.")
         own = None if tokenizer is None else OffsetTokenizer(tokenizer, max_length, pad_id)
         self.tokenizer: TextTokenizer = own or ClipTokenizer(max_length, pad_id)
+        # only what is not usual, so that a digest of what a model is stays what it was
+        self.config |= {name: value for name, value in more.items() if value != USUAL[name]}
+        self.config |= {"tokenizer": packed(own.serialized)} if own is not None else {}
         known = END_ID + 1 if own is None else own.vocab_size
         if known > vocab_size or pad_id >= vocab_size:
             raise UserError(

@@ -27,6 +27,8 @@ KINDS = {"cxr-bert": "bert"}
 ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 #: Of a ``config.json``: where it was made and by what, which says nothing about the network.
 ABOUT = ("architectures", "auto_map", "_name_or_path", "transformers_version", "torch_dtype", "dtype", "model_type")
+#: What the suite writes beside it.
+MASKS = ("use_attention_mask", "unet_attention_mask")
 
 
 class TransformersTower(TextTower):
@@ -110,7 +112,7 @@ class TransformersTower(TextTower):
         # without a type transformers would compute in that of the file, whatever a pipeline does
         about = {"architectures": [type(self.transformer).__name__], "dtype": "float32"}
         own = {**self.config["transformers"], **about}
-        masks = {"use_attention_mask": self.mask_padding, "unet_attention_mask": self.attention_mask}
+        masks = dict(zip(MASKS, (self.mask_padding, self.attention_mask), strict=True))
         write_json(folder / "text_encoder" / "config.json", {**own, **masks})
         write_state(self.weights(), folder / "text_encoder" / "model.safetensors", half)
         write_tokenizer(self.tokenizer, folder / "tokenizer")
@@ -127,7 +129,7 @@ def _network(config: Config) -> "PreTrainedModel":
             f"text_encoder: its config.json is of a {kind or 'model without a name'!r}, which transformers "
             f"{transformers.__version__} does not know: give a BERT, RoBERTa, T5 or another encoder of transformers."
         )
-    arguments = {name: value for name, value in config.items() if name not in ABOUT}
+    arguments = {name: value for name, value in config.items() if name not in (*ABOUT, *MASKS)}
     try:
         described = transformers.AutoConfig.for_model(kind, **arguments)
         if kind in ENCODERS:

@@ -29,13 +29,13 @@ def clip_text_config(own: Config) -> Config:
         "num_hidden_layers": own["layers"],
         "hidden_act": own["act"],
         "vocab_size": own["vocab_size"],
-        "max_position_embeddings": own["max_length"],
+        "max_position_embeddings": own.get("max_length", 77),
         # the ids of CLIP's own vocabulary, whose end is where a pooled state would be taken from
         "bos_token_id": 49406,
         "eos_token_id": 49407,
-        "pad_token_id": own["pad_id"],
+        "pad_token_id": own.get("pad_id", 0),
     }
-    return {**config, "unet_attention_mask": True} if own["attention_mask"] else config
+    return {**config, "unet_attention_mask": True} if own.get("attention_mask") else config
 
 
 def write_clip_folder(
