@@ -50,6 +50,9 @@ FORMS: dict[Part, tuple[tuple[str, Form, str], ...]] = {
     ),
 }
 TITLES: dict[Part, str] = {"unet": "U-Net", "vae": "autoencoder", "text_encoder": "text tower"}
+ARTICLES: dict[Part, str] = {"unet": "a", "vae": "an", "text_encoder": "a"}
+#: Beginnings of the parts in a whole file.
+WHOLE = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.")
 #: Buffers of the training code, which others compute from the schedule; and what no part of the model is.
 NO_PART = (
     "betas",
@@ -110,20 +113,32 @@ def part_in_file(path: Path, part: Part, ema: bool) -> tuple[Config, Callable[[b
 
 
 def _form_of(header: Mapping[str, Tensor], part: Part, where: str) -> tuple[str, Form]:
-    for prefix, form, name in FORMS[part]:
-        if f"{prefix}{name}" in header:
-            return prefix, form
-    others = [TITLES[other] for other in FORMS if any(f"{prefix}{name}" in header for prefix, _, name in FORMS[other])]
-    holds = (
-        f"but a{'n' if others[0][0] == 'a' else ''} {' and a '.join(others)}"
-        if others
-        else "of Stable Diffusion 1 or 2"
-    )
+    """Beginning and form of a part's names.
+
+    Raises:
+        UserError: the file has no such part.
+    """
+    found = _found(header, part)
+    if found is not None:
+        return found
+    others = [f"{ARTICLES[other]} {TITLES[other]}" for other in FORMS if _found(header, other) is not None]
+    holds = f"but {' and '.join(others)}" if others else "of Stable Diffusion 1 or 2"
     first = "".join(FORMS[part][0][::2])
     raise UserError(
         f"{where} holds no {TITLES[part]} {holds} (no {first} among its {len(header)} tensors: {first_three(sorted(header))}): "
-        f"give a file or folder with a {TITLES[part]} in it."
+        f"give a file or folder with the {TITLES[part]} in it."
     )
+
+
+def _found(header: Mapping[str, Tensor], part: Part) -> tuple[str, Form] | None:
+    """By the name that gives a part away; in half a file, by a beginning that no other part has."""
+    for prefix, form, name in FORMS[part]:
+        if f"{prefix}{name}" in header:
+            return prefix, form
+    for prefix, form, _ in FORMS[part]:
+        if prefix.startswith(WHOLE) and any(name.startswith(prefix) for name in header):
+            return prefix, form
+    return None
 
 
 def _tell(form: Form, state: Mapping[str, Tensor], where: str) -> Config:
