@@ -27,7 +27,7 @@ def write_network(network: "ModelMixin", folder: Path, half: bool) -> None:
     Raises:
         UserError: a weight that is not finite as it would be stored.
     """
-    config = json.loads(network.to_json_string())  # type: ignore[attr-defined]  # of diffusers' ConfigMixin
+    config = json.loads(network.to_json_string())
     write_json(folder / "config.json", {k: v for k, v in config.items() if not k.startswith("_") or k in KEPT})
     write_state(network.state_dict(), folder / WEIGHTS, half)
 
