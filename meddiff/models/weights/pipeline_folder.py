@@ -7,6 +7,7 @@ Source: the layout is diffusers'.
 import json
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,8 @@ def write_original(
     Raises:
         UserError: as :func:`write_pipeline`, or a part that the layout has no names for.
     """
-    from meddiff.models.weights.single_file import write_single_file  # type: ignore[import-not-found, unused-ignore]
+    # its module comes with the reader of single files: then a plain import
+    write_single_file = import_module("meddiff.models.weights.single_file").write_single_file
 
     write_pipeline(folder / "parts", model, half, on_part)
     stored = {}
