@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 #: What a folder was exported from: digests only.
 RECORD = "export.json"
-SINGLE_FILE = "model.safetensors"
 
 
 def main(arguments: list[str]) -> int:
@@ -47,7 +46,7 @@ def main(arguments: list[str]) -> int:
         "--single_file",
         "--single-file",
         action="store_true",
-        help=f"Write one {SINGLE_FILE} in Stable Diffusion's original layout instead.",
+        help="Write one model.safetensors in Stable Diffusion's original layout instead.",
     )
     parser.add_argument("--ema", action="store_true", help="The averaged weights in the place of the raw ones.")
     parser.add_argument("--half", action="store_true", help="Round to float16: half the size.")
@@ -71,6 +70,7 @@ def export(
     """
     from meddiff.evaluation.provenance import model_digest, weights_digest
     from meddiff.models.latent_diffusion import model_of
+    from meddiff.models.weights.pipeline_folder import SINGLE_FILE, write_original, write_pipeline
     from meddiff.reports.model_card import model_card
     from meddiff.runs.folder import read_run
     from meddiff.runs.open_run import open_run
@@ -90,10 +90,7 @@ def export(
         }
         refuse_others(out, made)
         with whole_folder(out) as folder:
-            if single_file:
-                write_file(folder, model, half)
-            else:
-                write_folder(folder, model, half)
+            (write_original if single_file else write_pipeline)(folder, model, half, told)
             about = model_facts(folder, model, opened.images, ema, half, single_file)
             facts = opened.facts
             card = model_card(about, data_facts(facts), None if facts.run is None else read_run(facts.run))
@@ -151,16 +148,9 @@ def whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def write_folder(folder: Path, model: "LatentDiffusion", half: bool) -> None:
-    """The pipeline, a line for each part that is written."""
-    from meddiff.models.weights.pipeline_folder import write_pipeline
-
-    write_pipeline(folder, model, half, lambda part: print(f"{part} written", flush=True))
-
-
-def write_file(folder: Path, model: "LatentDiffusion", half: bool) -> None:
-    """One file in the original layout."""
-    raise UserError("--single_file is not there yet: leave it out.")
+def told(part: str) -> None:
+    """A line for each part that is written."""
+    print(f"{part} written", flush=True)
 
 
 def model_facts(
@@ -168,8 +158,8 @@ def model_facts(
 ) -> "ModelFacts":
     """What the card says of the weights in ``folder``."""
     from meddiff.models.backbones import vae_downsample
-    from meddiff.models.weights.digests import fingerprint
     from meddiff.models.weights.pipeline_folder import PARTS
+    from meddiff.models.weights.sources import weights_file
     from meddiff.reports.model_card import ModelFacts
 
     networks = dict(zip(PARTS, (model.unet, model.text_encoder, model.vae), strict=True))
@@ -183,10 +173,16 @@ def model_facts(
         schedule=dict(model.noise_schedule.config),
         sampling=asdict(model.sampling),
         parameters={part: sum(p.numel() for p in network.parameters()) for part, network in networks.items()},
-        digests={part: fingerprint(place) for part, place in places.items()},
+        digests={part: file_digest(weights_file(place)) for part, place in places.items()},
         resolution=model.latent_shape[1] * vae_downsample(dict(model.vae.config)),
         tokens=model.text_encoder.tokenizer.max_length,
     )
+
+
+def file_digest(file: Path) -> str:
+    """sha256 of a file, as ``sha256sum`` prints it."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def data_facts(facts: "Facts") -> "DataFacts | None":
@@ -208,5 +204,4 @@ def data_facts(facts: "Facts") -> "DataFacts | None":
         return None
     folder = getattr(data, "folder", None) or getattr(data, "shards", None)
     file = Path(os.path.expanduser(folder)) / MANIFEST_NAME if isinstance(folder, str) else None
-    found = file is not None and file.is_file()
-    return DataFacts(cohorts, hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and found else "")
+    return DataFacts(cohorts, file_digest(file) if file is not None and file.is_file() else "")

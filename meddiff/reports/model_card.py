@@ -32,8 +32,12 @@ SETTINGS = (
     ("trainer", "num_nodes"),
     ("trainer", "devices"),
 )
-#: A word that cannot be a path or a text: "16-mixed", "cosine", "auto".
-WORD = re.compile(r"[A-Za-z0-9]{1,12}(?:-[A-Za-z0-9]{1,12}){0,2}")
+#: The words that a setting may be.
+WORDS = frozenset(
+    {"constant", "cosine", "auto", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true"}
+    | {"scaled_linear", "linear", "squaredcos_cap_v2", "leading", "trailing", "linspace", "epsilon", "v_prediction"}
+    | {"pndm", "ddim", "dpm++"}
+)
 #: What may stand as the name of a cohort.
 COHORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 GROUNDING = ("macro_cnr", "cnr", "macro_auroc", "auroc", "macro_top1", "top1", "macro_miou", "own_beats_other")
@@ -185,13 +189,12 @@ def _settings(model: ModelFacts, run: Run | None) -> list[tuple[str, str]]:
 
 
 def _value(value: object) -> str:
-    """A number, a switch or a word; "" for anything else."""
+    """A number, a switch or one of :data:`WORDS`; "" for anything else."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if number(value) is not None:
-        return f"{value}"
-    text = str(value)
-    return text if (isinstance(value, str) and re.fullmatch(r"[a-z0-9_+]{1,24}", text)) or WORD.fullmatch(text) else ""
+    if isinstance(value, int | float):
+        return f"{value}" if number(value) is not None else ""
+    return value if isinstance(value, str) and value in WORDS else ""
 
 
 def _numbers(model: ModelFacts, run: Run | None) -> str:

@@ -1,5 +1,6 @@
 """``lightning export``: what diffusers makes of it is what `lightning sample` draws, and it holds nothing of the cohort."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -264,8 +265,6 @@ def test_a_model_without_an_average(shards: Path, vae_folder: Path, tmp_path: Pa
 def test_the_card_says_what_it_is_and_what_was_not_measured(
     runs: dict[str, Path], exports: dict[str, Path], shards: Path
 ) -> None:
-    import hashlib
-
     card = (exports["zero"] / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert front["library_name"] == "diffusers"
@@ -274,6 +273,9 @@ def test_the_card_says_what_it_is_and_what_was_not_measured(
     assert "| images trained on | 16 |" in card
     assert "| seed | 11 |" in card
     assert hashlib.sha256((shards / "manifest.json").read_bytes()).hexdigest() in card
+    for part in ("unet", "text_encoder", "vae"):
+        (file,) = (exports["zero"] / part).glob("*.safetensors")
+        assert f"| sha256, {part} | `{hashlib.sha256(file.read_bytes()).hexdigest()}` |" in card
     assert "| cohort | phantom (public) |" in card
     assert "Before you share" not in card, "a public cohort needs no warning"
     assert "| rescale_betas_zero_snr | true |" in card
@@ -386,3 +388,32 @@ def test_where_a_part_was_read_from_is_not_written(name: str, runs: dict[str, Pa
     assert "hospital" in network.to_json_string()
     write_network(network, tmp_path, half=False)
     assert found(tmp_path, ["hospital"]) == set()
+
+
+# ---- one file ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "zero"])
+def test_the_single_file_draws_the_same(
+    kind: str, runs: dict[str, Path], exports: dict[str, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("meddiff.models.weights.single_file")
+    from diffusers import StableDiffusionPipeline
+
+    out = tmp_path / "one"
+    for flag in ("--single-file", "--single_file"):
+        assert dispatch(["export", "--run", str(runs[kind]), "--out", str(out), flag]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "export.json", "model.safetensors"]
+    pipe = StableDiffusionPipeline.from_single_file(
+        str(out / "model.safetensors"), config=str(exports[kind]), local_files_only=True, safety_checker=None
+    )
+    pipe.set_progress_bar_config(disable=True)
+    model = opened(runs[kind])
+    noise = initial_noise(0, ["a"], model.latent_shape)
+    found = pipe(PROMPT, num_inference_steps=STEPS, guidance_scale=SCALE, latents=noise, output_type="latent").images
+    expected = our_latents(model, noise, model.sampling.sampler)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    averaged = drawn(exports["ema"], None, noise, "latent")
+    assert (averaged - expected).abs().max() > 1e-3, "the comparison tells weights apart"
+    card = (out / "README.md").read_text()
+    assert "from_single_file" in card

@@ -5,18 +5,23 @@ Source: the layout is diffusers'.
 """
 
 import json
+import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meddiff.common.files import write_json
 from meddiff.models.weights.network_files import write_network
+from meddiff.models.weights.reading import read_state
 from meddiff.models.weights.schedule_file import scheduler_settings, write_scheduler
+from meddiff.models.weights.sources import Part, read_config, weights_file
 
 if TYPE_CHECKING:
     from meddiff.models.latent_diffusion import LatentDiffusion
 
-PARTS = ("unet", "text_encoder", "vae")
+SINGLE_FILE = "model.safetensors"
+PARTS: tuple[Part, ...] = ("unet", "text_encoder", "vae")
 
 
 def write_pipeline(
@@ -59,6 +64,34 @@ def write_pipeline(
             "image_encoder": [None, None],
         },
     )
+
+
+def write_original(
+    folder: Path, model: "LatentDiffusion", half: bool, on_part: Callable[[str], None] = lambda part: None
+) -> None:
+    """Write every part of ``model`` into one file in the layout that Stable Diffusion was published in.
+
+    The parts go over the disk, so that whatever a text tower writes of itself is what the file holds.
+
+    Args:
+        folder: as for :func:`write_pipeline`; :data:`SINGLE_FILE` is made in it.
+
+    Raises:
+        UserError: as :func:`write_pipeline`, or a part that the layout has no names for.
+    """
+    # its module comes with the reader of single files: then a plain import
+    write_single_file = import_module("meddiff.models.weights.single_file").write_single_file
+
+    write_pipeline(folder / "parts", model, half, on_part)
+    stored = {}
+    for part in PARTS:
+        place = folder / "parts" / part
+        config = {name: value for name, value in read_config(place).items() if not name.startswith("_d")}
+        stored[part] = (config, read_state(weights_file(place)))
+    # OpenAI's CLIP is told from open_clip's by its activation
+    layout = "sd1" if stored["text_encoder"][0].get("hidden_act") == "quick_gelu" else "sd2"
+    write_single_file(folder / SINGLE_FILE, stored, layout, half)
+    shutil.rmtree(folder / "parts")
 
 
 def _named(folder: Path, file: str, name: str) -> str:
