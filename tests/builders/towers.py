@@ -123,7 +123,7 @@ def bert(folder: Path) -> Kind:
     torch.manual_seed(2)
     model = BertForMaskedLM(_bert_config())
     model.save_pretrained(folder)
-    _word_pieces(folder)
+    word_piece_files(folder)
     return Kind(
         {"checkpoint": str(folder), "max_length": LENGTH},
         lambda: (model.bert.eval(), BertTokenizer.from_pretrained(folder)),
@@ -151,7 +151,7 @@ def cxr_bert(folder: Path) -> Kind:
     about = {"model_type": "cxr-bert", "architectures": ["CXRBertModel"], "projection_size": 8}
     code = {"auto_map": {"AutoModel": "modeling_cxrbert.CXRBertModel"}}
     (folder / "config.json").write_text(json.dumps({**config, **about, **code}))
-    _word_pieces(folder)
+    word_piece_files(folder)
     (folder / "modeling_cxrbert.py").write_text("raise RuntimeError('code of a model was run')\n")
     return Kind(
         {"checkpoint": str(folder), "max_length": LENGTH, "attention_mask": True},
@@ -185,22 +185,26 @@ def roberta(folder: Path) -> Kind:
 
 def t5(folder: Path) -> Kind:
     """The encoder of a whole T5: no start token, tied tables, relative positions."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+    from transformers import T5Config, T5ForConditionalGeneration
 
-    pieces = [
-        "\u2581",
-        "\u2581card",
-        "io",
-        "mega",
-        "ly",
-        "\u2581left",
-        "-",
-        "right",
-        "\u2581pleural",
-        "\u2581eff",
-        "usion",
-    ]
+    size = unigram_files(folder)
+    torch.manual_seed(5)
+    config = T5Config(vocab_size=size, d_model=WIDTH, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    model = T5ForConditionalGeneration(config)
+    model.save_pretrained(folder)
+    return Kind(
+        {"checkpoint": str(folder), "max_length": 40},
+        lambda: (model.encoder.eval(), _read(folder)),
+        dropout=True,
+    )
+
+
+def unigram_files(folder: Path) -> int:
+    """T5's kind of vocabulary as ``tokenizer.json``; its size."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["▁", "▁card", "io", "mega", "ly", "▁left", "-", "right", "▁pleural", "▁eff", "usion"]
     letters = sorted({letter for text in TEXTS for letter in text.strip()} - {" "})
     scores = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((one, -2.0) for one in pieces)]
     scores += [(letter, -6.0) for letter in letters if letter not in pieces]
@@ -208,17 +212,9 @@ def t5(folder: Path) -> Kind:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>"])
-    torch.manual_seed(5)
-    config = T5Config(vocab_size=len(scores), d_model=WIDTH, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
-    model = T5ForConditionalGeneration(config)
-    model.save_pretrained(folder)
     special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **special).save_pretrained(folder)
-    return Kind(
-        {"checkpoint": str(folder), "max_length": 40},
-        lambda: (model.encoder.eval(), _read(folder)),
-        dropout=True,
-    )
+    return len(scores)
 
 
 KINDS: dict[str, Callable[[Path], Kind]] = {
@@ -245,7 +241,8 @@ def _bert_config() -> object:
     )
 
 
-def _word_pieces(folder: Path) -> None:
+def word_piece_files(folder: Path) -> None:
+    """BERT's kind of vocabulary, as CXR-BERT has it: no ``tokenizer.json``."""
     (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
     settings = {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
