@@ -7,14 +7,15 @@ Source: the layout is diffusers'.
 import json
 import shutil
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
 from meddiff.models.weights.network_files import write_network
 from meddiff.models.weights.reading import read_state
 from meddiff.models.weights.schedule_file import scheduler_settings, write_scheduler
+from meddiff.models.weights.single_file import Layout, write_single_file
 from meddiff.models.weights.sources import Part, read_config, weights_file
 
 if TYPE_CHECKING:
@@ -79,9 +80,8 @@ def write_original(
     Raises:
         UserError: as :func:`write_pipeline`, or a part that the layout has no names for.
     """
-    # its module comes with the reader of single files: then a plain import
-    write_single_file = import_module("meddiff.models.weights.single_file").write_single_file
-
+    if "tokenizer" in model.text_encoder.config:
+        raise UserError("text_encoder: a single file has no place for its vocabulary: write a folder.")
     write_pipeline(folder / "parts", model, half, on_part)
     stored = {}
     for part in PARTS:
@@ -89,7 +89,7 @@ def write_original(
         config = {name: value for name, value in read_config(place).items() if not name.startswith("_d")}
         stored[part] = (config, read_state(weights_file(place)))
     # OpenAI's CLIP is told from open_clip's by its activation
-    layout = "sd1" if stored["text_encoder"][0].get("hidden_act") == "quick_gelu" else "sd2"
+    layout: Layout = "sd1" if stored["text_encoder"][0].get("hidden_act") == "quick_gelu" else "sd2"
     write_single_file(folder / SINGLE_FILE, stored, layout, half)
     shutil.rmtree(folder / "parts")
 
