@@ -234,7 +234,7 @@ BROKEN: dict[str, tuple[Part, Callable[[Path], Source | Path], str]] = {
     "without its last blocks": (
         "unet",
         without("model.diffusion_model.output_blocks.3", "model.diffusion_model.out.0"),
-        r"does not fit: \d+ of \d+ tensors are missing \(up_blocks\.1\.resnets\.1",
+        r"does not fit: \d+ of \d+ tensors are missing \(up_blocks\.1\.attentions\.1",
     ),
     "without its first levels": (
         "unet",
