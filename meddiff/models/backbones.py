@@ -9,7 +9,7 @@ from meddiff.common.draws import torch_seed
 from meddiff.common.errors import UserError
 from meddiff.models.weights.digests import digest, fingerprint
 from meddiff.models.weights.fitting import fill, fit_state
-from meddiff.models.weights.sources import Config, Source, stored_place
+from meddiff.models.weights.sources import HUB_PREFIX, Config, Source, stored_place
 from meddiff.models.weights.stored import StoredPart, stored_part
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def _wanted_vae(stored: StoredPart) -> None:
 def misfit(source: Source, part: Literal["unet", "vae"]) -> str | None:
     """One sentence when local weights do not fit their config, by names, shapes and types alone; reads no values."""
     try:
-        if isinstance(source, dict) and stored_place(source, part) is None:
+        place = stored_place(source, part)
+        if place is None or place.path.startswith(HUB_PREFIX):
             return None
         stored = stored_part(source, part)
         if part == "vae":

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
-#: channels, layers a level, which levels attend, width of the text, blocks of a transformer.
-WIDTHS, LAYERS, ATTENDS = (32, 64), 2, (True, False)
+#: Channels, layers a level, which levels attend; rows of a table of tokens.
+WIDTHS, LAYERS, ATTENDS = (32, 64), 1, (True, False)
+VOCABULARY = 200
 
 
 def res_block(inside: int, out: int, embedding: int) -> nn.Module:
@@ -140,7 +141,7 @@ def vae(widths: tuple[int, ...] = (32, 64, 64, 64), layers: int = 1, latent: int
     return net
 
 
-def clip_tower(width: int = 64, layers: int = 2, vocabulary: int = 49408) -> State:
+def clip_tower(width: int = 64, layers: int = 2, vocabulary: int = VOCABULARY) -> State:
     """transformers' tower, under the names its files have had since SD 1."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -155,7 +156,7 @@ def clip_tower(width: int = 64, layers: int = 2, vocabulary: int = 49408) -> Sta
     return {f"text_model.{name.removeprefix('text_model.')}": value for name, value in names.items()}
 
 
-def open_clip_tower(width: int = 64, layers: int = 3, vocabulary: int = 49408) -> nn.Module:
+def open_clip_tower(width: int = 64, layers: int = 3, vocabulary: int = VOCABULARY) -> nn.Module:
     """open_clip's whole tower: the last block and the projection are there and do not run."""
     from open_clip.transformer import TextTransformer
 

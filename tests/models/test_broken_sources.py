@@ -192,7 +192,7 @@ BROKEN: dict[str, tuple[Part, Callable[[Path], Source | Path], str]] = {
     ),
     "a text tower for a U-Net": (
         "unet",
-        lambda at: saved(at / "text.safetensors", original_parts(2)["text_encoder"]),
+        without("model.diffusion_model.", "first_stage_model."),
         "holds no U-Net but a text tower",
     ),
     "a U-Net for a VAE": ("vae", without("first_stage_model."), "holds no autoencoder but a U-Net and a text tower"),
@@ -233,8 +233,8 @@ BROKEN: dict[str, tuple[Part, Callable[[Path], Source | Path], str]] = {
     ),
     "without its last blocks": (
         "unet",
-        without("model.diffusion_model.output_blocks.5", "model.diffusion_model.out.0"),
-        r"does not fit: \d+ of \d+ tensors are missing \(up_blocks\.1\.",
+        without("model.diffusion_model.output_blocks.3", "model.diffusion_model.out.0"),
+        r"does not fit: \d+ of \d+ tensors are missing \(up_blocks\.1\.attentions\.1",
     ),
     "without its first levels": (
         "unet",

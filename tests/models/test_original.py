@@ -24,6 +24,7 @@ from meddiff.models.weights.reading import read_state
 from meddiff.models.weights.single_file import to_original, write_single_file
 from meddiff.models.weights.stored import stored_part
 from tests.builders.original_files import (
+    VOCABULARY,
     State,
     open_clip_tower,
     original_parts,
@@ -38,7 +39,7 @@ LAYOUTS = {1: "sd1", 2: "sd2"}
 OPTIONS = {
     "plain": {},
     "all levels attend, two blocks, inpainting": {"attends": (True, True), "depth": 2, "inside": 9},
-    "three levels, one layer": {"widths": (32, 32, 64), "attends": (True, False, True), "layers": 1},
+    "three levels, two layers": {"widths": (32, 32, 64), "attends": (True, False, True), "layers": 2},
 }
 
 
@@ -106,7 +107,7 @@ def test_the_open_clip_tower_gives_what_open_clip_gives_before_its_last_block(tm
 
     whole, parts = open_clip_tower(), original_parts(2)
     whole.load_state_dict({name: value for name, value in parts["text_encoder"].items() if name != "logit_scale"})
-    tokens = torch.randint(0, 49408, (2, 77), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(0, VOCABULARY, (2, 77), generator=torch.Generator().manual_seed(0))
 
     def states(blocks: int) -> torch.Tensor:
         """(2, 77, 64) behind so many blocks and the last norm."""
@@ -116,7 +117,8 @@ def test_the_open_clip_tower_gives_what_open_clip_gives_before_its_last_block(tm
         return whole.ln_final(found)
 
     def ours(state: State) -> torch.Tensor:
-        save_file(state, tmp_path / "text.safetensors")
+        whole_names = {f"cond_stage_model.model.{name}": value for name, value in state.items()}
+        save_file(whole_names, tmp_path / "text.safetensors")
         config, values = parts_of_text(str(tmp_path / "text.safetensors"))
         tower = CLIPTextModel(CLIPTextConfig(**config)).eval()
         bare = any(name.startswith("embeddings.") for name in tower.state_dict())
@@ -176,7 +178,7 @@ def test_round_trip_through_both_exports_keeps_every_bit(tmp_path: Path, version
 
 def test_the_published_networks_are_told_from_their_tensors() -> None:
     """Sizes and configs as Stability and Runway publish them, on the device that holds no numbers."""
-    wide: dict[str, object] = {"widths": (320, 640, 1280, 1280), "attends": (True, True, True, False)}
+    wide: dict[str, object] = {"widths": (320, 640, 1280, 1280), "attends": (True, True, True, False), "layers": 2}
     with torch.device("meta"):
         first = unet(False, 768, **wide).state_dict()  # type: ignore[arg-type]
         second = unet(True, 1024, **wide).state_dict()  # type: ignore[arg-type]
@@ -337,16 +339,27 @@ def test_the_names_of_a_pytorch_folder_and_half_precision_files_are_read(tmp_pat
     assert same(build_unet(str(one)).state_dict(), found.state_dict())  # the file of a folder is the folder
 
 
-def test_names_of_a_part_alone_without_their_beginning(tmp_path: Path) -> None:
+def test_a_file_with_one_part_alone(tmp_path: Path) -> None:
+    """Names without their beginning; of a tower alone, the tensors do not say enough."""
     parts = original_parts(2)
     whole = parts_of(str(write_original(tmp_path / "sd.ckpt", 2)))
-    for part, state in parts.items():
+    for part, state in list(parts.items())[:2]:
         save_file(state, tmp_path / f"{part}.safetensors")
         stored = stored_part(str(tmp_path / f"{part}.safetensors"), part)  # type: ignore[arg-type]
         assert stored.config == whole[part][0]
         assert same(stored.read(False), whole[part][1])
         assert stored.read(True).keys() == whole[part][1].keys()
         assert {value.device.type for value in stored.read(True).values()} == {"meta"}
+    save_file(parts["text_encoder"], tmp_path / "tower.safetensors")
+    with pytest.raises(UserError, match=r"is open_clip's: say which one it is with \{arch: ViT-H-14"):
+        stored_part(str(tmp_path / "tower.safetensors"), "text_encoder")
+    save_file(original_parts(1)["text_encoder"], tmp_path / "clip.safetensors")
+    build_unet(str(tmp_path / "unet.safetensors")).save_pretrained(tmp_path / "folder")
+    (moved,) = (tmp_path / "folder").glob("*.safetensors")
+    moved.rename(tmp_path / "moved.safetensors")
+    for name, part in (("clip", "text_encoder"), ("moved", "unet")):
+        with pytest.raises(UserError, match=r"no config\.json of the same part lies beside it"):
+            stored_part(str(tmp_path / f"{name}.safetensors"), part)  # type: ignore[arg-type]
 
 
 def test_marks_of_old_trainings_in_a_checkpoint_are_passed_over(

@@ -7,6 +7,7 @@ the beginning. What network a part is, its tensors tell; nothing is fetched. Sou
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,21 +35,24 @@ from meddiff.models.weights.sources import Config, Part
 #: Under what key of a safetensors file's metadata a file of this suite says what its parts are (JSON: part -> config).
 METADATA = "meddiff"
 Form = Literal["unet", "vae", "clip", "open_clip"]
-#: Part -> (beginning of its names, form, a name that gives it away). A file with the part alone has no beginning.
+#: Part -> (beginning of its names, form, a name that gives it away). A file with a U-Net or autoencoder alone has no
+#: beginning; a tower alone could be any CLIP's, of which the tensors do not say enough.
 FORMS: dict[Part, tuple[tuple[str, Form, str], ...]] = {
     "unet": tuple(
         (prefix, "unet", "input_blocks.0.0.weight") for prefix in ("model.diffusion_model.", "diffusion_model.", "")
     ),
-    "vae": tuple((prefix, "vae", "decoder.conv_in.weight") for prefix in ("first_stage_model.", "vae.", "")),
+    "vae": tuple((prefix, "vae", "encoder.mid.block_1.conv1.weight") for prefix in ("first_stage_model.", "")),
     "text_encoder": (
         *(
-            (prefix, "clip", name)
-            for prefix in ("cond_stage_model.transformer.", "")
+            ("cond_stage_model.transformer.", "clip", name)
             for name in ("text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight")
         ),
-        *((prefix, "open_clip", "token_embedding.weight") for prefix in ("cond_stage_model.model.", "text.", "")),
+        ("cond_stage_model.model.", "open_clip", "token_embedding.weight"),
     ),
 }
+#: Names that belong to a folder with a config.json, and open_clip's of a tower or a whole CLIP.
+OF_A_FOLDER = re.compile(r"((encoder|decoder)\.)?mid_block\.resnets\.|(text_model\.)?embeddings\.\w+_embedding")
+OF_OPEN_CLIP = ("text.positional_embedding", "positional_embedding")
 TITLES: dict[Part, str] = {"unet": "U-Net", "vae": "autoencoder", "text_encoder": "text tower"}
 ARTICLES: dict[Part, str] = {"unet": "a", "vae": "an", "text_encoder": "a"}
 #: Beginnings of the parts in a whole file.
@@ -121,6 +125,13 @@ def _form_of(header: Mapping[str, Tensor], part: Part, where: str) -> tuple[str,
     found = _found(header, part)
     if found is not None:
         return found
+    if any(OF_A_FOLDER.match(name) for name in header):
+        raise UserError(
+            f"{where} has the names of a diffusers or transformers folder, and no config.json of the same part lies beside "
+            f"it under its usual name: give the whole folder."
+        )
+    if part == "text_encoder" and any(name in header for name in OF_OPEN_CLIP):
+        raise UserError(f"{where} is open_clip's: say which one it is with {{arch: ViT-H-14, checkpoint: FILE}}.")
     others = [f"{ARTICLES[other]} {TITLES[other]}" for other in FORMS if _found(header, other) is not None]
     holds = f"but {' and '.join(others)}" if others else "of Stable Diffusion 1 or 2"
     first = "".join(FORMS[part][0][::2])
