@@ -356,7 +356,7 @@ def test_a_cnr_without_controls_says_so(runs: dict[str, Path], tmp_path: Path) -
     run = planted(runs["epsilon"], None, tmp_path)
     assert dispatch(["export", "--run", str(run), "--out", str(tmp_path / "out"), "--ema"]) == 0
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "0.876" in card
+    assert "| **the raw weights after 16 images** | 0.876 |" in card
     assert "Controls: not measured. A CNR without its controls says nothing" in card
     assert "Of the averaged weights exported here nothing was measured" in card
 
