@@ -93,7 +93,8 @@ def export(
             (write_original if single_file else write_pipeline)(folder, model, half, told)
             about = model_facts(folder, model, opened.images, ema, half, single_file)
             facts = opened.facts
-            card = model_card(about, data_facts(facts), None if facts.run is None else read_run(facts.run))
+            run_folder = None if facts.section("model")[0] is None or facts.run is None else read_run(facts.run)
+            card = model_card(about, data_facts(facts), run_folder)
             with atomic_open(folder / "README.md", "w") as stream:
                 stream.write(card)
             write_json(folder / RECORD, made)

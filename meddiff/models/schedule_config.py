@@ -82,10 +82,11 @@ def completed(
     if problem:
         raise UserError(f"{where}: {problem}")
     config: ScheduleConfig = {**schedule_config(prediction_type)}
-    for name in STABLE_DIFFUSION:
+    kinds = {"num_train_timesteps": int, "beta_schedule": str, "beta_start": float, "beta_end": float}
+    for name, kind in kinds.items():
         value = named.get(name)
         if _plain(value):
-            config[name] = float(value) if name in ("beta_start", "beta_end") else value
+            config[name] = kind(value)
     if named.get(ZERO_SNR):
         config[ZERO_SNR] = True
         config["timestep_spacing"] = "trailing"  # any other never starts from the timestep that holds no image

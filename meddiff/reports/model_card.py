@@ -210,24 +210,26 @@ def _numbers(model: ModelFacts, run: Run | None) -> str:
     known = [key for key in grounding if key in evaluation.values]
     distances = [key for key in fidelity_keys(evaluation.values) if key.partition("_")[2] in EXTRACTORS]
     others = [key for key in ("fidelity/ms_ssim", "fidelity/classifier_auc") if key in evaluation.values]
+    same = evaluation.images == model.images and not model.ema
+    whose = "**these weights**" if same else f"**the raw weights after {count_text(evaluation.images)} images**"
     parts = [
         f"Measured while training, on the raw weights after {count_text(evaluation.images)} images"
         + ("." if evaluation.images == model.images else f" (these weights: {count_text(model.images)}).")
         + (" Of the averaged weights exported here nothing was measured." if model.ema else "")
         + " CNR and AUROC are of attention maps of the prompted word; distances grow as fewer images are compared.",
-        _room(run, evaluation, "grounding", known)
+        _room(run, evaluation, "grounding", known, whose)
         or "Grounding (CNR, AUROC, Top-1): not measured, and neither are its controls.",
-        _room(run, evaluation, "fidelity", [*distances, *others]) or "Image distances (FID, KID): not measured.",
+        _room(run, evaluation, "fidelity", [*distances, *others], whose) or "Image distances (FID, KID): not measured.",
     ]
     return "\n\n".join(parts)
 
 
-def _room(run: Run, evaluation: Evaluation, room: str, keys: Sequence[str]) -> str:
-    """One table: these weights, then each control; "" where nothing was measured."""
+def _room(run: Run, evaluation: Evaluation, room: str, keys: Sequence[str], whose: str) -> str:
+    """One table: the evaluation under the name ``whose``, then each control; "" where nothing was measured."""
     if not keys:
         return ""
     short = [key.partition("/")[2] for key in keys]
-    rows = [("**these weights**", *(value_text(evaluation.values[key]) for key in keys))]
+    rows = [(whose, *(value_text(evaluation.values[key]) for key in keys))]
     found = run.controls.get(room)
     controls = found if isinstance(found, dict) else {}
     for control, meaning in CONTROLS.items():

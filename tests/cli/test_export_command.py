@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -16,14 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
+from lightning_modules import LatentDiffusionModule
 from meddiff.cli.main import dispatch
+from meddiff.common.locks import locked
 from meddiff.models.latent_diffusion import LatentDiffusion, model_of
 from meddiff.models.sampling import Sampler, build_scheduler, initial_noise, sample_latents
 from meddiff.models.sampling import SamplingOptions as Way
 from meddiff.runs.open_run import open_run
 from tests.builders.command import call, write_fit
 from tests.builders.secret_cohort import Cohort, make_cohort
-from tests.builders.tiny import UNET, make_vae, model_config
+from tests.builders.tiny import UNET, make_vae, model_config, quiet_trainer
 
 PROMPT = "Small left edema."
 STEPS, SCALE = 6, 4.0
@@ -251,12 +254,45 @@ def test_a_checkpoint_on_its_own_and_an_autoencoder_that_moved(runs: dict[str, P
     assert "Give either --run RUN" in err
 
 
-def test_a_model_without_an_average(shards: Path, vae_folder: Path, tmp_path: Path, capsys) -> None:
-    run = train(tmp_path, shards, vae_folder, ema_decay=None)
-    code, _, err = call(capsys, "export", "--run", str(run), "--out", str(tmp_path / "out"), "--ema")
+def test_a_model_without_an_average(vae_folder: Path, tmp_path: Path, capsys) -> None:
+    module = LatentDiffusionModule(**model_config(vae_folder, ema_decay=None))  # type: ignore[arg-type]
+    trainer = quiet_trainer(tmp_path, 1)
+    trainer.strategy.connect(module)
+    module.configure_model()
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    code, _, err = call(capsys, "export", "--ckpt", str(tmp_path / "one.ckpt"), "--out", str(tmp_path / "out"), "--ema")
     assert code == 2
     assert "keeps no EMA" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_export_left_is_cleared(runs: dict[str, Path], tmp_path: Path, capsys) -> None:
+    left = tmp_path / ".out.part" / "unet"
+    left.mkdir(parents=True)
+    (left / "half.safetensors").write_bytes(b"cut")
+    assert call(capsys, "export", "--run", str(runs["epsilon"]), "--out", str(tmp_path / "out"))[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not list((tmp_path / "out").rglob("half.safetensors"))
+
+
+def test_two_do_not_write_at_once(runs: dict[str, Path], tmp_path: Path, capsys) -> None:
+    held, done = Event(), Event()
+
+    def hold() -> None:
+        with locked(tmp_path, "lightning export", name=".out.lock"):
+            held.set()
+            done.wait()
+
+    other = Thread(target=hold)
+    other.start()
+    held.wait()
+    try:
+        code, _, err = call(capsys, "export", "--run", str(runs["epsilon"]), "--out", str(tmp_path / "out"))
+    finally:
+        done.set()
+        other.join()
+    assert code == 2
+    assert "is being written by" in err
 
 
 # ---- the card, and what may not be in an export ----------------------------------------------------------------------
@@ -320,7 +356,7 @@ def test_a_cnr_without_controls_says_so(runs: dict[str, Path], tmp_path: Path) -
     run = planted(runs["epsilon"], None, tmp_path)
     assert dispatch(["export", "--run", str(run), "--out", str(tmp_path / "out"), "--ema"]) == 0
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "0.876" in card
+    assert "| **the raw weights after 16 images** | 0.876 |" in card
     assert "Controls: not measured. A CNR without its controls says nothing" in card
     assert "Of the averaged weights exported here nothing was measured" in card
 

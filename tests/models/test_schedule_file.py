@@ -8,12 +8,13 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
 
 from lightning_modules import LatentDiffusionModule
+from lightning_modules.preflight import prediction_problem
 from meddiff.common.errors import UserError
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import NoiseSchedule
 from meddiff.models.sampling import Sampler, build_scheduler
 from meddiff.models.schedule_config import schedule_config
-from meddiff.models.weights.schedule_file import read_schedule, stored_schedule, write_scheduler
+from meddiff.models.weights.schedule_file import read_schedule, schedule_problems, stored_schedule, write_scheduler
 from tests.builders.tiny import TEXT, model_config, quiet_trainer
 from tests.builders.weight_files import make_model
 
@@ -61,6 +62,18 @@ def test_betas_of_the_folder_train_the_model(folder: Path) -> None:
     told = LatentDiffusion.build(str(folder), TEXT, noise_schedule={})
     assert told.noise_schedule.config == schedule_config("epsilon")
     assert not torch.equal(told.noise_schedule.alphas_cumprod, theirs)
+
+
+def test_what_a_part_says_it_predicts_counts_too(folder: Path) -> None:
+    """The folder of the U-Net alone, and a dict with a checkpoint: the pipeline around them says it."""
+    change(folder, prediction_type="v_prediction")
+    for unet in (str(folder), str(folder / "unet"), {"checkpoint": str(folder)}):
+        arguments = {**model_config("nowhere"), "unet": unet, "vae": None}
+        problems = schedule_problems(arguments) + prediction_problem(arguments)
+        assert len(problems) == 1
+        assert "set prediction_type: v_prediction" in problems[0]
+        told = {**arguments, "prediction_type": "v_prediction"}
+        assert schedule_problems(told) + prediction_problem(told) == []
 
 
 def test_nothing_beside_it(tmp_path: Path) -> None:
@@ -121,7 +134,10 @@ def test_a_schedule_of_the_configuration_is_checked_before_anything_is_built() -
     def problems(**more: object) -> list[str]:
         return LatentDiffusionModule.preflight(**{**model_config("nowhere"), "vae": None, **more})
 
-    assert problems(noise_schedule={"rescale_betas_zero_snr": True}, prediction_type="v_prediction") == []
+    zero = {"noise_schedule": {"rescale_betas_zero_snr": True}, "prediction_type": "v_prediction"}
+    assert problems(**zero, sampling={"sampler": "ddim"}) == []
+    (said,) = problems(**zero)
+    assert "sampling.sampler is pndm" in said
     (said,) = problems(noise_schedule={"rescale_betas_zero_snr": True})
     assert "epsilon says nothing" in said
     (said,) = problems(noise_schedule={"betas": 1})

@@ -144,20 +144,36 @@ def unet_schedule(unet: Source, given: Mapping[str, object] | None, prediction: 
 
 
 def schedule_problems(init_args: Mapping[str, object]) -> list[str]:
-    """One sentence when the schedule of a model cannot be used; looks at local files alone."""
+    """One sentence when the schedule of a model cannot be used; looks at local files alone.
+
+    What a pipeline's folder predicts is compared by :func:`lightning_modules.preflight.prediction_problem`.
+    """
     unet, given = cast(Source, init_args.get("unet") or {}), init_args.get("noise_schedule")
     told = cast(PredictionType, init_args.get("prediction_type", "epsilon"))
     where = unet.get("checkpoint") if isinstance(unet, dict) else unet
+    config: ScheduleConfig | None = None
     try:
         if isinstance(given, Mapping):
-            completed(given, told)
-        elif not (isinstance(where, str) and where.startswith(HUB_PREFIX)):
-            stored = stored_schedule(unet)
-            if stored is not None and stored["prediction_type"] == told:
-                completed(stored, told, f"unet: {where}")
+            config = completed(given, told)
+        elif isinstance(where, str) and not where.startswith(HUB_PREFIX):
+            config = stored_schedule(unet)
+            if config is not None and config["prediction_type"] != told:
+                if schedule_file(unet) == locate(where) / FOLDER / FILE and isinstance(unet, str):
+                    return []
+                return [
+                    f"unet: {where} was trained with prediction_type {config['prediction_type']}, the model says {told}: "
+                    f"set prediction_type: {config['prediction_type']}."
+                ]
     except UserError as error:
         return [str(error)]
+    if config is not None and config.get(ZERO_SNR) and _sampler(init_args.get("sampling")) == "pndm":
+        return [f"sampling.sampler is pndm, which cannot draw from zero terminal SNR ({ZERO_SNR}): set ddim or dpm++."]
     return []
+
+
+def _sampler(sampling: object) -> object:
+    """Of the options of a model, as they are parsed or built; the default where they say nothing."""
+    return sampling.get("sampler", "pndm") if isinstance(sampling, Mapping) else getattr(sampling, "sampler", "pndm")
 
 
 def scheduler_settings(config: ScheduleConfig, sampler: str) -> Config:
