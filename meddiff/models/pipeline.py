@@ -9,25 +9,23 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from meddiff.common.errors import UserError
 from meddiff.common.outside import terminal
 from meddiff.common.places import locate
 from meddiff.models.family import MODEL_INDEX, check_folder, check_unet, check_vae
 from meddiff.models.latent_diffusion import LatentDiffusion
-from meddiff.models.noise_schedule import NoiseSchedule, PredictionType, ScheduleConfig
-from meddiff.models.pipeline_schedule import noise_schedule, prediction_of, scheduler_config, training_schedule
+from meddiff.models.noise_schedule import NoiseSchedule, PredictionType
 from meddiff.models.prediction_probe import contradiction, measured, noise_correlation
 from meddiff.models.sampling import Sampler, SamplingOptions
-from meddiff.models.weights.sources import HUB_PREFIX
+from meddiff.models.schedule_config import ScheduleConfig
+from meddiff.models.weights.schedule_file import CLASSES, read_schedule, schedule_file
+from meddiff.models.weights.sources import HUB_PREFIX, read_config
 from meddiff.models.weights.stored import stored_part
 
 #: diffusers' class -> this suite's name of the sampler.
-SAMPLERS: dict[str, Sampler] = {
-    "PNDMScheduler": "pndm",
-    "DDIMScheduler": "ddim",
-    "DPMSolverMultistepScheduler": "dpm++",
-}
+SAMPLERS: dict[str, Sampler] = {name: cast(Sampler, sampler) for sampler, name in CLASSES.items()}
 #: Where RoentGen-v2 keeps the text encoder that it trained; the one in text_encoder/ may be the untouched one.
 TRAINED_TEXT_ENCODER = "text_encoder_and_tokenizer"
 #: Files of a hub's repository that are of use: neither half-precision doubles nor what looks at finished pictures.
@@ -163,14 +161,15 @@ def _of_folder(source: str, root: Path, vae: str | None, text_encoder: str | Non
                 f"{source} has no text_encoder/: give the text encoder it was trained with as text_encoder."
             )
     own = str(root) if (root / "vae").is_dir() else None
-    config = scheduler_config(root)
+    file = schedule_file(str(root))
+    config = None if file is None else read_config(file.parent, file.name)
     kind = str(config.get("_class_name", "")) if config else ""
     if config and kind not in SAMPLERS:
         notes.append(
             f"{source}: its scheduler is {kind or 'of no class'}; images are drawn with ddim unless told otherwise."
         )
     name = source.rpartition("/")[2] if source.startswith(HUB_PREFIX) else root.resolve().name
-    schedule = None if config is None else training_schedule(config, source)
+    schedule = None if config is None else read_schedule(config, f"{source}: {file}")
     sampler = SAMPLERS.get(kind, "ddim")
     if sampler == "pndm" and schedule is not None and schedule.get("rescale_betas_zero_snr"):
         sampler = "ddim"
@@ -204,19 +203,23 @@ def read_pipeline(
     for note in pipeline.notes:
         say(note)
     stored = pipeline.schedule
-    told = prediction_type or (None if stored is None else prediction_of(stored))
-    if stored is not None and prediction_type not in (None, prediction_of(stored)):
-        say(
-            f"{pipeline.source}: prediction_type {prediction_type} as given; its scheduler says {prediction_of(stored)}."
-        )
+    own = None if stored is None else cast(PredictionType, stored["prediction_type"])
+    told = prediction_type or own
+    if own is not None and prediction_type not in (None, own):
+        say(f"{pipeline.source}: prediction_type {prediction_type} as given; its scheduler says {own}.")
     sampling = SamplingOptions(sampler=pipeline.sampler)
+    schedule = None if stored is None else {**stored, "prediction_type": told}
     model = LatentDiffusion.build(
-        pipeline.unet, pipeline.text_encoder, pipeline.vae, told or "epsilon", sampling, seed=seed
+        pipeline.unet,
+        pipeline.text_encoder,
+        pipeline.vae,
+        told or "epsilon",
+        sampling,
+        seed=seed,
+        noise_schedule=schedule,
     ).eval()
     if latent_size is not None and not pipeline.says_size:
         model.unet.register_to_config(sample_size=list(latent_size))
-    if stored is not None:
-        model.noise_schedule = noise_schedule({**stored, "prediction_type": told or "epsilon"})
     correlation = noise_correlation(model, seed)
     if told is None:
         kind = measured(correlation, pipeline.source)
