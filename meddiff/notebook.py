@@ -25,7 +25,7 @@ from meddiff.models.noise_schedule import PredictionType
 from meddiff.models.pipeline import is_pipeline, load_pipeline
 from meddiff.models.sampling import SamplingOptions
 from meddiff.models.text.tokens import Word
-from meddiff.models.weights.sources import HUB_PREFIX
+from meddiff.models.weights.sources import HUB_PREFIX, Source
 from meddiff.preparation.geometry import resize_image
 from meddiff.preparation.images import UnreadableImage, read_image, to_uint8
 from meddiff.runs.checkpoints import is_own_checkpoint
@@ -42,7 +42,7 @@ def load(
     vae: str | None = None,
     ema: bool = False,
     device: str = "auto",
-    text_encoder: str | None = None,
+    text_encoder: Source | None = None,
     prediction_type: PredictionType | None = None,
 ) -> "LoadedModel":
     """A trained model: a run of this suite, or any published one of the Stable Diffusion family.
@@ -53,7 +53,7 @@ def load(
         vae: autoencoder, if it has moved since training or the folder has none.
         ema: compute with the averaged weights.
         device: "auto" (a GPU where there is one), "cpu", "cuda", ...
-        text_encoder: instead of a published model's own.
+        text_encoder: instead of a published model's own; a folder, or ``{checkpoint: FOLDER, max_length: 128, ...}``.
         prediction_type: what a published model's U-Net predicts; None takes what is said, or else what the weights tell.
 
     Raises:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from meddiff.common.errors import UserError
+from meddiff.models.weights.sources import Source
 from meddiff.runs import names
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--vae", type=str | None, default=None, help="Autoencoder, if it has moved or --model has none."
     )
-    parser.add_argument("--text_encoder", type=str | None, default=None, help="Text encoder, instead of --model's own.")
+    parser.add_argument(
+        "--text_encoder",
+        type=Source | None,
+        default=None,
+        help="Text encoder, instead of --model's own: a folder, or {checkpoint: FOLDER, max_length: 128, ...}.",
+    )
     parser.add_argument(
         "--prediction_type",
         type=Literal["epsilon", "v_prediction"] | None,

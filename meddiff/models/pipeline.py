@@ -21,7 +21,7 @@ from meddiff.models.prediction_probe import contradiction, measured, noise_corre
 from meddiff.models.sampling import Sampler, SamplingOptions
 from meddiff.models.schedule_config import ScheduleConfig
 from meddiff.models.weights.schedule_file import CLASSES, read_schedule, schedule_file
-from meddiff.models.weights.sources import HUB_PREFIX, read_config
+from meddiff.models.weights.sources import HUB_PREFIX, Source, read_config
 from meddiff.models.weights.stored import stored_part
 
 #: diffusers' class -> this suite's name of the sampler.
@@ -51,7 +51,7 @@ class Pipeline:
     source: str
     name: str
     unet: str
-    text_encoder: str
+    text_encoder: Source
     vae: str | None
     schedule: ScheduleConfig | None
     sampler: Sampler
@@ -68,7 +68,7 @@ def tell(line: str) -> None:
 def load_pipeline(
     source: str,
     vae: str | None = None,
-    text_encoder: str | None = None,
+    text_encoder: Source | None = None,
     prediction_type: PredictionType | None = None,
     seed: int = 0,
 ) -> LatentDiffusion:
@@ -87,7 +87,7 @@ def load_pipeline(
     return read_pipeline(find_pipeline(source, vae, text_encoder), prediction_type, seed)
 
 
-def find_pipeline(source: str, vae: str | None = None, text_encoder: str | None = None) -> Pipeline:
+def find_pipeline(source: str, vae: str | None = None, text_encoder: Source | None = None) -> Pipeline:
     """Find the parts and check by their small files that they are of the family.
 
     Raises:
@@ -139,7 +139,7 @@ def _fetched(source: str) -> str:
         ) from error
 
 
-def _of_folder(source: str, root: Path, vae: str | None, text_encoder: str | None) -> Pipeline:
+def _of_folder(source: str, root: Path, vae: str | None, text_encoder: Source | None) -> Pipeline:
     notes = check_folder(root)
     whole = (root / "unet" / "config.json").is_file()
     if not whole and not (root / "config.json").is_file():

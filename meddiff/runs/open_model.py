@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meddiff.models.latent_diffusion import LatentDiffusion
     from meddiff.models.noise_schedule import PredictionType
     from meddiff.models.pipeline import Pipeline
+    from meddiff.models.weights.sources import Part, Source
 
 
 class OpenModel:
@@ -116,9 +117,13 @@ class OpenModel:
     @cached_property
     def sums(self) -> dict[str, str]:
         """Part -> sha256 of its file of weights (of several: of their sums, in the order of their names)."""
-        parts = {"unet": self.pipeline.unet, "text_encoder": self.pipeline.text_encoder, "vae": self.pipeline.vae}
+        parts: dict[Part, Source | None] = {
+            "unet": self.pipeline.unet,
+            "text_encoder": self.pipeline.text_encoder,
+            "vae": self.pipeline.vae,
+        }
         read: dict[Path, str] = {}
-        found = {}
+        found: dict[str, str] = {}
         for part, source in parts.items():
             files = [] if source is None else weight_files(source, part)
             for file in files:
@@ -140,22 +145,23 @@ class OpenModel:
         return
 
 
-def weight_files(source: str, part: str) -> list[Path]:
+def weight_files(source: "Source", part: "Part") -> list[Path]:
     """The files that a part's weights are read from; none where that is not known (a file of a hub)."""
     from meddiff.models.weights.reading import files_of
-    from meddiff.models.weights.sources import Part, find_part, weights_file
+    from meddiff.models.weights.sources import find_part, stored_place, weights_file
 
-    place = locate(source)
-    if place.is_file():
-        return [place]
-    return sorted(files_of(weights_file(find_part(source, cast(Part, part))))) if place.is_dir() else []
+    stored = stored_place(source, part)
+    place = locate(stored.path) if stored is not None else Path()
+    if stored is None or place.is_file():
+        return [] if stored is None else [place]
+    return sorted(files_of(weights_file(find_part(stored.path, part)))) if place.is_dir() else []
 
 
 def open_model(
     source: str,
     shards: str | None = None,
     vae: str | None = None,
-    text_encoder: str | None = None,
+    text_encoder: "Source | None" = None,
     prediction_type: "PredictionType | None" = None,
     device: str = "cpu",
 ) -> OpenModel:
