@@ -10,6 +10,7 @@ from meddiff.attribution.words import QUERY_WORDS
 from meddiff.evaluation.grounding import SOS, score_item, text_item
 from meddiff.evaluation.samples import grounding_samples
 from meddiff.evaluation.words import word_result
+from meddiff.models.text.clip_tokenizer import ClipTokenizer
 from meddiff.reports.paper.build import build_tables
 from meddiff.runs.evaluations import EvaluationWriter
 from meddiff.runs.tables import read_table
@@ -35,7 +36,7 @@ def evaluate(dataset: LatentShardsDataset, out: Path, planted: str, shift: int =
     samples, _ = grounding_samples(dataset, list(queries))
     entries = []
     for place, sample in enumerate(samples):
-        item = text_item(sample, queries, "phrase", full=True)
+        item = text_item(ClipTokenizer(), sample, queries, "phrase", full=True)
         heat = torch.rand(len(item.groups), 16, 16, generator=torch.Generator().manual_seed(place))
         lit = samples[(place + shift) % len(samples)]
         box = torch.from_numpy(replace(lit, boxes=lit.boxes).box_mask()).float()
@@ -43,7 +44,7 @@ def evaluate(dataset: LatentShardsDataset, out: Path, planted: str, shift: int =
         for group, (word, _) in enumerate(item.names, start=SOS + 1):
             if word.strip(".,").lower() == planted:
                 heat[group] += 3.0 * box
-        entries.append(score_item(item, heat, dataset, queries))
+        entries.append(score_item(item, heat, dataset, ClipTokenizer(), queries))
     table = word_result(entries).tables["words"]
     about = {"model": "planted", "run": str(out), "images": 0, "seed": 0, "freeze_text_encoder": True}
     writer = EvaluationWriter(out, {**about, "prompt": "impression", "cohort": "phantom"})

@@ -130,7 +130,7 @@ def test_of_a_cohort_that_changed_only_the_new_is_computed(
     changed = LatentShardsDataset(place, "grounding")
     with CountedPasses(model) as counted:
         found = grounding(2).run(model, changed, out, ALONE)
-    texts = sum(item.sample.key == key for item in grounding(2).items(changed))
+    texts = sum(item.sample.key == key for item in grounding(2).items(model, changed))
     assert counted.samples == 2 * texts > 0
     fresh = grounding(2).run(model, changed, None, ALONE)
     assert found.figures == pytest.approx(fresh.figures, abs=1e-4)  # batches of other sizes round otherwise
