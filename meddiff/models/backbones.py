@@ -44,7 +44,7 @@ def _from_config(part: Literal["unet", "vae"], config: Config) -> "UNet2DConditi
     try:
         # a file may hold what an older or newer diffusers knows; what a user wrote must be known
         return kind.from_config(config) if "_class_name" in config else kind(**config)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:  # whatever layers say of odd numbers
         raise UserError(f"{part}: diffusers does not accept this config: {error}") from error
 
 

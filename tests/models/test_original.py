@@ -225,6 +225,38 @@ def test_what_a_file_cannot_say_is_told_beside_it_or_stands_in_its_metadata(tmp_
     assert own.dtype == torch.float32
     with pytest.raises(UserError, match="in_channels cannot be told beside a checkpoint"):
         build_unet({"checkpoint": file, "in_channels": 9})
+    odd: dict[str, object] = {"attention_head_dim": 0, "norm_num_groups": 0, "encoder_hid_dim": -1}
+    for name, value in odd.items():
+        with pytest.raises(UserError, match="unet: diffusers does not accept this config"):
+            build_unet({"checkpoint": file, name: value})
+
+
+def test_a_hub_source_may_name_a_file_and_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of the hub's cache on this machine, which is what it looks into first; nothing is fetched."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    place = tmp_path / "models--org--sd"
+    found = {}
+    for number, revision in enumerate(("main", "older")):
+        commit = str(number) * 40
+        folder = place / "snapshots" / commit
+        (folder / "sub").mkdir(parents=True)
+        (place / "refs").mkdir(exist_ok=True)
+        (place / "refs" / revision).write_text(commit)
+        write_original(folder / "sub" / "sd.safetensors", 1, seed=number)
+        found[revision] = build_unet(str(folder / "sub" / "sd.safetensors"))
+        found[revision].save_pretrained(folder / "unet")
+    for ending, revision in (("", "main"), ("@main", "main"), ("@older", "older")):
+        for name in ("hub:org/sd", "hub:org/sd/sub/sd.safetensors"):
+            assert same(build_unet(f"{name}{ending}").state_dict(), found[revision].state_dict())
+    assert not same(found["main"].state_dict(), found["older"].state_dict())
+    assert (
+        misfit("hub:org/other", "unet") is misfit({"checkpoint": "hub:org/other"}, "unet") is None
+    )  # not before it starts
+    with pytest.raises(UserError, match=r"the hub has no usable 'org/sd/none\.ckpt@older'"):
+        build_unet({"checkpoint": "hub:org/sd/none.ckpt@older", "sample_size": 8})
 
 
 def test_a_projection_for_text_of_another_width_is_drawn_and_the_rest_comes_from_the_file(tmp_path: Path) -> None:

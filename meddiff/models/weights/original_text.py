@@ -55,7 +55,7 @@ def text_from_open_clip(state: Mapping[str, Tensor], layers: int) -> State:
     plain: State = {}
     for name, value in state.items():
         block, _, kind = name.partition(".attn.in_proj_")
-        if kind and block in blocks:
+        if kind and block in blocks and value.ndim:
             place = f"text_model.encoder.layers.{block.rsplit('.', 1)[1]}.self_attn"
             # a width that three does not divide stays one short, and is refused as another shape
             for letter, piece in zip("qkv", value.chunk(3), strict=False):
