@@ -94,8 +94,8 @@ def prediction_problem(init_args: Mapping[str, object]) -> list[str]:
     try:
         there = read_config(file.parent, file.name).get("prediction_type", "epsilon")
     except UserError as error:
-        return [str(error)]
-    if there == told or there not in PREDICTIONS:  # schedule_problems has said it
+        return [] if init_args.get("noise_schedule") is None else [str(error)]  # schedule_problems has said it
+    if there == told or there not in PREDICTIONS:  # here, too
         return []
     return [
         f"unet: {source} was trained with prediction_type {there}, the model says {told}: set prediction_type: {there}."

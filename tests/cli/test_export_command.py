@@ -24,8 +24,9 @@ from meddiff.models.latent_diffusion import LatentDiffusion, model_of
 from meddiff.models.sampling import Sampler, build_scheduler, initial_noise, sample_latents
 from meddiff.models.sampling import SamplingOptions as Way
 from meddiff.runs.open_run import open_run
+from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.command import call, write_fit
-from tests.builders.secret_cohort import Cohort, make_cohort
+from tests.builders.secret_cohort import SPLITS, Cohort, make_cohort
 from tests.builders.tiny import UNET, make_vae, model_config, quiet_trainer
 
 PROMPT = "Small left edema."
@@ -363,7 +364,7 @@ def test_a_cnr_without_controls_says_so(runs: dict[str, Path], tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> tuple[Cohort, Path]:
-    """A credentialed cohort, and a run over it with a gallery of its pictures and prompts of somebody's own."""
+    """A credentialed cohort, and a run over it with a gallery of its pictures and phrases."""
     folder = tmp_path_factory.mktemp("secret")
     cohort = make_cohort(folder / "cohort", vae_folder, "credentialed")
     config = write_fit(
@@ -393,10 +394,12 @@ def test_an_export_holds_nothing_of_a_credentialed_cohort(secret: tuple[Cohort, 
     out = tmp_path / "out"
     assert dispatch(["export", "--run", str(run), "--out", str(out)]) == 0
     entries = json.loads(next((run / "media" / "attention").glob("0*.json")).read_text())
-    shown = {str(entry[name]) for entry in entries for name in ("caption", "prompt", "key") if entry.get(name)}
+    shown = {str(entry[name]) for entry in entries for name in ("phrase", "key")}
+    keys = [key for split in SPLITS for key in LatentShardsDataset(cohort.shards, split).keys]
     paths = [str(cohort.shards), str(run), str(run.parent.parent), str(tmp_path), "pytest-", str(Path.home())]
-    words = [*cohort.secrets, *shown, *paths]
-    assert shown
+    words = [*cohort.secrets, *shown, *keys, *paths]
+    assert len(shown) == 8
+    assert len(keys) == 24
     assert found(out, words) == set()
     assert not [path for path in out.rglob("*") if path.suffix in (".png", ".jpg", ".tar", ".csv", ".yaml")]
     assert b"\x89PNG" not in b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())

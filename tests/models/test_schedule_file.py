@@ -10,6 +10,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from lightning_modules import LatentDiffusionModule
 from lightning_modules.preflight import prediction_problem
 from meddiff.common.errors import UserError
+from meddiff.evaluation.provenance import model_digest
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import NoiseSchedule
 from meddiff.models.sampling import Sampler, build_scheduler
@@ -74,6 +75,23 @@ def test_what_a_part_says_it_predicts_counts_too(folder: Path) -> None:
         assert "set prediction_type: v_prediction" in problems[0]
         told = {**arguments, "prediction_type": "v_prediction"}
         assert schedule_problems(told) + prediction_problem(told) == []
+
+
+def test_a_file_that_is_cut_is_told_once(folder: Path) -> None:
+    (folder / "scheduler" / "scheduler_config.json").write_text('{"beta_start": 0.00')
+    arguments = {**model_config("nowhere"), "unet": str(folder), "vae": None}
+    (said,) = LatentDiffusionModule.preflight(**arguments)
+    assert "scheduler_config.json is not JSON" in said
+    assert len(LatentDiffusionModule.preflight(**arguments, noise_schedule={})) == 1
+
+
+def test_models_of_other_schedules_have_other_digests(folder: Path) -> None:
+    """So that no image of one is taken for an image of the other."""
+    digests = [
+        model_digest(LatentDiffusion.build(str(folder), TEXT, noise_schedule=given)) for given in (None, {}, RADEDIT)
+    ]
+    assert len(set(digests)) == 3, "RadEdit's spacing is another one, too"
+    assert model_digest(LatentDiffusion.build(str(folder), TEXT)) == digests[0]
 
 
 def test_nothing_beside_it(tmp_path: Path) -> None:
