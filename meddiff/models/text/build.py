@@ -9,8 +9,8 @@ from meddiff.models.text.clip_tower import ClipTower
 from meddiff.models.text.tokenizer_files import StoredTokenizer, read_tokenizer, tokenizer_folder
 from meddiff.models.text.tower import TextTower
 from meddiff.models.text.transformers_tower import TransformersTower
-from meddiff.models.weights.clip_names import from_transformers_state, to_transformers_state
 from meddiff.models.weights.fitting import PREFIXES, fit_state
+from meddiff.models.weights.original_text import text_from_open_clip, text_to_open_clip
 from meddiff.models.weights.reading import State, read_state
 from meddiff.models.weights.sources import Config, Source
 from meddiff.models.weights.stored import StoredPart, stored_part
@@ -163,10 +163,11 @@ def _from_clip(part: StoredPart, options: Config, meta: bool) -> TextTower:
     if options.get("max_length", places) != places:
         raise UserError(f"text_encoder: max_length is {options['max_length']}; this CLIP tower takes {places} tokens.")
     state = expand_rows(part.read(meta), config, part.where)
-    wanted = to_transformers_state(tower.state_dict())
+    layers = config["num_hidden_layers"]
+    wanted = text_from_open_clip(tower.state_dict(), layers)
     fitting = fit_state(wanted, state, part.where, CLIP_SPARE, prefixes=(*PREFIXES, "text_model."))
     if not meta:
-        tower.load_state_dict(from_transformers_state(fitting))
+        tower.load_state_dict(text_to_open_clip(fitting, layers))
     return tower
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from meddiff.common.files import write_json
-from meddiff.models.weights.clip_names import to_transformers_state
 from meddiff.models.weights.network_files import write_state
+from meddiff.models.weights.original_text import text_from_open_clip
 from meddiff.models.weights.sources import Config
 from meddiff.models.weights.token_rows import ROW_IDS, ROWS, TABLE
 
@@ -56,7 +56,7 @@ def write_clip_folder(
         half: store float16.
     """
     config = clip_text_config(own)
-    stored = to_transformers_state({name: value.detach().cpu() for name, value in state.items()})
+    stored = text_from_open_clip({name: value.detach().cpu() for name, value in state.items()}, own["layers"])
     if rows is not None:
         table = stored.pop(TABLE)
         stored |= {ROWS: table[rows], ROW_IDS: rows.int()}
