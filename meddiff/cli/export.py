@@ -56,6 +56,7 @@ def main(arguments: list[str]) -> int:
     check_folder(out)
     refuse_others(out, None)
     with locked(out.parent, "lightning export", name=f".{out.name}.lock"):
+        recover(out)
         export(out, options.run, options.ckpt, options.single_file, options.ema, options.half, options.vae)
     return 0
 
@@ -128,12 +129,24 @@ def refuse_others(out: Path, made: dict[str, object] | None) -> None:
         )
 
 
+def beside(out: Path) -> tuple[Path, Path]:
+    """Where the new folder is written, and where the old one waits until it is whole."""
+    return out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
+
+
+def recover(out: Path) -> None:
+    """Clear what a killed call left; if it was killed between the two renames, the earlier export comes back."""
+    part, old = beside(out)
+    if old.exists() and not out.exists():
+        os.replace(old, out)
+    for leftover in (part, old):  # who is here holds the lock
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """A new folder beside ``out`` that takes its place when the block ends without error; else nothing is left of it."""
-    part, old = (out.with_name(f".{out.name}.{suffix}") for suffix in ("part", "old"))
-    for leftover in (part, old):  # of a killed call: who is here holds the lock
-        shutil.rmtree(leftover, ignore_errors=True)
+    part, old = beside(out)
     part.mkdir(parents=True)
     try:
         yield part
@@ -143,10 +156,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
         os.replace(part, out)
         sync_folder(out.parent)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if old.exists() and not out.exists():
-            os.replace(old, out)
-        shutil.rmtree(old, ignore_errors=True)
+        recover(out)
 
 
 def told(part: str) -> None:

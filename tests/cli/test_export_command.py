@@ -274,6 +274,12 @@ def test_what_a_killed_export_left_is_cleared(runs: dict[str, Path], tmp_path: P
     assert call(capsys, "export", "--run", str(runs["epsilon"]), "--out", str(tmp_path / "out"))[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert not list((tmp_path / "out").rglob("half.safetensors"))
+    # killed between the two renames: the earlier one is taken for what it is
+    (tmp_path / "out").rename(tmp_path / ".out.old")
+    code, _, err = call(capsys, "export", "--run", str(runs["v"]), "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "holds an export of something else" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_two_do_not_write_at_once(runs: dict[str, Path], tmp_path: Path, capsys) -> None:
