@@ -99,6 +99,10 @@ def export(
             with atomic_open(folder / "README.md", "w") as stream:
                 stream.write(card)
             write_json(folder / RECORD, made)
+    if model.text_encoder.attention_mask:
+        print(
+            "its U-Net attends to no padding: diffusers' pipeline lets it and draws other images (README.md says more)"
+        )
     target = out / SINGLE_FILE if single_file else out
     how = "StableDiffusionPipeline.from_single_file" if single_file else "DiffusionPipeline.from_pretrained"
     weights = "averaged" if ema else "raw"
@@ -187,6 +191,7 @@ def model_facts(
         digests={part: file_digest(weights_file(place)) for part, place in places.items()},
         resolution=model.latent_shape[1] * vae_downsample(dict(model.vae.config)),
         tokens=model.text_encoder.tokenizer.max_length,
+        masked=model.text_encoder.attention_mask,
     )
 
 

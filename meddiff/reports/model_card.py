@@ -73,6 +73,7 @@ class ModelFacts:
         digests: part -> sha256.
         resolution: side of an image in pixels.
         tokens: longest text.
+        masked: whether its U-Net attends to no padding, which diffusers' pipeline does not do.
     """
 
     images: int
@@ -86,6 +87,14 @@ class ModelFacts:
     digests: Mapping[str, str]
     resolution: int
     tokens: int
+    masked: bool = False
+
+
+#: The one thing that a folder cannot tell diffusers' pipeline.
+MASKED = (
+    "**Its U-Net attends to no padding; diffusers' pipeline lets it,** and draws other images than `lightning sample`. Hand "
+    "the U-Net the attention mask of the texts (`encoder_attention_mask`), or load the folder in meddiff-tradeoff."
+)
 
 
 def model_card(model: ModelFacts, data: DataFacts | None, run: Run | None) -> str:
@@ -150,7 +159,7 @@ def _use(model: ModelFacts) -> str:
     else:
         lines = ["from diffusers import DiffusionPipeline", 'pipe = DiffusionPipeline.from_pretrained("THIS_FOLDER")']
     draw = f'image = pipe("PROMPT", num_inference_steps={steps}, guidance_scale={scale}).images[0]'
-    return "\n".join(["```python", *lines, draw, "```"])
+    return "\n".join(["```python", *lines, draw, "```"]) + (f"\n\n{MASKED}" if model.masked else "")
 
 
 def _weights(model: ModelFacts, run: Run | None) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from meddiff.cli.main import dispatch
 from meddiff.models.latent_diffusion import model_of
 from meddiff.models.text.transformers_tower import TransformersTower
 from meddiff.runs.open_run import open_run
+from meddiff.runs.tables import read_table
 from tests.builders.command import call
 from tests.builders.tiny import UNET
 from tests.builders.towers import PIECES, unigram_files, word_piece_files
@@ -86,7 +87,12 @@ def test_every_config_is_tested() -> None:
 
 @pytest.mark.parametrize("name", TOWERS)
 def test_it_trains_as_written(
-    name: str, shards: Path, vae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    shards: Path,
+    vae_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder, make, projected, inside, outside = TOWERS[name]
@@ -111,6 +117,22 @@ def test_it_trains_as_written(
     assert model.freeze_text_encoder is not name.endswith("learnable")
     assert model.ema is not None
     assert any(one.startswith("text_encoder.") for one in model.ema.names) is name.endswith("learnable")
+    if name != "cxr_bert":
+        return
+
+    assert dispatch(["export", "--run", str(run), "--out", "exported"]) == 0
+    assert "attends to no padding" in capsys.readouterr().out
+    few = ["--grounding.timesteps", "1", "--grounding.samples", "6"]
+    assert dispatch(["evaluate", "grounding", "--run", str(run), "--out", "of_run", *few]) == 0
+    told = ["--model", "exported", "--shards", str(shards), "--out", "of_folder", *few]
+    assert dispatch(["evaluate", "grounding", *told]) == 0
+    ours, theirs = (read_table(Path(folder) / "grounding.csv") for folder in ("of_run", "of_folder"))
+    assert len(ours) == len(theirs) == 6
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one["key"], one["phrase"], one["words"]) == (other["key"], other["phrase"], other["words"])
+        assert float(one["cnr"]) == pytest.approx(float(other["cnr"]), abs=1e-4)
+    words = read_table(Path("of_folder") / "words.csv")
+    assert {"CLS", "SEP"} <= {row["word"] for row in words}
 
 
 def test_without_its_weights_a_config_says_what_to_fetch(

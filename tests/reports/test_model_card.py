@@ -1,12 +1,13 @@
 """The model card from what is known of weights, data and run; hostile and missing values."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from meddiff.reports.model_card import DataFacts, ModelFacts, model_card
+from meddiff.reports.model_card import MASKED, DataFacts, ModelFacts, model_card
 from meddiff.runs.folder import read_run
 
 DIGEST = "ab" * 32
@@ -93,3 +94,8 @@ def test_settings_of_a_run(tmp_path: Path) -> None:
         assert line in card
     assert "min_snr_gamma" not in card
     assert "text encoder frozen" in card
+
+
+def test_a_card_says_where_diffusers_draws_otherwise() -> None:
+    assert MASKED in model_card(replace(MODEL, masked=True), None, None)
+    assert MASKED not in model_card(MODEL, None, None)
