@@ -39,11 +39,12 @@ class LatentDiffusionModule(GuardedModule):
     Source: Dombrowski et al., AAAI 2024; spec/tradeoff.md section 3.
 
     Args:
-        unet: diffusers folder, ``hub:ORG/NAME``, or ``UNet2DConditionModel`` arguments for random weights.
+        unet: folder, single file, ``hub:ORG/NAME``, ``{checkpoint: ONE_OF_THESE, encoder_hid_dim: 768}``, or
+            ``UNet2DConditionModel`` arguments for random weights.
         text_encoder: folder with a CLIP, BERT, T5 or another encoder of transformers and its tokenizer, single file,
             ``hub:ORG/NAME``, ``{checkpoint: FOLDER, max_length: 128, attention_mask: true}``, ``{arch: ViT-H-14, checkpoint:
             FILE}`` (open_clip), or ``{width: .., heads: .., layers: ..}`` for random weights.
-        vae: diffusers folder or ``hub:ORG/NAME``; must be the one that wrote the shards.
+        vae: folder, single file or ``hub:ORG/NAME``; must be the one that wrote the shards.
         freeze_text_encoder: true keeps every bit of the text tower and leaves it out of optimiser and autograd;
             false trains it.
         learning_rate: of the U-Net (AdamW, not scaled by the batch size).
@@ -67,7 +68,7 @@ class LatentDiffusionModule(GuardedModule):
         self,
         unet: Source,
         text_encoder: Source,
-        vae: str | None = None,
+        vae: Source | None = None,
         freeze_text_encoder: bool = True,
         learning_rate: float = 5e-5,
         text_encoder_learning_rate: float | None = None,

@@ -11,6 +11,7 @@ from torch import Tensor
 from meddiff.common.errors import UserError
 from meddiff.models.backbones import load_vae
 from meddiff.models.weights.fitting import first_three
+from meddiff.models.weights.sources import Source
 
 if TYPE_CHECKING:
     from meddiff.models.backbones import Vae
@@ -99,10 +100,10 @@ class FrozenAutoencoder:
     """Weights that are read at first use and belong to no module: neither trained, nor saved with a checkpoint.
 
     Args:
-        source: diffusers folder or ``hub:ORG/NAME``; None means that there is none.
+        source: folder, single file, ``hub:ORG/NAME`` or a dict with a ``checkpoint``; None means that there is none.
     """
 
-    def __init__(self, source: str | None) -> None:
+    def __init__(self, source: Source | None) -> None:
         self.source = source
         self._network: Vae | None = None
 

@@ -74,7 +74,7 @@ class LatentDiffusion(nn.Module):
         cls,
         unet: Source,
         text_encoder: Source,
-        vae: str | None = None,
+        vae: Source | None = None,
         prediction_type: PredictionType = "epsilon",
         sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 (frozen dataclass)
         freeze_text_encoder: bool = True,

@@ -6,11 +6,12 @@ from meddiff.common.errors import UserError
 
 if TYPE_CHECKING:
     from meddiff.models.latent_diffusion import LatentDiffusion
+    from meddiff.models.weights.sources import Source
     from meddiff.shards.manifest import Manifest
 
 
 def refuse_other_shards(
-    manifest: "Manifest", shards: str, vae: str, latent_shape: tuple[int, int, int] | None, name: str
+    manifest: "Manifest", shards: str, vae: "Source", latent_shape: tuple[int, int, int] | None, name: str
 ) -> None:
     """Refuse shards of another autoencoder or resolution, with the command that makes the right ones.
 
@@ -27,10 +28,11 @@ def refuse_other_shards(
     from meddiff.models.backbones import vae_identity
     from meddiff.shards.remake import remake_command
 
-    identity = vae_identity(vae)
+    made = manifest.vae
+    identity = vae_identity(vae, str(made["sha256"]))
     downsample, channels = int(identity["downsample"]), int(identity["latent_channels"])
     resolution = manifest.resolution if latent_shape is None else latent_shape[1] * downsample
-    made, wanted = manifest.vae, (channels, resolution // downsample, resolution // downsample)
+    wanted = (channels, resolution // downsample, resolution // downsample)
     wrong = ""
     if latent_shape is not None and latent_shape[1] != latent_shape[2]:
         raise UserError(f"{name} takes latents of {latent_shape[1]} x {latent_shape[2]}: shards hold square images.")
@@ -41,7 +43,8 @@ def refuse_other_shards(
     elif manifest.resolution != resolution or tuple(manifest.latent_shape) != wanted:
         wrong = f"images of {manifest.resolution} px, the model takes {resolution} px"
     if wrong:
-        command = remake_command(manifest, f"{shards.rstrip('/')}-{name}", vae, resolution)
+        place = vae if isinstance(vae, str) else str(vae.get("checkpoint"))
+        command = remake_command(manifest, f"{shards.rstrip('/')}-{name}", place, resolution)
         raise UserError(f"The shards in {shards} were made with {wrong}; make those of this model with: {command}")
 
 
