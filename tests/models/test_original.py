@@ -167,7 +167,19 @@ def test_round_trip_through_both_exports_keeps_every_bit(tmp_path: Path, version
     last = ("resblocks.2.", "text_projection", "logit_scale", "position_ids")
     expected = {name for name in put if not name.startswith(left_out) and not any(one in name for one in last)}
     assert stored.keys() == expected
+    out = str(tmp_path / "out.safetensors")
     unet_found = build_unet({"checkpoint": str(tmp_path / "sd.ckpt"), "ema": ema})
+    unet_found.save_config(tmp_path / "config")
+    theirs = UNet2DConditionModel.from_single_file(out, config=str(tmp_path / "config"), local_files_only=True)
+    assert same(theirs.state_dict(), first["unet"][1])
+    if version == 1:
+        text = convert_ldm_clip_checkpoint(dict(stored))
+    else:
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        tower = CLIPTextModel(CLIPTextConfig(**first["text_encoder"][0]))
+        text = convert_open_clip_checkpoint(tower, dict(stored))
+    assert same(text, first["text_encoder"][1])
     unet_found.save_pretrained(tmp_path / "pipe" / "unet")
     load_vae(str(tmp_path / "sd.ckpt")).save_pretrained(tmp_path / "pipe" / "vae")
     for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):

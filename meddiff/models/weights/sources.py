@@ -1,6 +1,7 @@
 """Where the parts of a model come from: a folder, a file, a hub id, or a config to be initialised at random.
 
 A *source* is one of
+
 - a path to a diffusers folder, either a whole pipeline (``unet/``, ``text_encoder/``, ``vae/``) or one part of it;
 - a path to a single file of Stable Diffusion 1 or 2, ``.safetensors`` or ``.ckpt``, with all parts in it or one;
 - ``hub:ORG/NAME`` or ``hub:ORG/NAME/FILE``, either with ``@REVISION`` behind it: the same on the Hugging Face hub (any
