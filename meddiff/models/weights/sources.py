@@ -98,17 +98,17 @@ def fetched(path: str, part: Part) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
 
     repository, file, revision = hub_place(path)
-    beside = ["model_index.json", "tokenizer/*", "scheduler/*.json"]
+    # a * reaches over slashes there: a pattern of weights must not take those of the other parts, texts are small
+    beside = ["*.json", "*.txt", "tokenizer/*"]
+    places = (f"{part}/", "")
     try:
         if file is not None:
             return Path(hf_hub_download(repository, file, revision=revision))
-        wanted = [
-            f"{folder}{name}" for folder in (f"{part}/", "") for name in ("*.json", "*.txt", "*-of-*.safetensors")
-        ]
-        wanted += [f"{folder}{name}" for folder in (f"{part}/", "") for name in WEIGHT_NAMES[:2]]
+        split = ("diffusion_pytorch_model-*.safetensors", "model-*.safetensors")
+        wanted = [f"{place}{name}" for place in places for name in (*WEIGHT_NAMES[:2], *split)]
         local = Path(snapshot_download(repository, revision=revision, allow_patterns=[*wanted, *beside]))
         if missing_part(str(local), part) is not None:  # no safetensors there: what older uploads have
-            wanted += [f"{folder}{name}" for folder in (f"{part}/", "") for name in WEIGHT_NAMES]
+            wanted += [f"{place}{name}" for place in places for name in WEIGHT_NAMES]
             local = Path(snapshot_download(repository, revision=revision, allow_patterns=[*wanted, *beside]))
         return local
     except Exception as error:
