@@ -1,11 +1,10 @@
 """The model that ``lightning evaluate`` and ``lightning sample`` are told to open, and the point it leaves on the curve."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 from meddiff.common.errors import UserError
-from meddiff.models.weights.sources import Source
 from meddiff.runs import names
 
 if TYPE_CHECKING:
@@ -21,18 +20,18 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     """``--model`` and what goes with it, ``--vae``."""
     parser.add_argument(
         "--model",
-        type=str | None,
+        type=dict[str, Any] | str | None,
         default=None,
-        help="Published model: diffusers folder, single file, or hub:ORG/NAME (docs/published_models.md).",
+        help="Published model: diffusers folder, single file, hub:ORG/NAME, or {checkpoint: FILE, ema: true, ...}.",
     )
     parser.add_argument(
         "--vae", type=str | None, default=None, help="Autoencoder, if it has moved or --model has none."
     )
     parser.add_argument(
         "--text_encoder",
-        type=Source | None,
+        type=dict[str, Any] | str | None,
         default=None,
-        help="Text encoder, instead of --model's own: a folder, or {checkpoint: FOLDER, max_length: 128, ...}.",
+        help="Text encoder, instead of --model's own: a source, or {checkpoint: SOURCE, max_length: 128, ...}.",
     )
     parser.add_argument(
         "--prediction_type",
@@ -63,8 +62,7 @@ def open_named(options: Namespace) -> "Opened":
         return open_run(run, options.ckpt, shards, options.device, **moved)
     if "shards" in options and shards is None:
         raise UserError(f"--model {options.model} needs --shards DIR to be evaluated on.")
-    source: str = options.model
-    return open_model(source, shards, options.vae, options.text_encoder, options.prediction_type, options.device)
+    return open_model(options.model, shards, options.vae, options.text_encoder, options.prediction_type, options.device)
 
 
 def leave_point(writer: "EvaluationWriter", part: str, result: "Result") -> None:

@@ -9,25 +9,30 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from meddiff.common.errors import UserError
 from meddiff.common.outside import terminal
 from meddiff.common.places import locate
 from meddiff.models.family import MODEL_INDEX, check_folder, check_unet, check_vae
 from meddiff.models.latent_diffusion import LatentDiffusion
-from meddiff.models.noise_schedule import NoiseSchedule, PredictionType
+from meddiff.models.noise_schedule import NoiseSchedule, PredictionType, ScheduleConfig
 from meddiff.models.prediction_probe import contradiction, measured, noise_correlation
 from meddiff.models.sampling import Sampler, SamplingOptions
-from meddiff.models.schedule_config import ScheduleConfig
-from meddiff.models.weights.schedule_file import CLASSES, read_schedule, schedule_file
-from meddiff.models.weights.sources import HUB_PREFIX, Source, read_config
+from meddiff.models.schedule_config import ZERO_SNR
+from meddiff.models.weights.schedule_file import read_schedule, schedule_file
+from meddiff.models.weights.sources import HUB_PREFIX, Source, hub_place, read_config, single_file, stored_place
 from meddiff.models.weights.stored import stored_part
 
 #: diffusers' class -> this suite's name of the sampler.
-SAMPLERS: dict[str, Sampler] = {name: cast(Sampler, sampler) for sampler, name in CLASSES.items()}
+SAMPLERS: dict[str, Sampler] = {
+    "PNDMScheduler": "pndm",
+    "DDIMScheduler": "ddim",
+    "DPMSolverMultistepScheduler": "dpm++",
+}
 #: Where RoentGen-v2 keeps the text encoder that it trained; the one in text_encoder/ may be the untouched one.
 TRAINED_TEXT_ENCODER = "text_encoder_and_tokenizer"
+#: Stems of files that every model has.
+NO_NAMES = ("model", "diffusion_pytorch_model", "pytorch_model")
 #: Files of a hub's repository that are of use: neither half-precision doubles nor what looks at finished pictures.
 WANTED = ("*.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors")
 UNWANTED = ("*.fp16.*", "*non_ema*", "safety_checker/*", "feature_extractor/*")
@@ -50,7 +55,7 @@ class Pipeline:
 
     source: str
     name: str
-    unet: str
+    unet: Source
     text_encoder: Source
     vae: str | None
     schedule: ScheduleConfig | None
@@ -66,7 +71,7 @@ def tell(line: str) -> None:
 
 
 def load_pipeline(
-    source: str,
+    source: Source,
     vae: str | None = None,
     text_encoder: Source | None = None,
     prediction_type: PredictionType | None = None,
@@ -75,9 +80,10 @@ def load_pipeline(
     """A published model of the Stable Diffusion family, in eval mode on the CPU.
 
     Args:
-        source: diffusers folder of a whole pipeline or of a U-Net, single file (.ckpt, .safetensors), or ``hub:ORG/NAME``.
+        source: diffusers folder of a whole pipeline or of a U-Net, single file (.ckpt, .safetensors), or ``hub:ORG/NAME``;
+            ``{checkpoint: ONE_OF_THESE, ema: true, sample_size: 96, ...}`` tells what a file does not say of its U-Net.
         vae: autoencoder, instead of the pipeline's own.
-        text_encoder: likewise.
+        text_encoder: likewise; ``{checkpoint: FOLDER, max_length: 128, ...}`` as of a training.
         prediction_type: what the U-Net predicts; None takes what the scheduler says, or else what the weights tell.
         seed: of what is drawn beside the stored weights, and of the noise that the weights are asked with.
 
@@ -87,24 +93,34 @@ def load_pipeline(
     return read_pipeline(find_pipeline(source, vae, text_encoder), prediction_type, seed)
 
 
-def find_pipeline(source: str, vae: str | None = None, text_encoder: Source | None = None) -> Pipeline:
+def find_pipeline(source: Source, vae: str | None = None, text_encoder: Source | None = None) -> Pipeline:
     """Find the parts and check by their small files that they are of the family.
 
     Raises:
         UserError: a part is missing and not given, or it is a model of another family.
     """
-    place = _fetched(source)
-    root = locate(place)
-    if not root.is_dir():
-        if not root.is_file() and not place.startswith(HUB_PREFIX):
-            raise UserError(
-                f"No model at {source}: give a diffusers folder, a .ckpt or .safetensors file, or hub:ORG/NAME."
-            )
-        found = Pipeline(
-            source, Path(place).stem, place, text_encoder or place, vae or place, None, "ddim", (4, 64, 64), False
+    stored = stored_place(source, "unet")
+    if stored is None:
+        raise UserError(
+            f"{source} names no model: give a folder, a file, hub:ORG/NAME, or a dict with such a checkpoint."
         )
+    told, source = source, stored.path
+    root = _fetched(source)
+    if not root.exists():
+        raise UserError(
+            f"No model at {source}: give a diffusers folder, a .ckpt or .safetensors file, or hub:ORG/NAME."
+        )
+    alone = single_file(root)
+    if alone:
+        place = str(root)
+        # what libraries and exports call every file says less than its folder
+        name = root.resolve().parent.name if root.stem in NO_NAMES else root.stem
+        found = Pipeline(source, name, place, text_encoder or place, vae or place, None, "ddim", (4, 64, 64), False)
     else:
-        found = _of_folder(source, root, vae, text_encoder)
+        found = _of_folder(source, root if root.is_dir() else root.parent, vae, text_encoder)
+    if isinstance(told, dict):
+        name = found.name + ("-ema" if stored.ema else "")
+        found = replace(found, unet={**told, "checkpoint": found.unet}, name=name)
     unet = stored_part(found.unet, "unet")
     check_unet(unet.config, unet.where)
     size = unet.config.get("sample_size")
@@ -119,23 +135,32 @@ def find_pipeline(source: str, vae: str | None = None, text_encoder: Source | No
                 f"{found.vae}: its latents have {latents} channels and the U-Net of {source} takes {channels}: give the "
                 f"autoencoder it was trained with as vae."
             )
-    says_size = size is not None and root.is_dir()
+    if stored_place(found.text_encoder, "text_encoder") is not None:
+        stored_part(found.text_encoder, "text_encoder")
+    says_size = size is not None and (not alone or "sample_size" in stored.overrides)
     return replace(found, latent_shape=(channels, int(height), int(width)), says_size=says_size)
 
 
-def _fetched(source: str) -> str:
-    """A repository of the hub as a local folder; everything else as it is."""
-    repository = source.removeprefix(HUB_PREFIX)
-    if not source.startswith(HUB_PREFIX) or repository.count("/") != 1:
-        return source
-    from huggingface_hub import snapshot_download
+def _fetched(source: str) -> Path:
+    """Where a source lies on this machine; a file or the parts of a repository are downloaded first.
 
+    Raises:
+        UserError: the hub does not have it.
+    """
+    if not source.startswith(HUB_PREFIX):
+        return locate(source)
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    repository, file, revision = hub_place(source)
     try:
-        return str(snapshot_download(repository, allow_patterns=[*WANTED], ignore_patterns=[*UNWANTED]))
+        if file is not None:
+            return Path(hf_hub_download(repository, file, revision=revision))
+        wanted, unwanted = [*WANTED], [*UNWANTED]
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted))
     except Exception as error:
         raise UserError(
-            f"The hub has no usable {repository!r} ({type(error).__name__}): check the name and the network, or give a local "
-            f"folder."
+            f"The hub has no usable {source.removeprefix(HUB_PREFIX)!r} ({type(error).__name__}): check the name and the "
+            f"network, or give a local folder or file."
         ) from error
 
 
@@ -163,15 +188,15 @@ def _of_folder(source: str, root: Path, vae: str | None, text_encoder: Source | 
     own = str(root) if (root / "vae").is_dir() else None
     file = schedule_file(str(root))
     config = None if file is None else read_config(file.parent, file.name)
-    kind = str(config.get("_class_name", "")) if config else ""
-    if config and kind not in SAMPLERS:
+    kind = "" if config is None else str(config.get("_class_name", ""))
+    if config is not None and kind not in SAMPLERS:
         notes.append(
             f"{source}: its scheduler is {kind or 'of no class'}; images are drawn with ddim unless told otherwise."
         )
-    name = source.rpartition("/")[2] if source.startswith(HUB_PREFIX) else root.resolve().name
-    schedule = None if config is None else read_schedule(config, f"{source}: {file}")
+    name = hub_place(source)[0].rpartition("/")[2] if source.startswith(HUB_PREFIX) else root.resolve().name
+    schedule = None if config is None else read_schedule(config, f"unet: {file}")
     sampler = SAMPLERS.get(kind, "ddim")
-    if sampler == "pndm" and schedule is not None and schedule.get("rescale_betas_zero_snr"):
+    if sampler == "pndm" and schedule is not None and schedule.get(ZERO_SNR):
         sampler = "ddim"
         notes.append(
             f"{source}: its schedule has zero terminal SNR, which pndm cannot start from; images are drawn with ddim."
@@ -203,23 +228,18 @@ def read_pipeline(
     for note in pipeline.notes:
         say(note)
     stored = pipeline.schedule
-    own = None if stored is None else cast(PredictionType, stored["prediction_type"])
-    told = prediction_type or own
-    if own is not None and prediction_type not in (None, own):
-        say(f"{pipeline.source}: prediction_type {prediction_type} as given; its scheduler says {own}.")
+    said: PredictionType | None = None
+    if stored is not None:
+        said = "v_prediction" if stored["prediction_type"] == "v_prediction" else "epsilon"
+    told = prediction_type or said
+    if said not in (None, told):
+        say(f"{pipeline.source}: prediction_type {prediction_type} as given; its scheduler says {said}.")
     sampling = SamplingOptions(sampler=pipeline.sampler)
-    schedule = None if stored is None else {**stored, "prediction_type": told}
     model = LatentDiffusion.build(
-        pipeline.unet,
-        pipeline.text_encoder,
-        pipeline.vae,
-        told or "epsilon",
-        sampling,
-        seed=seed,
-        noise_schedule=schedule,
+        pipeline.unet, pipeline.text_encoder, pipeline.vae, told or "epsilon", sampling, seed=seed
     ).eval()
-    if latent_size is not None and not pipeline.says_size:
-        model.unet.register_to_config(sample_size=list(latent_size))
+    if not pipeline.says_size:
+        model.unet.register_to_config(sample_size=list(latent_size or pipeline.latent_shape[1:]))
     correlation = noise_correlation(model, seed)
     if told is None:
         kind = measured(correlation, pipeline.source)

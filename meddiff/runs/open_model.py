@@ -146,19 +146,19 @@ class OpenModel:
 
 
 def weight_files(source: "Source", part: "Part") -> list[Path]:
-    """The files that a part's weights are read from; none where that is not known (a file of a hub)."""
+    """The files that a part's weights are read from; none where they are drawn or of an open_clip."""
     from meddiff.models.weights.reading import files_of
-    from meddiff.models.weights.sources import find_part, stored_place, weights_file
+    from meddiff.models.weights.sources import fetched, find_part, single_file, stored_place, weights_file
 
     stored = stored_place(source, part)
-    place = locate(stored.path) if stored is not None else Path()
-    if stored is None or place.is_file():
-        return [] if stored is None else [place]
-    return sorted(files_of(weights_file(find_part(stored.path, part)))) if place.is_dir() else []
+    if stored is None:
+        return []
+    place = fetched(stored.path, part)
+    return [place] if single_file(place) else sorted(files_of(weights_file(find_part(str(place), part))))
 
 
 def open_model(
-    source: str,
+    source: "Source",
     shards: str | None = None,
     vae: str | None = None,
     text_encoder: "Source | None" = None,
@@ -168,7 +168,7 @@ def open_model(
     """Find a published model's parts, check them and the shards; no weights are read but the autoencoder's, for its digest.
 
     Args:
-        source: diffusers folder, single file, or ``hub:ORG/NAME``.
+        source: as of :func:`meddiff.models.pipeline.load_pipeline`.
         shards: folder to evaluate on.
         vae: autoencoder instead of its own.
         text_encoder: likewise.
@@ -180,11 +180,12 @@ def open_model(
     """
     from meddiff.models.pipeline import find_pipeline, is_pipeline
 
-    place = locate(source)
+    given = source.get("checkpoint") if isinstance(source, dict) else source
+    place = locate(str(given))
     if place.is_file() and is_own_checkpoint(place):
-        raise UserError(f"{source} is a checkpoint of this suite: give it as --ckpt.")
+        raise UserError(f"{place} is a checkpoint of this suite: give it as --ckpt.")
     if place.is_dir() and (place / names.CONFIG).is_file() and not is_pipeline(place):
-        raise UserError(f"{source} is a run folder: give it as --run.")
+        raise UserError(f"{place} is a run folder: give it as --run.")
     opened = OpenModel(find_pipeline(source, vae, text_encoder), shards, prediction_type, device)
     if shards is not None:
         _ = opened.data

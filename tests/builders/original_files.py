@@ -13,6 +13,7 @@ State = dict[str, Tensor]
 #: Channels, layers a level, which levels attend; rows of a table of tokens.
 WIDTHS, LAYERS, ATTENDS = (32, 64), 1, (True, False)
 VOCABULARY = 200
+ALL_TOKENS = 49408
 
 
 def res_block(inside: int, out: int, embedding: int) -> nn.Module:
@@ -171,9 +172,13 @@ def drawn(state: State, seed: int) -> State:
     return {name: torch.randn(value.shape, generator=draw) * 0.05 for name, value in state.items()}
 
 
-def original_parts(version: int, seed: int = 0, unet_options: dict[str, object] | None = None) -> dict[str, State]:
+def original_parts(
+    version: int, seed: int = 0, unet_options: dict[str, object] | None = None, vocabulary: int = VOCABULARY
+) -> dict[str, State]:
     """States of the parts of Stable Diffusion 1 or 2, without their beginnings."""
-    tower = clip_tower() if version == 1 else dict(open_clip_tower().state_dict())
+    tower = (
+        clip_tower(vocabulary=vocabulary) if version == 1 else dict(open_clip_tower(vocabulary=vocabulary).state_dict())
+    )
     tower.pop("attn_mask", None)
     if version == 2:
         tower["logit_scale"] = torch.zeros(())
@@ -185,9 +190,11 @@ def original_parts(version: int, seed: int = 0, unet_options: dict[str, object] 
     return {part: drawn(state, seed + k) for k, (part, state) in enumerate(parts.items())}
 
 
-def original_state(version: int, seed: int = 0, ema: bool = False, **unet_options: object) -> State:
+def original_state(
+    version: int, seed: int = 0, ema: bool = False, vocabulary: int = VOCABULARY, **unet_options: object
+) -> State:
     """All tensors of a file, with a training's buffers and, if asked for, its averages."""
-    parts = original_parts(version, seed, unet_options)
+    parts = original_parts(version, seed, unet_options, vocabulary)
     tower = "cond_stage_model.transformer." if version == 1 else "cond_stage_model.model."
     beginnings = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": tower}
     state: State = OrderedDict()
@@ -203,11 +210,17 @@ def original_state(version: int, seed: int = 0, ema: bool = False, **unet_option
     return state
 
 
-def write_original(path: Path, version: int, seed: int = 0, ema: bool = False, **unet_options: object) -> Path:
-    """Such a file: ``.ckpt`` as a whole training checkpoint, ``.safetensors`` as tensors alone."""
+def write_original(
+    path: Path, version: int, seed: int = 0, ema: bool = False, vocabulary: int = VOCABULARY, **unet_options: object
+) -> Path:
+    """Such a file: ``.ckpt`` as a whole training checkpoint, ``.safetensors`` as tensors alone.
+
+    Args:
+        vocabulary: rows of the table of tokens; a text is read only by a tower with all of CLIP's, :data:`ALL_TOKENS`.
+    """
     from safetensors.torch import save_file
 
-    state = original_state(version, seed, ema, **unet_options)
+    state = original_state(version, seed, ema, vocabulary, **unet_options)
     if path.suffix == ".safetensors":
         save_file(state, path)
     else:

@@ -38,7 +38,7 @@ def make_pipeline(folder: Path, kind: str = "sd1", seed: int = 0, **unet: object
     from transformers import CLIPTextConfig, CLIPTextModel
 
     says = KINDS[kind]
-    width = int(str(says["width"]))
+    width = int(str(unet.get("cross_attention_dim", says["width"])))
     make_vae(folder / "vae", seed=0)
     torch.manual_seed(seed)
     text = CLIPTextModel(

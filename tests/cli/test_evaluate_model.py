@@ -23,6 +23,7 @@ from meddiff.reports.paper.pooling import group_models
 from meddiff.runs.evaluation_folder import read_evaluation
 from meddiff.shards.manifest import Manifest
 from tests.builders.command import call
+from tests.builders.original_files import ALL_TOKENS, write_original
 from tests.builders.pipelines import edit_json, make_pipeline
 from tests.builders.tiny import make_shards, make_vae, quiet_trainer
 
@@ -112,6 +113,24 @@ def test_the_grounding_is_that_of_the_same_weights_in_a_checkpoint(
     assert evaluate("grounding", other, cohort, "--out", str(tmp_path / "control"), *TWO_STEPS) == 0
     control = ledger(tmp_path / "control")
     assert all(np.abs(np.subtract(numbers(control[a])[:3], numbers(ours[a])[:3])).max() > 1e-3 for a in ours)
+
+
+def test_a_colleagues_single_file_takes_the_size_of_the_shards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An original checkpoint on shards that were made with the autoencoder in it; its name is the file's."""
+    file = write_original(tmp_path / "colleague.ckpt", 1, vocabulary=ALL_TOKENS)
+    shards = make_shards(tmp_path / "shards", file, n=10, val=1, grounding=6, fidelity=1)
+    assert evaluate("grounding", file, shards, "--out", str(tmp_path / "out"), *TWO_STEPS) == 0
+    assert "measured: v_prediction" in capsys.readouterr().err
+    assert ledger(tmp_path / "out")
+    about = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (about["model"], about["checkpoint"]) == ("colleague", "colleague.ckpt")
+    assert len(set(about["sha256"].values())) == 1, "all parts came out of one file"
+    other = write_original(tmp_path / "other.ckpt", 1, seed=5, vocabulary=ALL_TOKENS)
+    line = refused(capsys, "--model", str(other), "--shards", str(shards))
+    assert "another autoencoder" in line
+    assert "--resolution 64" in line
 
 
 def test_what_is_recorded_of_it(measured: Path, pipeline: Path) -> None:

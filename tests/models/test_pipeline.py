@@ -11,14 +11,21 @@ import torch
 
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
+from meddiff.models.backbones import vae_identity
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import NoiseSchedule
-from meddiff.models.pipeline import find_pipeline, load_pipeline
+from meddiff.models.pipeline import find_pipeline, load_pipeline, read_pipeline
 from meddiff.models.prediction_probe import contradiction, noise_correlation
+from meddiff.models.weights.single_file import Layout, write_single_file
+from meddiff.models.weights.sources import Part
+from meddiff.models.weights.stored import stored_part
+from tests.builders.original_files import ALL_TOKENS, write_original
 from tests.builders.pipelines import KINDS, edit_json, make_pipeline, set_scheduler, teach_noise
 from tests.builders.tiny import make_vae
+from tests.builders.towers import LENGTH, WIDTH, bert
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*of one that was never trained")
+PARTS: tuple[Part, ...] = ("unet", "text_encoder", "vae")
 TEXT = "Large right pleural effusion, no edema."
 
 
@@ -79,14 +86,14 @@ def test_a_pipeline_computes_what_diffusers_computes(pipelines: dict[str, Path],
     with torch.no_grad():
         theirs = tower(ids).last_hidden_state  # (1, 10, D)
         text = model.encode_texts([TEXT])
-        ours = getattr(text, "states", text)[:, : ids.shape[1]]
+        ours = text.states[:, : ids.shape[1]]
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
         expected = network(noisy, steps, encoder_hidden_states=theirs).sample
         found = model.unet(noisy, steps, encoder_hidden_states=ours).sample
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         other = load_pipeline(str(make_pipeline(tmp_path / "other", kind, seed=1)))  # control: other weights
         text = other.encode_texts([TEXT])
-        assert (getattr(text, "states", text)[:, : ids.shape[1]] - theirs).abs().max() > 1e-2
+        assert (text.states[:, : ids.shape[1]] - theirs).abs().max() > 1e-2
         assert (other.unet(noisy, steps, encoder_hidden_states=ours).sample - expected).abs().max() > 1e-2
 
 
@@ -155,6 +162,93 @@ def test_a_unet_alone_with_parts_from_elsewhere(copy: Path, tmp_path: Path) -> N
 def test_a_pipeline_class_of_their_own_with_the_family_s_parts(copy: Path) -> None:
     edit_json(copy / "model_index.json", _class_name="RoentGenPipeline")
     assert any("calls itself RoentGenPipeline" in note for note in find_pipeline(str(copy)).notes)
+
+
+# ---- single files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_single_file_is_the_folder_it_was_written_from(
+    pipelines: dict[str, Path], kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every part with equal numbers; what it predicts is measured, for a file does not say it."""
+    folder = pipelines[kind]
+    file = write_file(folder, tmp_path / "model.safetensors", "sd1" if kind == "sd1" else "sd2")
+    assert find_pipeline(str(file)).name == tmp_path.name, "model.safetensors is no name"
+    ours, theirs = load_pipeline(str(file)), load_pipeline(str(folder))
+    assert any("measured: v_prediction" in line for line in lines(capsys)), "untrained weights look like v"
+    for one, other in ((ours.unet, theirs.unet), (ours.text_encoder, theirs.text_encoder), (ours.vae, theirs.vae)):
+        state, expected = one.state_dict(), other.state_dict()
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert vae_identity(str(file))["sha256"] == vae_identity(str(folder))["sha256"]
+    assert load_pipeline(str(file), prediction_type="epsilon").noise_schedule.prediction_type == "epsilon"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_original_training_checkpoint(version: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the first publications are: no word about heads, sizes or what is predicted."""
+    file = write_original(tmp_path / f"colleague-{version}.ckpt", version, vocabulary=ALL_TOKENS)
+    found = find_pipeline(str(file))
+    assert (found.name, found.says_size, found.schedule) == (f"colleague-{version}", False, None)
+    assert found.latent_shape == (4, 64, 64), "where nothing says it, Stable Diffusion's"
+    model = read_pipeline(found, latent_size=(8, 8))
+    assert model.latent_shape == (4, 8, 8)
+    assert any("what its U-Net predicts is not said" in line for line in lines(capsys))
+    assert model.encode_texts([TEXT]).states.isfinite().all()
+    with pytest.raises(UserError, match=r"vae: .*holds no autoencoder but a U-Net"):
+        find_pipeline(str(unet_alone(file, tmp_path / "unet.safetensors")))
+    parts = find_pipeline(str(tmp_path / "unet.safetensors"), vae=str(file), text_encoder=str(file))
+    assert read_pipeline(parts, "epsilon", latent_size=(8, 8)).noise_schedule.prediction_type == "epsilon"
+
+
+def test_averages_and_sizes_are_told_beside_a_file(tmp_path: Path) -> None:
+    """Control: the raw weights of the same file are others."""
+    file = write_original(tmp_path / "both.ckpt", 1, ema=True, vocabulary=ALL_TOKENS)
+    told = find_pipeline({"checkpoint": str(file), "ema": True, "sample_size": 8})
+    assert (told.name, told.says_size, told.latent_shape) == ("both-ema", True, (4, 8, 8))
+    averaged = read_pipeline(told, "epsilon").unet.state_dict()
+    raw = read_pipeline(find_pipeline(str(file)), "epsilon", latent_size=(8, 8)).unet.state_dict()
+    assert all(not torch.equal(averaged[name], raw[name]) for name in raw)
+    with pytest.raises(UserError, match="names no model"):
+        find_pipeline({"width": 3})
+
+
+def test_a_unet_with_the_text_tower_of_a_bert(copy: Path, tmp_path: Path) -> None:
+    """As RadEdit: tokens as many as told, words by the tokenizer's offsets, another autoencoder, linear betas."""
+    tower = bert(tmp_path / "bert").source
+    assert isinstance(tower, dict)
+    folder = make_pipeline(tmp_path / "whole", "sd1", cross_attention_dim=WIDTH)
+    alone = shutil.copytree(folder / "unet", tmp_path / "radedit-like")
+    set_scheduler(alone, "DDIMScheduler", prediction_type="epsilon", beta_schedule="linear")
+    vae = make_vae(tmp_path / "vae", seed=3)
+    model = load_pipeline(str(alone), str(vae), {"checkpoint": tower["checkpoint"], "max_length": LENGTH})
+    text = model.encode_texts(["Small cardiomegaly."])
+    assert text.states.shape == (1, LENGTH, WIDTH)
+    assert [word.text for word in model.text_encoder.tokenizer.words("Small cardiomegaly.")] == [
+        "Small",
+        "cardiomegaly.",
+    ]
+    assert model.noise_schedule.config["beta_schedule"] == "linear"
+    with pytest.raises(UserError, match="width"):  # control: a U-Net of another width
+        load_pipeline(str(copy / "unet"), str(vae), {"checkpoint": tower["checkpoint"], "max_length": LENGTH})
+
+
+def write_file(folder: Path, file: Path, layout: Layout) -> Path:
+    """The parts of a folder as one file."""
+    parts = {part: stored_part(str(folder), part) for part in PARTS}
+    write_single_file(file, {part: (one.config, one.read(False)) for part, one in parts.items()}, layout, half=False)
+    return file
+
+
+def unet_alone(file: Path, alone: Path) -> Path:
+    """The U-Net's tensors of an original checkpoint."""
+    from safetensors.torch import save_file
+
+    state = torch.load(file, weights_only=True)["state_dict"]
+    save_file(
+        {name: value.clone() for name, value in state.items() if name.startswith("model.diffusion_model.")}, alone
+    )
+    return alone
 
 
 # ---- what the weights say -------------------------------------------------------------------------------------------
