@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from meddiff.common.errors import UserError
 from meddiff.common.outside import terminal
@@ -19,16 +20,12 @@ from meddiff.models.noise_schedule import NoiseSchedule, PredictionType, Schedul
 from meddiff.models.prediction_probe import contradiction, measured, noise_correlation
 from meddiff.models.sampling import Sampler, SamplingOptions
 from meddiff.models.schedule_config import ZERO_SNR
-from meddiff.models.weights.schedule_file import read_schedule, schedule_file
+from meddiff.models.weights.schedule_file import CLASSES, read_schedule, schedule_file
 from meddiff.models.weights.sources import HUB_PREFIX, Source, hub_place, read_config, single_file, stored_place
 from meddiff.models.weights.stored import stored_part
 
 #: diffusers' class -> this suite's name of the sampler.
-SAMPLERS: dict[str, Sampler] = {
-    "PNDMScheduler": "pndm",
-    "DDIMScheduler": "ddim",
-    "DPMSolverMultistepScheduler": "dpm++",
-}
+SAMPLERS: dict[str, Sampler] = {name: cast(Sampler, sampler) for sampler, name in CLASSES.items()}
 #: Where RoentGen-v2 keeps the text encoder that it trained; the one in text_encoder/ may be the untouched one.
 TRAINED_TEXT_ENCODER = "text_encoder_and_tokenizer"
 #: Stems of files that every model has.

@@ -85,7 +85,7 @@ def _build(source: Source, meta: bool = False) -> TextTower:
     where = (
         {name: value for name, value in source.items() if name not in OPTIONS} if isinstance(source, dict) else source
     )
-    part = stored_part(where["checkpoint"] if isinstance(where, dict) and len(where) == 1 else where, "text_encoder")
+    part = stored_part(where, "text_encoder")
     return _from_clip(part, options, meta) if _is_clip(part.config) else _from_transformers(part, options, meta)
 
 

@@ -96,16 +96,14 @@ class TransformersTower(TextTower):
 
     def weights(self) -> State:
         """Tensors under transformers' names, one that has two names under its first."""
-        return {name: value.detach().cpu() for name, value in self._named() if name not in self.twins()}
+        twins, stored = self.twins(), self.transformer.state_dict()
+        return {name: value.cpu() for name, value in stored.items() if name not in twins}
 
     def twins(self) -> dict[str, str]:
         """Second names of a tensor (T5's table has two) -> its first name."""
         first: dict[int, str] = {}
-        return {name: one for name, value in self._named() if (one := first.setdefault(id(value), name)) != name}
-
-    def _named(self) -> list[tuple[str, Tensor]]:
         stored = self.transformer.state_dict(keep_vars=True)
-        return [(name, value) for name, value in stored.items()]
+        return {name: one for name, value in stored.items() if (one := first.setdefault(id(value), name)) != name}
 
     def save(self, folder: Path, half: bool = False) -> None:
         """Write what transformers' ``from_pretrained`` reads."""
