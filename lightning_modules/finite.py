@@ -12,6 +12,8 @@ from meddiff.models.weights.fitting import first_three
 
 #: A loss scale that has been halved thirty times: no step has been finite for long.
 LEAST_SCALE = 1e-4
+#: Steps that may be on their way to the host at once (on a GPU).
+READ_EVERY = 10
 
 
 class Scaler(Protocol):
@@ -37,27 +39,61 @@ class Report:
     values: Tensor
     ready: torch.cuda.Event | None
 
+    @property
+    def bad(self) -> bool:
+        """Whether something was not finite on any process; ``values`` must be there."""
+        return bool(self.values[-1] > 0)
+
+    @property
+    def scale(self) -> float:
+        """What the loss was multiplied by."""
+        return float(self.values[-2])
+
+
+@dataclass(frozen=True)
+class SkippedStep:
+    """A step that was left out; the same on every process.
+
+    Attributes:
+        step: optimiser steps taken before it.
+        what: "the loss", "the gradient" or "the loss scale".
+        keys: samples of the step: where the loss was not finite those of its micro-batches, else all.
+    """
+
+    step: int
+    what: str
+    keys: list[str]
+
 
 @dataclass
 class FiniteWatch:
-    """Stops a training at the first loss or gradient that is not finite, before it reaches the weights.
+    """Leaves out steps whose loss or gradient is not finite, on all processes together, and stops when they do not end.
 
     On a CPU, and where the optimiser is no fused one, the check comes before the step. On a GPU reading a number makes the
-    host wait and the device idle; there the step itself is left out on the device (a fused optimiser takes ``found_inf``),
-    the number is copied beside the computing, and the training stops one step later, or before anything is saved: the
-    weights are those of before in any case. Under fp16 gradients overflow as a matter of course, and the scaler leaves
-    those steps out and lowers its scale: only the loss counts, and a scale that has become nothing.
+    host wait and the device idle; there the step is left out on the device (a fused optimiser takes ``found_inf``), so are
+    all that follow the last one allowed, and the numbers are copied beside the computing and read a few steps later, or
+    before anything is saved: the weights are the same in any case. Under fp16 gradients overflow as a matter of course,
+    and the scaler leaves those steps out and lowers its scale: only the loss counts, and a scale that has become nothing.
 
     Attributes:
-        defer: look at a step when the next one is taken; None does so on a GPU.
+        patience: steps left out in a row at which the training stops.
+        defer: read a step's numbers some steps later; None does so on a GPU.
+        skipped: steps left out so far.
+        in_row: of them, without a good one between.
+        news: those that nobody has been told of yet.
     """
 
+    patience: int = 1
     defer: bool | None = None
 
+    skipped: int = 0
+    in_row: int = 0
+    news: list[SkippedStep] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
     keys: list[list[str]] = field(default_factory=list)
-    pending: Report | None = None
+    pending: list[Report] = field(default_factory=list)
     problem: str | None = None
+    row: Tensor | None = None  # ``in_row`` on the device, which is ahead of the host
 
     def add_loss(self, loss: Tensor, keys: list[str]) -> None:
         """Remember the loss () of a micro-batch until the step."""
@@ -65,12 +101,13 @@ class FiniteWatch:
         self.keys.append(list(keys))
 
     def before_step(self, optimizer: torch.optim.Optimizer, step: int, scaler: Scaler | None) -> None:
-        """Check losses and gradients; called by all processes together.
+        """Check losses and gradients, and have the step left out if they are not finite; called by all processes together.
 
         Raises:
-            UserError: not finite at this step, or (on a GPU) at the one before.
+            UserError: as many steps as are allowed were left out in a row, or the loss scale is nothing.
         """
-        self.settle()
+        if len(self.pending) >= READ_EVERY:
+            self.settle()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         device = parameters[0].device
         one = torch.ones((), device=device)
@@ -82,14 +119,20 @@ class FiniteWatch:
         any_process(bad)
         report = Report(step, self.keys, torch.cat([values, bad[None]]), None)
         self.losses, self.keys = [], []
+        self.pending.append(report)
         fused = all(group.get("fused") for group in optimizer.param_groups)
-        self.pending = report
         on_gpu = device.type == "cuda"
         if not (on_gpu if self.defer is None else self.defer) or not (fused or scaler is not None):
             self.settle()
+            if report.bad and scaler is None:
+                for parameter in parameters:  # optimisers pass over what has no gradient
+                    parameter.grad = None
             return
         if scaler is None:
-            optimizer.found_inf = bad  # type: ignore[attr-defined]  # as GradScaler sets it
+            row = torch.full((), float(self.in_row), device=device) if self.row is None else self.row
+            left_out = torch.maximum(bad, (row >= self.patience).float())
+            self.row = (row + 1) * left_out
+            optimizer.found_inf = left_out  # type: ignore[attr-defined]  # as GradScaler sets it
         if on_gpu:
             host = torch.empty(report.values.shape, pin_memory=True)
             host.copy_(report.values, non_blocking=True)
@@ -97,19 +140,38 @@ class FiniteWatch:
             report.ready.record()
 
     def settle(self) -> None:
-        """Wait for what is on its way; called by all processes together.
+        """Wait for what is on its way, and count what was left out; called by all processes together.
 
         Raises:
-            UserError: it was not finite, now or when it was asked before.
+            UserError: the training has to stop, now or when it was asked before.
         """
-        report, self.pending = self.pending, None
-        if report is not None:
+        reports, self.pending = self.pending, []
+        for report in reports:
+            if self.problem is not None:
+                break
             if report.ready is not None:
                 report.ready.synchronize()
-            if report.values[-1] > 0:
-                self.problem = sentence(report)
+            self._count(report)
         if self.problem is not None:
             raise UserError(self.problem)
+
+    def _count(self, report: Report) -> None:
+        if not report.bad:
+            self.in_row = 0
+            return
+        self.skipped, self.in_row = self.skipped + 1, self.in_row + 1
+        found = what_was_found(report)
+        self.news.append(found)
+        if report.scale < LEAST_SCALE or self.in_row >= self.patience:
+            self.problem = sentence(found, self.in_row)
+
+    def state(self) -> dict[str, int]:
+        """What a checkpoint holds of it, nothing being on its way."""
+        return {"skipped": self.skipped, "in_row": self.in_row}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go on counting from there."""
+        self.skipped, self.in_row, self.row = int(state["skipped"]), int(state["in_row"]), None
 
 
 def largest_of(values: list[Tensor], device: torch.device) -> Tensor:
@@ -132,8 +194,8 @@ def any_process(flag: Tensor) -> None:
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
 
 
-def sentence(report: Report) -> str:
-    """What was found, the same on every process: step, and keys of where the loss (or else the gradient) was not finite."""
+def what_was_found(report: Report) -> SkippedStep:
+    """What was not finite and in which samples; called by all processes together, the same on each."""
     *losses, largest, scale, _ = report.values.tolist()
     broken = [keys for keys, loss in zip(report.keys, losses, strict=True) if not math.isfinite(loss)]
     mine = {
@@ -148,9 +210,21 @@ def sentence(report: Report) -> str:
         everywhere = [part for part in parts if part is not None]
     found = {what: [key for part in everywhere for key in part[what]] for what in mine}
     what = next(name for name, keys in found.items() if keys or name == "the loss scale")
-    why = "has fallen to nothing (no step was finite)" if what == "the loss scale" else "is not finite"
+    return SkippedStep(report.step, what, found[what])
+
+
+def sentence(found: SkippedStep, in_row: int) -> str:
+    """Why the training stops.
+
+    Args:
+        found: the last step that was left out.
+        in_row: how many were, up to it.
+    """
+    why = "has fallen to nothing (no step was finite)" if found.what == "the loss scale" else "is not finite"
+    row = f" after {in_row} steps in a row were left out" if in_row > 1 else ""
+    before = "them" if in_row > 1 else "it"
     return (
-        f"Training stopped at step {report.step}: {what} {why} in a batch of {len(found[what])} samples "
-        f"({first_three(found[what])}); the weights stay as they were before it: lower the learning rate, or look at these "
-        f"samples, and go on from an earlier checkpoint."
+        f"Training stopped at step {found.step}{row}: {found.what} {why} in a batch of {len(found.keys)} samples "
+        f"({first_three(found.keys)}); the weights stay as they were before {before}: lower the learning rate, or look at "
+        f"these samples, and go on from an earlier checkpoint."
     )

@@ -1,34 +1,49 @@
-"""What every module that trains here has in common: it stops at the first number that is not finite, and takes no weights
-that do not fit. Source: own."""
+"""What every module that trains here has in common: it leaves out steps that are not finite, and takes no weights that do
+not fit. Source: own."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_modules.finite import FiniteWatch, any_process, largest_of
 from meddiff.common.errors import UserError
 from meddiff.models.weights.fitting import fit_state
 from meddiff.models.weights.reading import State
+from meddiff.runs import names
+from meddiff.runs.skipped_steps import note_skipped
 
 
 class GuardedModule(L.LightningModule):
     """A LightningModule whose steps hand their loss to :meth:`watched`.
 
-    A loss or gradient that is not finite ends the training before it changes a weight, on all processes together
-    (:class:`lightning_modules.finite.FiniteWatch` says how); weights that are not finite are neither saved nor loaded.
+    A step whose loss or gradient is not finite changes no weight, on any process: it is left out, counted
+    (``train/skipped_steps``, once there are any) and written down with its sample keys (``RUN/skipped_steps.jsonl``).
+    Step count, learning rate and the stream of images go on, as they do where a loss scaler leaves out a step. Too many in
+    a row end the training (:class:`lightning_modules.finite.FiniteWatch` says how); weights that are not finite are neither
+    saved nor loaded.
+
+    Attributes:
+        stop_after_skipped_steps: so many in a row; 1 stops at the first.
     """
+
+    stop_after_skipped_steps: int = 10
 
     def watched(self, loss: Tensor, keys: list[str]) -> Tensor:
         """The loss () of a micro-batch with these keys, as it is; it is looked at before the optimiser steps."""
         self._watch.add_loss(loss, keys)
+        if self._watch.skipped:
+            self.log("train/skipped_steps", float(self._watch.skipped), batch_size=len(keys))
         return loss
 
     @property
     def _watch(self) -> FiniteWatch:
         if "_finite_watch" not in self.__dict__:
-            self.__dict__["_finite_watch"] = FiniteWatch()
+            self.__dict__["_finite_watch"] = FiniteWatch(self.stop_after_skipped_steps)
         found: FiniteWatch = self.__dict__["_finite_watch"]
         return found
 
@@ -36,26 +51,43 @@ class GuardedModule(L.LightningModule):
         """Look at losses and gradients.
 
         Raises:
-            UserError: one is not finite.
+            UserError: too many steps in a row were not finite.
         """
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        self._watch.before_step(optimizer, self.trainer.global_step, scaler)
+        try:
+            self._watch.before_step(optimizer, self.trainer.global_step, scaler)
+        finally:
+            self._tell_skipped()
+
+    def _tell_skipped(self) -> None:
+        """Write down and say which steps were left out since this was asked last."""
+        news, self._watch.news = self._watch.news, []
+        if not news:
+            return
+        if self.trainer.is_global_zero:
+            note_skipped(Path(self.trainer.default_root_dir), [vars(one) for one in news])
+        for one in news:
+            rank_zero_warn(
+                f"Step {one.step} was left out: {one.what} is not finite in a batch of {len(one.keys)} samples, whose keys "
+                f"stand in {names.SKIPPED}."
+            )
 
     def on_train_end(self) -> None:
         """Nothing of a training that broke is written as its result.
 
         Raises:
-            UserError: the last step was not finite.
+            UserError: the last steps were not finite.
         """
         self.refuse_broken()
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """No checkpoint of a training that broke.
+        """No checkpoint of a training that broke; others say how many steps were left out.
 
         Raises:
-            UserError: a loss, gradient or weight is not finite.
+            UserError: too many steps in a row, or a weight, are not finite.
         """
         self.refuse_broken()
+        checkpoint["skipped_steps"] = self._watch.state()
 
     def refuse_broken(self) -> None:
         """Wait for the last step, and look at all weights; called by all processes together.
@@ -63,7 +95,10 @@ class GuardedModule(L.LightningModule):
         Raises:
             UserError: something is not finite.
         """
-        self._watch.settle()
+        try:
+            self._watch.settle()
+        finally:
+            self._tell_skipped()
         floats = [value for value in (*self.parameters(), *stored_buffers(self)) if value.is_floating_point()]
         if not floats:
             return
@@ -81,6 +116,8 @@ class GuardedModule(L.LightningModule):
         Raises:
             UserError: some are missing, extra, of another shape or type, or not finite.
         """
+        if (skipped := checkpoint.get("skipped_steps")) is not None:
+            self._watch.restore(cast(dict[str, int], skipped))
         state = checkpoint.get("state_dict")
         if not isinstance(state, dict) or any(hasattr(value, "to_local") for value in self.parameters()):
             return  # a checkpoint in parts, which its strategy reads

@@ -60,6 +60,7 @@ class LatentDiffusionModule(GuardedModule):
         sampling: how images are drawn by ``predict`` and the fidelity evaluation.
         init_seed: seed of weights that are not loaded from anywhere; null means the run's seed.
         noise_schedule: betas by diffusers' names; null takes that of the U-Net's folder, or Stable Diffusion's.
+        stop_after_skipped_steps: steps in a row whose loss or gradient is not finite, at which training stops.
     """
 
     model: LatentDiffusion
@@ -83,6 +84,7 @@ class LatentDiffusionModule(GuardedModule):
         sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 (frozen dataclass)
         init_seed: int | None = None,
         noise_schedule: GivenSchedule | None = None,
+        stop_after_skipped_steps: int = 10,
     ) -> None:
         super().__init__()
         if freeze_text_encoder and text_encoder_learning_rate is not None:
@@ -103,6 +105,7 @@ class LatentDiffusionModule(GuardedModule):
         self.freeze_text_encoder, self.init_seed = freeze_text_encoder, init_seed
         self.min_snr_gamma, self.ema_decay = min_snr_gamma, ema_decay
         self.caption_dropout, self.caption_dropout_on = caption_dropout, caption_dropout_on
+        self.stop_after_skipped_steps = stop_after_skipped_steps
         self.captions = CaptionCounts()
         self.undrawn: list[str] = []  # keys of images that came out as no numbers
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
 from meddiff.common.ranges import (
+    COUNT,
     COUNT_OR_NONE,
     DECAY,
     NOT_NEGATIVE,
@@ -31,6 +32,7 @@ RANGES: dict[str, Range] = {
     "min_snr_gamma": POSITIVE,
     "caption_dropout": SHARE,
     "ema_decay": DECAY,
+    "stop_after_skipped_steps": COUNT,
 }
 #: ... and of how it draws.
 SAMPLING: dict[str, Range] = {"steps": Range(1, 1000, whole=True), "guidance_scale": NOT_NEGATIVE}

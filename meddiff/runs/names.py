@@ -5,6 +5,7 @@
     RUNS/NAME/TIME/
         config.yaml                  CONFIG       as resolved; trains the same run again
         metrics.jsonl                METRICS      every row that was logged
+        skipped_steps.jsonl          SKIPPED      steps that were left out as not finite, with their sample keys
         tradeoff.csv                 TRADEOFF     one row an evaluation
         controls.json                CONTROLS     what the numbers have to be compared with
         report.html                  REPORT
@@ -27,6 +28,7 @@ IMAGES in a name is the number of images trained on, as :func:`by_images` writes
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+SKIPPED = "skipped_steps.jsonl"
 TRADEOFF = "tradeoff.csv"
 CONTROLS = "controls.json"
 REPORT = "report.html"

@@ -10,10 +10,10 @@ from meddiff.shards.batches import TokenBatch
 
 
 class PoisonedModule(LatentDiffusionModule):
-    """As the real one, but for one micro-batch.
+    """As the real one, but for one micro-batch of some steps.
 
     Args:
-        at: optimiser step.
+        at: optimiser step, or several.
         rank: process.
         micro_batch: which of the step's.
         what: the loss itself, or only its gradient.
@@ -22,19 +22,20 @@ class PoisonedModule(LatentDiffusionModule):
 
     def __init__(
         self,
-        at: int,
+        at: int | list[int],
         rank: int = 0,
         micro_batch: int = 0,
         what: Literal["loss", "gradient"] = "loss",
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self.at, self.rank, self.micro_batch, self.what = at, rank, micro_batch, what
+        self.at = [at] if isinstance(at, int) else at
+        self.rank, self.micro_batch, self.what = rank, micro_batch, what
         self.poisoned_keys: list[str] = []
 
     def denoising_loss(self, batch: TokenBatch) -> Tensor:
         loss = super().denoising_loss(batch)
-        here = (self.trainer.global_step, self.global_rank) == (self.at, self.rank)
+        here = self.trainer.global_step in self.at and self.global_rank == self.rank
         if not here or not self.trainer.training or self._micro != self.micro_batch:
             return loss
         self.poisoned_keys = list(batch["key"])
