@@ -153,29 +153,38 @@ def test_the_count_goes_on_after_a_resume(tmp_path: Path, shards: Path, vae_fold
     assert again._watch.skipped == 3
 
 
-def test_all_processes_leave_out_the_same_step(tmp_path: Path, shards: Path, vae_folder: Path) -> None:
-    """The loss of the second of two processes is not finite; both keep their weights, and both go on."""
+def test_all_processes_leave_out_the_same_steps_and_stop_together(
+    tmp_path: Path, shards: Path, vae_folder: Path
+) -> None:
+    """Two processes of plain DDP; the loss of the second alone is not finite, once and then twice in a row."""
     config = write_fit(
         tmp_path / "fit.yaml",
         shards,
         vae_folder,
-        {"devices": 2, "strategy": "ddp", "max_steps": 4, "num_sanity_val_steps": 0},
+        {"devices": 2, "strategy": "ddp", "max_steps": 8},
         checkpoint={"every_n_images": 8},
         model={
             "class_path": "tests.builders.poisoned.PoisonedModule",
-            "init_args": {"at": 2, "rank": 1, **model_config(vae_folder)},
+            "init_args": {"at": [2, 4, 5], "rank": 1, **model_config(vae_folder, stop_after_skipped_steps=2)},
         },
     )
     process = start(["-c", str(config)], tmp_path / "record")
     output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
+    assert process.returncode == 2, output
+    assert (
+        "stopped at step 5 after 2 steps in a row were left out: the loss is not finite in a batch of 4 samples"
+        in output
+    )
     (file,) = (tmp_path / "runs").rglob(names.SKIPPED)
-    (row,) = [json.loads(line) for line in file.read_text().splitlines()]  # written by one process
-    assert (row["step"], row["what"], len(row["keys"])) == (2, "the loss", 4)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]  # written by one process
+    assert [(row["step"], row["what"], len(row["keys"])) for row in rows] == [(i, "the loss", 4) for i in (2, 4, 5)]
     found = {path.name: torch.load(path, weights_only=True) for path in (tmp_path / "runs").rglob("step-*.ckpt")}
-    before, after, next_one = (found[f"step-0000000{i}.ckpt"]["state_dict"] for i in (2, 3, 4))
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not all(torch.equal(after[name], next_one[name]) for name in after)
+    assert sorted(found) == [f"step-0000000{i}.ckpt" for i in range(1, 6)]
+    states = [found[name]["state_dict"] for name in sorted(found)]
+    same = [
+        all(torch.equal(old[name], new[name]) for name in old) for old, new in zip(states, states[1:], strict=False)
+    ]
+    assert same == [False, True, False, True]
 
 
 def test_an_unfused_optimiser_leaves_the_step_out_too() -> None:
