@@ -2,6 +2,7 @@
 
 from callbacks.attention_gallery import AttentionGalleryCallback
 from callbacks.checkpoint import RunCheckpoint
+from callbacks.coco_grounding import CocoGroundingCallback
 from callbacks.export import ModelExport
 from callbacks.fidelity import FidelityCallback
 from callbacks.grounding import GroundingCallback
@@ -13,6 +14,7 @@ from callbacks.tradeoff import TradeoffCallback
 
 __all__ = [
     "AttentionGalleryCallback",
+    "CocoGroundingCallback",
     "FidelityCallback",
     "GroundingCallback",
     "ImageWriter",

@@ -10,7 +10,7 @@ from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
 from meddiff.common.outside import inside
 from meddiff.evaluation.grounding import Grounding, GroundingOptions
-from meddiff.evaluation.measurement import Result
+from meddiff.evaluation.measurement import Result, Table
 from meddiff.evaluation.priors import grounding_priors
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.runs import names
@@ -63,8 +63,12 @@ class GroundingCallback(EvaluationCallback):
 
     def write(self, trainer: Trainer, split: LatentShardsDataset, result: Result, images: int) -> None:
         """``RUN/grounding/IMAGES.csv``, and ``excluded.csv`` beside it."""
-        folder = inside(run_folder(trainer), names.GROUNDING)
-        table, excluded = result.tables["grounding"], result.tables["excluded"]
-        rows = sorted(table.rows, key=lambda row: (str(row["key"]), str(row["class"]), str(row["phrase"])))
-        write_table(folder / f"{names.by_images(images)}.csv", rows, table.first)
-        write_table(folder / names.EXCLUDED, excluded.rows, excluded.first, only=excluded.only)
+        write_grounding(trainer, result.tables["grounding"], result.tables["excluded"], images)
+
+
+def write_grounding(trainer: Trainer, table: Table, excluded: Table, images: int) -> None:
+    """The rows of an evaluation, and what was left out, into the run folder."""
+    folder = inside(run_folder(trainer), names.GROUNDING)
+    rows = sorted(table.rows, key=lambda row: (str(row["key"]), str(row["class"]), str(row["phrase"])))
+    write_table(folder / f"{names.by_images(images)}.csv", rows, table.first)
+    write_table(folder / names.EXCLUDED, excluded.rows, excluded.first, only=excluded.only)

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from callbacks import (
     AttentionGalleryCallback,
+    CocoGroundingCallback,
     FidelityCallback,
     GroundingCallback,
     RunCheckpoint,
@@ -26,6 +27,7 @@ from meddiff.runs.open_run import import_class
 NAMED: dict[str, type[Callback]] = {
     "checkpoint": RunCheckpoint,
     "grounding": GroundingCallback,
+    "coco": CocoGroundingCallback,
     "fidelity": FidelityCallback,
     "gallery": AttentionGalleryCallback,
     "throughput": ThroughputCallback,

@@ -1,6 +1,7 @@
 """A step that is not finite is left out: nothing of it reaches the weights, and everything else goes on."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +42,7 @@ class EachStep(L.Callback):
 
     def unchanged(self) -> list[int]:
         """Steps over which no weight changed."""
-        pairs = zip(self.weights, self.weights[1:], strict=False)
+        pairs = pairwise(self.weights)
         return [i for i, (old, new) in enumerate(pairs) if all(torch.equal(old[k], new[k]) for k in old)]
 
 
@@ -181,9 +182,7 @@ def test_all_processes_leave_out_the_same_steps_and_stop_together(
     found = {path.name: torch.load(path, weights_only=True) for path in (tmp_path / "runs").rglob("step-*.ckpt")}
     assert sorted(found) == [f"step-0000000{i}.ckpt" for i in range(1, 6)]
     states = [found[name]["state_dict"] for name in sorted(found)]
-    same = [
-        all(torch.equal(old[name], new[name]) for name in old) for old, new in zip(states, states[1:], strict=False)
-    ]
+    same = [all(torch.equal(old[name], new[name]) for name in old) for old, new in pairwise(states)]
     assert same == [False, True, False, True]
 
 
