@@ -92,6 +92,7 @@ class FiniteWatch:
     losses: list[Tensor] = field(default_factory=list)
     keys: list[list[str]] = field(default_factory=list)
     pending: list[Report] = field(default_factory=list)
+    last: SkippedStep | None = None
     problem: str | None = None
     row: Tensor | None = None  # ``in_row`` on the device, which is ahead of the host
 
@@ -162,8 +163,19 @@ class FiniteWatch:
         self.skipped, self.in_row = self.skipped + 1, self.in_row + 1
         found = what_was_found(report)
         self.news.append(found)
+        self.last = found
         if report.scale < LEAST_SCALE or self.in_row >= self.patience:
             self.problem = sentence(found, self.in_row)
+
+    def at_end(self) -> None:
+        """No more steps come; called by all processes together.
+
+        Raises:
+            UserError: the last step and the one before were left out: one broken sample may be, a row is a broken model.
+        """
+        self.settle()
+        if self.in_row > 1 and self.last is not None:
+            raise UserError(sentence(self.last, self.in_row))
 
     def state(self) -> dict[str, int]:
         """What a checkpoint holds of it, nothing being on its way."""

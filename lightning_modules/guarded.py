@@ -79,6 +79,7 @@ class GuardedModule(L.LightningModule):
             UserError: the last steps were not finite.
         """
         self.refuse_broken()
+        self._watch.at_end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """No checkpoint of a training that broke; others say how many steps were left out.

@@ -208,7 +208,7 @@ def trained(
 def test_a_model_that_broke_has_no_figures_while_it_trains(
     trained: Callable[..., tuple[int, str, dict[str, object]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, err, found = trained(capsys, "--model.learning_rate", "1e18")
+    code, err, found = trained(capsys, "--model.learning_rate", "1e18", "--model.stop_after_skipped_steps", "1")
     assert code == 2
     assert "Training stopped at step 1" in err
     rows = found["rows"]

@@ -138,6 +138,13 @@ def test_steps_after_the_last_one_allowed_change_nothing_until_it_is_read(
     assert seen.unchanged() == list(range(1, READ_EVERY))
 
 
+def test_a_training_that_ends_in_a_row_has_no_result(tmp_path: Path, shards: Path, vae_folder: Path) -> None:
+    """One broken step at the end may be a broken sample; two are a broken model."""
+    fit(tmp_path / "one", shards, PoisonedModule(at=[3], **model_config(vae_folder)), 4)
+    with pytest.raises(UserError, match="stopped at step 3 after 2 steps in a row"):
+        fit(tmp_path / "two", shards, PoisonedModule(at=[2, 3], **model_config(vae_folder)), 4)
+
+
 def test_a_good_step_between_starts_the_count_anew(tmp_path: Path, shards: Path, vae_folder: Path) -> None:
     module = PoisonedModule(at=[1, 3], **model_config(vae_folder, stop_after_skipped_steps=2))
     seen = fit(tmp_path, shards, module, 5)
@@ -147,7 +154,8 @@ def test_a_good_step_between_starts_the_count_anew(tmp_path: Path, shards: Path,
 
 def test_the_count_goes_on_after_a_resume(tmp_path: Path, shards: Path, vae_folder: Path) -> None:
     config = model_config(vae_folder, stop_after_skipped_steps=3)
-    fit(tmp_path, shards, PoisonedModule(at=[2, 3], **config), 4)
+    with pytest.raises(UserError, match="after 2 steps in a row"):
+        fit(tmp_path, shards, PoisonedModule(at=[2, 3], **config), 4)
     again = PoisonedModule(at=[4], **config)
     with pytest.raises(UserError, match="stopped at step 4 after 3 steps in a row"):
         fit(tmp_path, shards, again, 6, ckpt=tmp_path / "checkpoints" / "step-00000004.ckpt")
