@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.evaluation import run_folder
+from callbacks.requeue import requeue, requeue_signal
 from callbacks.step_boundary import as_at_batch_end, call_between_steps
 from meddiff.common.stopping import ASKING, SAME_REQUEST, kill_now
 from meddiff.runs import names
@@ -24,15 +25,18 @@ class StopBetweenSteps(Callback):
 
     A signal again, two seconds later or more, ends the process at once. Processes of one training agree after each step
     (one number is reduced), since a signal reaches them at different moments or only one of them. Lightning's own handling
-    ends with exit code 0 and without a checkpoint, and calls collectives from within the handler. SIGUSR1, by which SLURM
-    asks to requeue, is left to Lightning.
+    ends with exit code 0 and without a checkpoint, and calls collectives from within the handler. The signal by which SLURM
+    says that time is nearly up ends it in the same way, and puts the job back into the queue (:mod:`callbacks.requeue`).
 
     Attributes:
         signum: the signal that was received; 0 if none.
+        requeued: whether SLURM took the job back.
     """
 
     def __init__(self) -> None:
         self.signum = 0
+        self.requeued = False
+        self._requeue_signal: int | None = None
         self._before: dict[int, signal._HANDLER] = {}
         self._note: signal._HANDLER = None
         self._process = 0
@@ -65,7 +69,9 @@ class StopBetweenSteps(Callback):
                 )
 
         self._note = note
-        for one in (*ASKING, signal.SIGINT):
+        self._requeue_signal = requeue_signal(trainer)
+        requeueing = () if self._requeue_signal is None else (self._requeue_signal,)
+        for one in (*ASKING, signal.SIGINT, *requeueing):
             handler = signal.getsignal(one)
             if handler is not signal.SIG_IGN:  # `nohup`, and Ctrl-C for what a shell runs in the background
                 self._before[one] = handler
@@ -80,6 +86,7 @@ class StopBetweenSteps(Callback):
         self.signum = agreed(trainer, self.signum)
         if self.signum:
             self._save(trainer)
+            self.requeued = self.signum == self._requeue_signal and requeue(trainer)
             raise SystemExit(self.exit_code(trainer))
 
     def _save(self, trainer: Trainer) -> None:
@@ -96,9 +103,10 @@ class StopBetweenSteps(Callback):
                 trainer.save_checkpoint(folder / f"step-{trainer.global_step:08d}.ckpt")
 
     def exit_code(self, trainer: Trainer) -> int:
-        """128 + the signal; 0 without one, and in processes that Lightning started: it would take it for a crash."""
+        """128 + the signal; 0 without one, of a job that goes on, and in processes that Lightning started: it would take it
+        for a crash."""
         launched = isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
-        if not self.signum or (launched and trainer.local_rank > 0):
+        if not self.signum or self.requeued or (launched and trainer.local_rank > 0):
             return 0
         return 128 + self.signum
 

@@ -1,5 +1,6 @@
 """``lightning doctor``: is this installation whole, and what can this machine do?"""
 
+import argparse
 import importlib.metadata
 import importlib.util
 import os
@@ -8,8 +9,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from meddiff.common.errors import UserError, refuse
 from meddiff.common.outside import terminal
+from meddiff.common.ranges import POSITIVE, Range, range_problems
 
+#: What the numbers of a plan may be.
+RANGES = {"mfu": Range(0.0, 1.0, above=True), "peak_tflops": POSITIVE}
 PACKAGES = {
     "torch": "2.11",
     "torchvision": "0",
@@ -113,8 +118,9 @@ def check_files() -> list[Check]:
     ]
 
 
-def _paths_to_verify(arguments: list[str]) -> list[Path]:
+def _parsed(arguments: list[str]) -> argparse.Namespace:
     from meddiff.cli.parsing import SentenceParser
+    from meddiff.cli.plan import SHARE
 
     about = "Checks this installation and this machine; exits with 1 if something must be mended."
     parser = SentenceParser(prog="lightning doctor", description=about)
@@ -127,20 +133,44 @@ def _paths_to_verify(arguments: list[str]) -> list[Path]:
         help="Compare files with their check sums instead: run folders, folders of shards, single files; exits with 2 "
         "if one differs.",
     )
-    return [Path(path).expanduser() for path in parser.parse_args(arguments).verify]
+    parser.add_argument(
+        "--plan",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="CONFIG",
+        help="Say instead what a training takes: memory of each GPU by batch, images a second, hours, disk.",
+    )
+    parser.add_argument("--gpus", type=str, default="16x80", help="For --plan: number x GiB, e.g. 16x80.")
+    parser.add_argument("--mfu", type=float, default=SHARE, help="For --plan: share of the peak that is reached.")
+    parser.add_argument(
+        "--peak_tflops", type=float, default=None, help="For --plan: dense half-precision peak of a GPU."
+    )
+    found = parser.parse_args(arguments)
+    refuse(range_problems({"mfu": found.mfu, "peak_tflops": found.peak_tflops}, RANGES, "--"))
+    if bool(found.verify) == bool(found.plan):
+        raise UserError(
+            "Give lightning doctor either --verify PATH or --plan CONFIG (or nothing, to check this machine)."
+        )
+    return found
 
 
 def main(arguments: list[str]) -> int:
     """Print the report; exit code 1 when something must be mended.
 
     Raises:
-        UserError: with ``--verify``, a file that is not what its check sum says.
+        UserError: with ``--verify``, a file that is not what its check sum says; with ``--plan``, a config that trains nothing.
     """
     if arguments:  # the plain check needs none of the packages it looks for
-        paths = _paths_to_verify(arguments)
+        asked = _parsed(arguments)
+        if asked.plan:
+            from meddiff.cli.plan import Machines, plan
+
+            print(plan(asked.plan, Machines.of(asked.gpus), asked.peak_tflops, asked.mfu))
+            return 0
         from meddiff.cli.verify import verify
 
-        verify(paths)
+        verify([Path(path).expanduser() for path in asked.verify])
         return 0
     checks = [check_command(), *check_packages()]
     if all(check.ok is not False for check in checks[1:]):

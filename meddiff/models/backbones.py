@@ -10,7 +10,7 @@ from meddiff.common.errors import UserError
 from meddiff.models.weights.digests import digest, fingerprint
 from meddiff.models.weights.fitting import fill, fit_state
 from meddiff.models.weights.sources import HUB_PREFIX, Config, Source, stored_place
-from meddiff.models.weights.stored import StoredPart, stored_part
+from meddiff.models.weights.stored import StoredPart, part_config, stored_part
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
@@ -92,6 +92,16 @@ def misfit(source: Source, part: Literal["unet", "vae"]) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def unet_skeleton(source: Source) -> "UNet2DConditionModel":
+    """The network of a source on torch's meta device: shapes without numbers; reads no weights.
+
+    Raises:
+        UserError: no config, or one diffusers does not accept.
+    """
+    with torch.device("meta"):
+        return _from_config("unet", part_config(source, "unet"))
 
 
 def untrained_twin(unet: "UNet2DConditionModel", seed: int = 0) -> "UNet2DConditionModel":

@@ -68,11 +68,20 @@ def misfit(source: Source) -> str | None:
     if isinstance(source, dict) and "checkpoint" not in source:
         return None
     try:
-        with torch.device("meta"):
-            _build(source, meta=True)
+        tower_skeleton(source)
     except UserError as error:
         return str(error)
     return None
+
+
+def tower_skeleton(source: Source) -> TextTower:
+    """The tower of a source on torch's meta device: shapes without numbers.
+
+    Raises:
+        UserError: as :func:`build_text_encoder`.
+    """
+    with torch.device("meta"):
+        return _build(source, meta=True)
 
 
 def _build(source: Source, meta: bool = False) -> TextTower:
