@@ -92,8 +92,13 @@ def one_node(place: Path) -> Iterator[None]:
 
 def shown(job: str) -> dict[str, str]:
     """What the controller says of a job."""
-    said = subprocess.run(["scontrol", "show", "job", job, "--oneliner"], capture_output=True, text=True, check=True)
-    return dict(part.split("=", 1) for part in said.stdout.split() if "=" in part)
+    answer = subprocess.run(["scontrol", "show", "job", job, "--oneliner"], capture_output=True, text=True, check=True)
+    return dict(part.split("=", 1) for part in answer.stdout.split() if "=" in part)
+
+
+def said(log: Path) -> str:
+    """The output of a job; a process that was ended may have cut a character."""
+    return log.read_text(encoding="utf-8", errors="replace")
 
 
 def through_the_queue(arguments: list[str], log: Path) -> int:
@@ -128,10 +133,10 @@ def through_the_queue(arguments: list[str], log: Path) -> int:
             )
         if found["JobState"] in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL"):
             if found["JobState"] != "COMPLETED":
-                raise SystemExit(f"the job ended as {found['JobState']}:\n{log.read_text()[-4000:]}")
+                raise SystemExit(f"the job ended as {found['JobState']}:\n{said(log)[-4000:]}")
             return int(found["Restarts"])
         time.sleep(2)
-    raise SystemExit(f"the job was not done after {PATIENCE:.0f} s:\n{log.read_text()[-4000:]}")
+    raise SystemExit(f"the job was not done after {PATIENCE:.0f} s:\n{said(log)[-4000:]}")
 
 
 def main() -> int:
@@ -157,7 +162,7 @@ def main() -> int:
     found += [] if rows(a) == rows(b) else ["metrics.jsonl"]
     ids = {file.name.rsplit("-", 1)[-1] for file in b.glob("wandb/offline-run-*")}
     print(f"requeued {restarts} times; run folder {b.name}; W&B ids {sorted(ids)}; {len(rows(b))} rows")
-    if restarts < 1 or len(ids) > 1 or "is back in the queue" not in (out / "job.log").read_text():
+    if restarts < 1 or len(ids) > 1 or "is back in the queue" not in said(out / "job.log"):
         found.append("the signal, or its requeueing, or the W&B id")
     print("bit-identical" if not found else f"different: {', '.join(found[:10])}")
     print(json.dumps({"restarts": restarts, "rows": len(rows(b)), "different": found[:10]}))

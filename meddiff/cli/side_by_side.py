@@ -29,11 +29,19 @@ def exchange_between(parent: Path, arguments: list[str], patience_s: float = PAT
         parent: RUNS/NAME, on a file system that all processes see.
         arguments: of the command.
         patience_s: how long the others wait, in seconds.
+
+    Raises:
+        UserError: torchrun restarted its processes in a way in which they cannot meet.
     """
     variables = os.environ
     elastic, port = "TORCHELASTIC_RUN_ID" in variables, variables.get("MASTER_PORT", "")
     if elastic and int(variables.get("WORLD_SIZE") or 1) > 1 and port.isdigit():
         agent = variables.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        if agent and variables.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+            raise UserError(  # gloo, by which Lightning's processes wait for each other, then waits for the dead ones
+                "torchrun started its processes again over the store of those that died, in which they would never find each "
+                "other: give TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun."
+            )
         # Where torchrun has no store of its own, the training will open one at this port: stay beside it.
         yield _store(int(port) + (not agent), not agent and is_first_process(), patience_s)
     elif "NODE_RANK" in variables and "LOCAL_RANK" not in variables and port.isdigit():
