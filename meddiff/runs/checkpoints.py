@@ -52,7 +52,7 @@ def find_checkpoint(path: str | os.PathLike[str], to_train: bool = False, tell: 
         UserError: nothing there, or nothing whole.
     """
     root = Path(os.path.expanduser(path))
-    if root.is_file():
+    if root.is_file() or (root.suffix == SUFFIX and _is_folder_of_pieces(root)):
         return root
     found, passed = _newest(root, to_train)
     if found is None:
@@ -210,11 +210,10 @@ def _candidates(root: Path) -> Iterator[Path]:
         if Path(folder) != root and names.CONFIG in files:
             folders.clear()
             continue
-        pieces = {name for name in folders if name.endswith(SUFFIX) and (Path(folder) / name / _PIECES).exists()}
-        half = {name for name in folders if name.endswith(SUFFIX) and (Path(folder) / name / _ABOUT).exists()}
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in pieces | half)
+        pieces = {name for name in folders if name.endswith(SUFFIX) and _is_folder_of_pieces(Path(folder) / name)}
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in pieces)
         links = (name for name in files if name.endswith(SUFFIX) and not name.startswith("."))
-        yield from (Path(folder) / name for name in sorted({*links, *pieces, *half}))
+        yield from (Path(folder) / name for name in sorted({*links, *pieces}))
 
 
 def _steps(file: Path) -> int:
@@ -246,6 +245,11 @@ def _pickled(file: Path) -> Iterator[tuple[str, object]]:
         raise _NotWhole("cut off" if start.startswith(b"PK") else "not a checkpoint") from None
     except (OSError, ValueError, EOFError, NotImplementedError) as error:
         raise _NotWhole(f"unreadable, {type(error).__name__}") from error
+
+
+def _is_folder_of_pieces(folder: Path) -> bool:
+    """Whether a folder is a checkpoint in pieces, or was to become one."""
+    return (folder / _PIECES).exists() or (folder / _ABOUT).exists()
 
 
 def _steps_in_pieces(folder: Path) -> int:

@@ -8,6 +8,7 @@ Source: own.
 
 import io
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -123,7 +124,9 @@ def fill(state: dict[str, object], folder: Path, alone: bool = False) -> None:
         UserError: something is missing or damaged.
     """
     try:
-        dcp.load(state, storage_reader=PiecesReader(folder), planner=_Planner(), no_dist=alone)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which is meant
+            dcp.load(state, storage_reader=PiecesReader(folder), planner=_Planner(), no_dist=alone)
     except UserError:
         raise
     except Exception as error:  # torch raises whatever its parts do
