@@ -15,7 +15,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
@@ -42,9 +42,12 @@ def shard_for(module: LightningModule, model: LatentDiffusion) -> None:
     Whoever only evaluates holds the model whole: what trains it has the room, and no forward pass waits for another process.
 
     Raises:
-        UserError: Lightning's own strategy, which would save one process's piece of the average.
+        UserError: Lightning's own strategy, which would save one process's piece of the average; or the older FSDP with
+            what it cannot do.
     """
     trainer = module._trainer
+    if trainer is not None and isinstance(trainer.strategy, FSDPStrategy):
+        refuse_whole(trainer, getattr(module, "ema_decay", None))
     if trainer is None or not isinstance(trainer.strategy, ModelParallelStrategy):
         return
     if not isinstance(trainer.strategy, FullyShardedStrategy):
@@ -54,6 +57,22 @@ def shard_for(module: LightningModule, model: LatentDiffusion) -> None:
         )
     if trainer.state.fn == TrainerFn.FITTING:
         shard(model, trainer.strategy.device_mesh[DATA])
+
+
+def refuse_whole(trainer: Trainer, ema_decay: float | None) -> None:
+    """The older FSDP forbids a forward pass with whole weights, and cuts them after an average is made.
+
+    Raises:
+        UserError: an average is kept, or something is measured during training.
+    """
+    callbacks: list[object] = trainer.callbacks  # type: ignore[attr-defined]  # not declared
+    measures = [type(one).__name__ for one in callbacks if hasattr(one, "measurement")]
+    wrong = [*measures, *(["model.ema_decay"] if ema_decay is not None else [])]
+    if wrong:
+        raise UserError(
+            f"trainer.strategy: FSDP does not go together with {', '.join(wrong)}, which must be null: take FSDP2 "
+            f"(configs/strategy/fsdp2_16.yaml), or see configs/strategy/fsdp_16.yaml."
+        )
 
 
 def shard(model: LatentDiffusion, mesh: DeviceMesh) -> None:

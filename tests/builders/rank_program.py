@@ -3,6 +3,7 @@ writes down what every process saw. Started by :func:`run_on_ranks`."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,14 @@ from tests.builders.children import ROOT, environment
 PATIENCE = 600
 
 
-def run_on_ranks(ranks: int, folder: Path, shards: Path, vae: Path, *fits: dict[str, object]) -> None:
-    """Each of ``fits`` (arguments of :func:`fit`) one after the other, in ``ranks`` processes that torchrun starts."""
+def run_on_ranks(
+    ranks: int, folder: Path, shards: Path, vae: Path, *fits: dict[str, object], dies: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Each of ``fits`` (arguments of :func:`fit`) one after the other, in ``ranks`` processes that torchrun starts.
+
+    Args:
+        dies: one of them is killed, and all end with an error.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / "plan.json"
     plan.write_text(json.dumps({"shards": str(shards), "vae": str(vae), "folder": str(folder), "fits": fits}))
@@ -28,7 +35,8 @@ def run_on_ranks(ranks: int, folder: Path, shards: Path, vae: Path, *fits: dict[
         timeout=PATIENCE,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+    assert (done.returncode != 0) is dies, done.stdout[-4000:] + done.stderr[-8000:]
+    return done
 
 
 def seen(folder: Path, name: str, rank: int = 0) -> dict[str, list[object]]:
@@ -50,16 +58,27 @@ def fit(
     ground: bool = False,
     model: dict[str, object] | None = None,
     poison: dict[str, object] | None = None,
+    classifier: str | None = None,
+    dies: tuple[int, int] | None = None,
 ) -> None:
-    """One training; ``strategy`` is "ddp", "fsdp2" (in pieces) or "fsdp2-one-file"."""
+    """One training.
+
+    Args:
+        strategy: "ddp", "fsdp2" (in pieces) or "fsdp2-one-file".
+        classifier: measure fidelity at the beginning with the features of this one.
+        dies: (rank, step): the process that is killed with SIGKILL once it has trained so far.
+    """
     import lightning as L
+    import torch
     from lightning.pytorch.strategies import DDPStrategy
 
-    from callbacks import GroundingCallback, RunCheckpoint
+    from callbacks import FidelityCallback, GroundingCallback, RunCheckpoint
     from callbacks.checkpoint_io import DurableCheckpointIO
     from datamodules import LatentShardsDataModule
     from lightning_modules import FullyShardedStrategy, LatentDiffusionModule
     from meddiff.common.errors import UserError
+    from meddiff.models.pieces import gathered
+    from meddiff.models.sampling import SamplingOptions
     from tests.builders.poisoned import PoisonedModule
     from tests.builders.tiny import model_config
 
@@ -73,9 +92,22 @@ def fit(
                 "largest": [],
             }
 
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            if trainer.global_step == 0 and ground:
+                self.found["grounding_first"] = [dict(grounding.latest)]
+
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
             self.found["losses"].append(float(outputs["loss"]))
             self.found["keys"].append(list(batch["key"]))
+            (folder / f"{name}.{trainer.global_rank}.json").write_text(json.dumps(self.found))
+            if dies is not None and (trainer.global_rank, trainer.global_step) == tuple(dies):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            if trainer.global_step == 0:
+                trained = pl_module.model.trained_parameters()
+                gradients = {one: gathered(p.grad).clone() for one, p in trained if p.grad is not None}
+                torch.save(gradients, folder / name / "gradients.pt") if trainer.is_global_zero else None
 
     folder = Path(plan["folder"])
     (folder / name).mkdir(parents=True, exist_ok=True)
@@ -85,6 +117,16 @@ def fit(
     saving, watching = RunCheckpoint(every_n_images=every * batch), Seen()
     saving.dirpath = str(folder / name)
     grounding = GroundingCallback(every_n_images=2 * batch, samples=3, timesteps=2, batch_size=1)
+    drawn = {"sampler": "dpm++", "steps": 2, "guidance_scale": 2.0}
+    fidelity = (
+        [
+            FidelityCallback(
+                1000 * batch, samples=5, shown=2, weights={"domain": classifier}, sampling=SamplingOptions(**drawn)
+            )
+        ]
+        if classifier
+        else []
+    )
     made = DDPStrategy() if strategy == "ddp" else FullyShardedStrategy(strategy == "fsdp2")
     trainer = L.Trainer(
         max_steps=steps,
@@ -92,7 +134,7 @@ def fit(
         devices=int(os.environ["WORLD_SIZE"]),
         strategy=made,
         logger=False,
-        callbacks=[saving, watching, *([grounding] if ground else [])],
+        callbacks=[saving, watching, *([grounding] if ground else []), *fidelity],
         limit_val_batches=1,
         val_check_interval=2,
         check_val_every_n_epoch=None,
@@ -110,6 +152,7 @@ def fit(
         watching.found["error"].append(str(error))
     if ground:
         watching.found["grounding"] = [grounding.latest]
+    watching.found["fidelity"] = [one.latest for one in fidelity]
     (folder / f"{name}.{trainer.global_rank}.json").write_text(json.dumps(watching.found))
 
 
@@ -118,10 +161,18 @@ if __name__ == "__main__":
 
     import torch
 
+    from meddiff.cli.lost_process import lost_process
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's word to the others; the command finishes its step first
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     told = json.loads(Path(sys.argv[1]).read_text())
     for one in told["fits"]:
-        fit(told, **one)
+        try:
+            fit(told, **one)
+        except RuntimeError as error:
+            lost = lost_process(error, told["folder"])
+            print(lost if isinstance(lost, Exception) else "", file=sys.stderr)
+            raise SystemExit(2) from (None if lost else error)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
