@@ -215,9 +215,9 @@ class FullyShardedStrategy(ModelParallelStrategy):
         fit_state(state, pieces.stored(path, pieces.MODEL), f"checkpoint {path}")
         pieces.fill({pieces.MODEL: state}, path)
         for i, optimizer in enumerate(self.optimizers):
-            of_optimizer = {f"optimizer_{i}": get_optimizer_state_dict(module, optimizer)}
-            pieces.fill(of_optimizer, path)
-            set_optimizer_state_dict(module, optimizer, of_optimizer[f"optimizer_{i}"])
+            of_optimizer = get_optimizer_state_dict(module, optimizer)
+            pieces.fill({f"optimizer_{i}": of_optimizer}, path)
+            set_optimizer_state_dict(module, optimizer, of_optimizer)
         checkpoint = pieces.about(path)
         checkpoint["state_dict"] = state
         average = getattr(getattr(module, "model", None), "ema", None)

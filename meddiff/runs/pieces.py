@@ -162,8 +162,8 @@ def read_whole(folder: Path, to_train: bool) -> dict[str, Any]:
     found: dict[str, object] = {}
     for name, one in index.state_dict_metadata.items():
         if name.split(".", 1)[0] in wanted:
-            is_tensor = isinstance(one, TensorStorageMetadata)
-            found[name] = torch.empty(one.size, dtype=one.properties.dtype) if is_tensor else None
+            stored_as = one if isinstance(one, TensorStorageMetadata) else None
+            found[name] = None if stored_as is None else torch.empty(stored_as.size, dtype=stored_as.properties.dtype)
     fill(found, folder, alone=True)
     content["state_dict"] = _under(found, model)
     if isinstance(content.get("ema"), dict) and AVERAGE in parts:

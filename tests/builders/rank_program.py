@@ -93,8 +93,9 @@ def fit(
             }
 
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            if trainer.global_step == 0 and ground:
+            if trainer.global_step == 0:
                 self.found["grounding_first"] = [dict(grounding.latest)]
+                self.found["fidelity_first"] = [dict(one.latest) for one in fidelity]
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
             self.found["losses"].append(float(outputs["loss"]))
@@ -152,7 +153,6 @@ def fit(
         watching.found["error"].append(str(error))
     if ground:
         watching.found["grounding"] = [grounding.latest]
-    watching.found["fidelity"] = [one.latest for one in fidelity]
     (folder / f"{name}.{trainer.global_rank}.json").write_text(json.dumps(watching.found))
 
 
