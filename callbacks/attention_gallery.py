@@ -98,9 +98,10 @@ class AttentionGalleryCallback(EvaluationCallback):
         ]
         entries: list[Entry] = []
         maps = grounding_pass(model, items, steps, options.seed, options.batch_size)
-        for i, heat in mean_over_timesteps(maps, len(steps)):
-            word = " ".join(queries[i].words) or "(all words)"
-            entries.append(_write_entry(folder, images, split, mine[i], heat, word))
+        with model.weights(ema=False):
+            for i, heat in mean_over_timesteps(maps, len(steps)):
+                word = " ".join(queries[i].words) or "(all words)"
+                entries.append(_write_entry(folder, images, split, mine[i], heat, word))
         entries = sorted(ranks.gather(entries), key=lambda entry: (entry["class"], entry["key"]))
         if trainer.is_global_zero:
             write_json(folder / f"{images:09d}.json", entries)

@@ -86,7 +86,8 @@ class RunCheckpoint(ModelCheckpoint):
     @staticmethod
     def _link_checkpoint(trainer: Trainer, filepath: str, linkpath: str) -> None:
         """As Lightning's, in one move: there is no moment without ``last.ckpt``."""
-        if trainer.is_global_zero and not os.path.isdir(linkpath) and filepath != linkpath:
+        folder = os.path.isdir(linkpath) and not os.path.islink(linkpath)
+        if trainer.is_global_zero and not folder and filepath != linkpath:
             beside = Path(linkpath).with_name(f".{Path(linkpath).name}.new")
             try:
                 beside.unlink(missing_ok=True)

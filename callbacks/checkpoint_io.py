@@ -9,7 +9,7 @@ from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
 
 from meddiff.common.check_sums import remove_sum
 from meddiff.common.errors import UserError
-from meddiff.runs.checkpoints import broken, write_checkpoint
+from meddiff.runs.checkpoints import broken, read_checkpoint, write_checkpoint
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -38,11 +38,13 @@ class DurableCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., object] | None = lambda storage, loc: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read one.
+        """Read one; of one in pieces each process reads all.
 
         Raises:
             UserError: cut, empty or foreign.
         """
+        if _is_local_file_protocol(path) and Path(path).is_dir():
+            return read_checkpoint(Path(path), to_train=True)
         try:
             content: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
         except Exception as error:

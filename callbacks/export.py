@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
+from meddiff.common.errors import UserError
 from meddiff.models.latent_diffusion import model_of
 from meddiff.models.weights.export import write_model
 from meddiff.shards.batches import TokenBatch
@@ -28,6 +30,17 @@ class ModelExport(Callback):
         super().__init__()
         self.folder, self.half, self.ema, self.seen_rows_only = folder, half, ema, seen_rows_only
         self.seen: torch.Tensor | None = None  # bool (vocabulary), which token embeddings have been trained
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """
+        Raises:
+            UserError: the first process, which writes, has only its piece of the weights.
+        """
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            raise UserError(
+                "ModelExport: no process has all weights with this strategy: leave it out, and write them afterwards with "
+                "`lightning export --run RUN`."
+            )
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: TokenBatch, batch_idx: int

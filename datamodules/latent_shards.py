@@ -14,7 +14,7 @@ from datamodules.position import StreamPosition
 from datamodules.preflight import RANGES
 from datamodules.prompts import Prompt, Texts, load_texts, texts_digest
 from datamodules.shard_problems import shard_problems
-from datamodules.stream import align_accumulation, check_batch_size
+from datamodules.stream import accumulate_as_needed, align_accumulation, check_batch_size, rank_problems
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.ranges import range_problems
 from meddiff.shards.batches import LatentBatch
@@ -34,6 +34,7 @@ class LatentShardsDataModule(L.LightningDataModule):
         shards: the folder ``lightning prepare`` wrote; or URLs of shards (``pipe:``, http(s), s3; lists and braces).
         batch_size: samples of one optimiser step **in total**, over all ranks and accumulated micro-batches; each rank
             gets ``batch_size / (ranks * accumulate_grad_batches)`` at a time, which must come out even.
+        max_batch_per_device: the most samples a rank computes at a time, from which ``accumulate_grad_batches`` follows.
         eval_batch_size: samples per batch and rank in validation, test and prediction; changes no result.
         num_workers: loader processes per rank; changes no result.
         seed: of order and draws; null takes the seed of ``seed_everything``.
@@ -73,13 +74,14 @@ class LatentShardsDataModule(L.LightningDataModule):
         epoch_size: int | None = None,
         manifest: str | None = None,
         splits_from: dict[str, str] | None = None,
+        max_batch_per_device: int | None = None,
     ) -> None:
         super().__init__()
         self.shards, self.splits_from = shards, splits_from or {}
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
-        self.seed, self.prompt, self.mean_only = seed, prompt, mean_only
+        self.seed, self.prompt, self.max_batch_per_device = seed, prompt, max_batch_per_device
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
-        self.synthetic_prompts = synthetic_prompts
+        self.synthetic_prompts, self.mean_only = synthetic_prompts, mean_only
         self.pin_memory, self.epoch_size, self.manifest_path = pin_memory, epoch_size, manifest
         self.streaming = streaming or remote.is_remote(shards)
         refuse(range_problems(vars(self), RANGES))
@@ -104,6 +106,11 @@ class LatentShardsDataModule(L.LightningDataModule):
     def preflight(cls, **init_args: object) -> list[str]:
         """One sentence for each missing or broken thing, each with its remedy; looks at the disk only."""
         return shard_problems(cls(**init_args))  # type: ignore[arg-type]  # as above
+
+    @classmethod
+    def preflight_ranks(cls, ranks: int, accumulate: int, **init_args: object) -> list[str]:
+        """A sentence where a batch cannot be shared by so many ranks and accumulated micro-batches."""
+        return rank_problems(ranks, accumulate, init_args)
 
     @property
     def manifest(self) -> Manifest:
@@ -203,6 +210,7 @@ class LatentShardsDataModule(L.LightningDataModule):
         if self._bound_to is not None and self._bound_to is not self.trainer:
             self.images_consumed = 0  # a new trainer without a checkpoint is a new run
         if stage == "fit":
+            accumulate_as_needed(self.trainer, self.batch_size, self.max_batch_per_device)
             check_batch_size(self.batch_size, *self._share()[1:])
 
     def train_dataloader(self) -> ShardLoader:

@@ -26,6 +26,7 @@ def missing_shards(init_args: Mapping[str, object]) -> list[str]:
 #: What the numbers of a data module over shards may be.
 RANGES: dict[str, Range] = {
     "batch_size": COUNT,
+    "max_batch_per_device": COUNT,
     "eval_batch_size": COUNT,
     "num_workers": COUNT_OR_NONE,
     "epoch_size": COUNT,

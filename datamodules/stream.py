@@ -5,7 +5,9 @@ end. Optimiser step s, counted from ``start`` images consumed, takes positions `
 Neither ranks, workers, gradient accumulation nor batch size appear in the stream: they only cut it.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,6 +67,37 @@ def check_batch_size(batch_size: int, world: int, accumulate: int) -> int:
     return batch_size // parts
 
 
+def accumulation_for(batch_size: int, world: int, largest: int) -> int:
+    """Micro-batches of one optimiser step, as few as leave none larger than ``largest`` samples on a rank.
+
+    Args:
+        batch_size: samples of one optimiser step over all ranks and accumulated micro-batches.
+
+    Raises:
+        UserError: they would not be equal; names the nearest batch size whose are.
+
+    Example:
+        >>> accumulation_for(256, world=4, largest=16)
+        4
+    """
+    found = _equal_parts(batch_size, world, largest)
+    if found is None:
+        near = next(b for d in count() for b in (batch_size - d, batch_size + d) if _equal_parts(b, world, largest))
+        raise UserError(
+            f"batch_size {batch_size} (all samples of one optimiser step) cannot be shared by {world} ranks in equal "
+            f"micro-batches of at most {largest} samples (max_batch_per_device): use {near}"
+        )
+    return found
+
+
+def _equal_parts(batch_size: int, world: int, largest: int) -> int | None:
+    share, rest = divmod(batch_size, world)
+    if share < 1 or rest:
+        return None
+    parts = -(-share // largest)
+    return parts if share % parts == 0 else None
+
+
 def micro_batch_positions(
     step: int, accumulate_index: int, rank: int, world: int, accumulate: int, batch_size: int, start: int = 0
 ) -> range:
@@ -108,3 +141,42 @@ def align_accumulation(trainer: "Trainer") -> None:
     surplus = (current.completed + int(at_batch_end)) % trainer.accumulate_grad_batches
     for name in ("ready", "started", "processed", "completed"):
         setattr(current, name, getattr(current, name) - surplus)
+
+
+def rank_problems(ranks: int, accumulate: int, init_args: Mapping[str, object]) -> list[str]:
+    """A sentence where a data module of these arguments cannot share a batch by ``ranks``.
+
+    Args:
+        accumulate: the trainer's option, which counts where no ``max_batch_per_device`` is given.
+    """
+    size, largest = init_args.get("batch_size", 256), init_args.get("max_batch_per_device")
+    assert isinstance(size, int)
+    try:
+        check_batch_size(
+            size, ranks, accumulation_for(size, ranks, largest) if isinstance(largest, int) else accumulate
+        )
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def accumulate_as_needed(trainer: "Trainer | None", batch_size: int, largest: int | None) -> None:
+    """Tell the trainer how many micro-batches make a step, before it makes loaders; calling this again is harmless.
+
+    Lightning counts ``val_check_interval`` in micro-batches; the user's number is one of steps, whatever the hardware.
+
+    Raises:
+        UserError: they would not be equal, or the trainer was told another number.
+    """
+    if trainer is None or largest is None:
+        return
+    needed, told = accumulation_for(batch_size, trainer.world_size, largest), trainer.accumulate_grad_batches
+    if told not in (1, needed):
+        raise UserError(
+            f"trainer.accumulate_grad_batches is {told}, and data.max_batch_per_device {largest} on {trainer.world_size} "
+            f"ranks makes it {needed}: leave one of them out."
+        )
+    trainer.accumulate_grad_batches = needed
+    interval = getattr(trainer, "val_check_interval", None)
+    if isinstance(interval, int):
+        trainer.val_check_interval = interval * (needed // told)

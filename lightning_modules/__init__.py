@@ -7,13 +7,15 @@ if TYPE_CHECKING:
     from lightning_modules.autoencoder import AutoencoderModule
     from lightning_modules.domain_classifier import DomainClassifierModule
     from lightning_modules.latent_diffusion import LatentDiffusionModule
+    from lightning_modules.sharding import FullyShardedStrategy
 
 _HOMES = {
     "AutoencoderModule": "autoencoder",
     "DomainClassifierModule": "domain_classifier",
+    "FullyShardedStrategy": "sharding",
     "LatentDiffusionModule": "latent_diffusion",
 }
-__all__ = ["AutoencoderModule", "DomainClassifierModule", "LatentDiffusionModule"]
+__all__ = ["AutoencoderModule", "DomainClassifierModule", "FullyShardedStrategy", "LatentDiffusionModule"]
 
 
 def __getattr__(name: str) -> object:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
+from meddiff.models.pieces import local
 from meddiff.models.weights.fitting import first_three
 
 #: A loss scale that has been halved thirty times: no step has been finite for long.
@@ -192,12 +193,6 @@ def largest_of(values: list[Tensor], device: torch.device) -> Tensor:
     if not parts:
         return torch.ones((), device=device)
     return nn.utils.get_total_norm(parts, math.inf).to(device).float()
-
-
-def local(value: Tensor) -> Tensor:
-    """This process's part of a tensor that is shared among processes; others as they are."""
-    own: Tensor = value.to_local() if hasattr(value, "to_local") else value
-    return own.detach()
 
 
 def any_process(flag: Tensor) -> None:

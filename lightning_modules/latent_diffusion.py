@@ -14,6 +14,7 @@ from lightning_modules.guarded import GuardedModule
 from lightning_modules.optimising import Rates, adamw, take_rates
 from lightning_modules.preflight import check_manifest, misfits, prediction_problem, quick_problems, wrong_values
 from lightning_modules.seeding import reseed, run_seed
+from lightning_modules.sharding import shard_for
 from meddiff.common.draws import torch_seed
 from meddiff.common.errors import UserError, refuse
 from meddiff.models.autoencoder import whole_images
@@ -134,6 +135,7 @@ class LatentDiffusionModule(GuardedModule):
             *parts, self.prediction_type, self.sampling, self.freeze_text_encoder, seed, noise
         )
         self.val_loss = MeanMetric()
+        shard_for(self, self.model)  # before the average, which is cut as the weights are
         if self.ema_decay is not None:
             self.model.ema = ExponentialMovingAverage(self.model.trained_parameters(), self.ema_decay)
         self.train()

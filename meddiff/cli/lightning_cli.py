@@ -26,6 +26,7 @@ from callbacks.progress import ImagesProgressBar
 from callbacks.stopping import StopBetweenSteps
 from callbacks.tracking import JsonlLogger, default_loggers
 from meddiff.cli.closing import ways_on
+from meddiff.cli.lost_process import end_without_launcher, lost_process
 from meddiff.cli.named_callbacks import NAMED, add_named_callbacks, listed_callbacks, named_callbacks, options_help
 from meddiff.cli.parsing import home_spelled_out, one_sentence
 from meddiff.cli.preflight import problems_before_start
@@ -118,6 +119,7 @@ class SuiteCLI(LightningCLI):
             clear_leftovers(self.run_dir / names.CHECKPOINTS)
             if restarted() and self.section.get("ckpt_path") is None:
                 self.section.ckpt_path = checkpoint_to_go_on(self.run_dir)
+        end_without_launcher(self.run_dir)
         if self.section.trainer.default_root_dir is None:
             self.section.trainer.default_root_dir = str(self.run_dir)
 
@@ -211,6 +213,8 @@ def run(verb: str, arguments: list[str]) -> int:
         raise UserError(f"Lightning cannot run this configuration: {' '.join(str(error).split())}") from error
     except ValueError as error:
         raise (user_error_within(error) or error) from error
+    except RuntimeError as error:
+        raise (lost_process(error, os.environ.get(RUN_DIR_VARIABLE)) or error) from error
     finally:
         held.close()
         sys.argv = before

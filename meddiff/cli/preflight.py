@@ -28,6 +28,9 @@ def problems_before_start(verb: str, section: Namespace) -> list[str]:
     problems = trainer_problems(verb, section.trainer, data, [kind for kind, _ in callbacks])
     problems += checkpoint_problems(section.get("ckpt_path"))
     problems += given_twice(section) if verb != "predict" else []
+    check, ranks = getattr(data, "preflight_ranks", None), ranks_asked_for(section.trainer)
+    if verb == "fit" and check is not None and ranks is not None and not problems:
+        problems += check(ranks, section.trainer.get("accumulate_grad_batches") or 1, **data_args)
     owners = [(model, model_args), (data, data_args), *callbacks]
     for owner, arguments in owners:
         check = getattr(owner, "preflight", None)
@@ -40,6 +43,15 @@ def problems_before_start(verb: str, section: Namespace) -> list[str]:
         except UserError as error:
             problems.append(str(error))
     return problems
+
+
+def ranks_asked_for(trainer: Namespace) -> int | None:
+    """Processes of a training as its configuration says; None where that is left to the machine."""
+    devices, nodes = trainer.get("devices"), trainer.get("num_nodes") or 1
+    if isinstance(devices, str) and devices.isdecimal():
+        devices = int(devices)
+    each = len(devices) if isinstance(devices, list) else devices
+    return each * nodes if isinstance(each, int) and each > 0 else None
 
 
 def checkpoint_problems(path: str | None) -> list[str]:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
+from meddiff.models.pieces import local, put
 from meddiff.models.weights.fitting import fit_state
 
 
 class EmaState(TypedDict):
-    """What a checkpoint holds: the shadow copies by parameter name, float32."""
+    """What a checkpoint holds: the shadow copies by parameter name, float32; cut as the parameters are."""
 
     decay: float
     updates: int
@@ -25,6 +26,8 @@ class EmaState(TypedDict):
 
 class ExponentialMovingAverage:
     """Shadow copies of named parameters, updated with one fused kernel per device and dtype.
+
+    Of parameters in pieces (FSDP2) each process averages its own piece: make this object after they are cut.
 
     Args:
         named_parameters: the parameters that train (frozen ones are refused: their average is themselves).
@@ -49,15 +52,17 @@ class ExponentialMovingAverage:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         self._follow_devices()
-        torch._foreach_lerp_(self.shadow, [p.detach().float() for p in self.parameters], 1.0 - decay)
+        # pieces, not tensors in pieces: those would be looked at one by one, and nothing here needs another process
+        shadow, parameters = list(map(local, self.shadow)), [local(p).float() for p in self.parameters]
+        torch._foreach_lerp_(shadow, parameters, 1.0 - decay)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Within the block the model computes with the averaged weights; the raw ones come back bit for bit."""
         self._follow_devices()
-        raw = [parameter.detach().clone() for parameter in self.parameters]
+        raw = [local(parameter).clone() for parameter in self.parameters]
         try:
-            self._write(self.shadow)
+            self._write(list(map(local, self.shadow)))
             yield
         finally:
             self._write(raw)
@@ -69,7 +74,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def _write(self, values: list[Tensor]) -> None:
-        torch._foreach_copy_([p.detach() for p in self.parameters], values)
+        torch._foreach_copy_(list(map(local, self.parameters)), values)
 
     def state_dict(self) -> EmaState:
         return {"decay": self.decay, "updates": self.updates, "shadow": dict(zip(self.names, self.shadow, strict=True))}
@@ -98,5 +103,5 @@ class ExponentialMovingAverage:
         """
         own = dict(zip(self.names, self.shadow, strict=True))
         for name, value in fit_state(own, values, "The checkpoint's EMA", prefixes=()).items():
-            own[name].copy_(value)
+            put(own[name], value)
         self.updates = 0

@@ -5,7 +5,7 @@ Source: Rombach et al. 2022 (latent diffusion); the parts are open_clip's and di
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -19,6 +19,7 @@ from meddiff.models.autoencoder import FrozenAutoencoder, decode
 from meddiff.models.backbones import build_unet
 from meddiff.models.ema import ExponentialMovingAverage
 from meddiff.models.noise_schedule import NoiseSchedule, PredictionType
+from meddiff.models.pieces import whole
 from meddiff.models.sampling import SamplingOptions, build_scheduler, initial_noise, sample_latents
 from meddiff.models.text.build import build_text_encoder
 from meddiff.models.text.tower import Conditioning, TextTower
@@ -138,14 +139,16 @@ class LatentDiffusion(nn.Module):
     def weights(self, ema: bool) -> AbstractContextManager[None]:
         """Context in which the model computes with the averaged weights (or, with False, with the raw ones).
 
+        Weights in pieces (FSDP2) are whole within it (:func:`meddiff.models.pieces.whole`): all processes enter it together.
+
         Raises:
             UserError: the model keeps no average.
         """
         if not ema:
-            return nullcontext()
+            return whole(self)
         if self.ema is None:
             raise UserError("This model keeps no EMA (ema_decay is null): evaluate the raw weights.")
-        return self.ema.swapped_in()
+        return _averaged(self, self.ema)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
         """Predict epsilon or v: noisy (B, C, h, w), timesteps (B,), tokens (B, L) -> (B, C, h, w)."""
@@ -192,6 +195,12 @@ class LatentDiffusion(nn.Module):
             text, empty = self.encode_texts(prompts), self.encode_texts([""])
         latents = sample_latents(unet or self.unet, scheduler, noise, text, empty, options, on_step)
         return decode(self.vae, latents.float(), self.scaling_factor)
+
+
+@contextmanager
+def _averaged(model: LatentDiffusion, ema: ExponentialMovingAverage) -> Iterator[None]:
+    with ema.swapped_in(), whole(model):
+        yield
 
 
 def text_width(unet: "UNet2DConditionModel") -> int:

@@ -2,6 +2,8 @@
 
 import os
 import pickletools
+import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -10,7 +12,7 @@ from typing import IO, Any, cast
 
 from meddiff.common.check_sums import HashingStream, remove_sum, write_sum
 from meddiff.common.errors import UserError
-from meddiff.common.files import atomic_open, remove_leftovers
+from meddiff.common.files import PART, atomic_open, remove_leftovers
 from meddiff.common.outside import terminal
 from meddiff.common.processes import is_first_process
 from meddiff.runs import names
@@ -24,8 +26,11 @@ FOREIGN = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.")
 #: What a checkpoint must hold to be opened, and to be trained on.
 TO_OPEN = ("state_dict", "hyper_parameters")
 TO_TRAIN = ("state_dict", "optimizer_states", "global_step")
-#: The part of a checkpoint in pieces (a folder) that is written last; the part that says how far it had come.
+#: The part of a checkpoint in pieces (a folder) that is written last; the part that says how far it had come
+#: (as in :mod:`meddiff.runs.pieces`, which needs torch).
 _PIECES, _ABOUT = ".metadata", "meta.pt"
+#: What a killed writer of such a folder leaves (:func:`part_of`).
+_OF_PIECES = re.compile(rf"\..+\{SUFFIX}\{PART}(\.old)?", re.DOTALL)
 
 
 class _NotWhole(Exception):
@@ -47,7 +52,7 @@ def find_checkpoint(path: str | os.PathLike[str], to_train: bool = False, tell: 
         UserError: nothing there, or nothing whole.
     """
     root = Path(os.path.expanduser(path))
-    if root.is_file():
+    if root.is_file() or (root.suffix == SUFFIX and _is_folder_of_pieces(root)):
         return root
     found, passed = _newest(root, to_train)
     if found is None:
@@ -106,14 +111,17 @@ def broken(file: Path) -> str | None:
     return None
 
 
-def read_checkpoint(file: Path) -> Checkpoint:
-    """The content of a checkpoint of this suite; tensors stay on disk until they are used.
+def read_checkpoint(file: Path, to_train: bool = False) -> Checkpoint:
+    """The content of a checkpoint of this suite; tensors of a file stay on disk until they are used.
+
+    Args:
+        to_train: of one in pieces with the optimiser's state, which is two thirds of it.
 
     Raises:
         UserError: not a checkpoint of this suite.
     """
     try:
-        checkpoint = _load(file)
+        checkpoint = _read_pieces(file, to_train) if file.is_dir() else _load(file)
         _need(checkpoint, TO_OPEN)
     except _NotWhole as reason:
         other = whole_beside(file)
@@ -146,10 +154,18 @@ def write_checkpoint(content: Mapping[str, object], file: Path) -> None:
     write_sum(file, digest)
 
 
+def part_of(path: Path) -> Path:
+    """Where a checkpoint in pieces is written before it is whole: beside it, a name that nothing takes for a checkpoint."""
+    return path.with_name(f".{path.name}{PART}")
+
+
 def clear_leftovers(folder: Path) -> None:
     """Remove what killed writers left in a folder of checkpoints and below: each may be as large as one."""
-    for below, _, _ in os.walk(folder) if is_first_process() else ():
+    for below, folders, _ in os.walk(folder) if is_first_process() else ():
         remove_leftovers(below)
+        for name in [one for one in folders if one.startswith(".") and _OF_PIECES.fullmatch(one)]:
+            shutil.rmtree(Path(below) / name, ignore_errors=True)
+            folders.remove(name)
 
 
 def images_of(checkpoint: Mapping[str, Any]) -> int:
@@ -170,8 +186,6 @@ def _newest(root: Path, to_train: bool) -> tuple[tuple[int, Path] | None, dict[P
     for file in _candidates(root):
         try:
             steps = _steps_in_pieces(file) if file.is_dir() else _steps(file)
-            if file.is_dir() and not to_train:
-                raise _NotWhole("in pieces, which only `fit` reads")
             # of equal steps: a file before a link to it, then the newer one
             ranked.append((steps, not file.is_symlink(), file.stat().st_mtime_ns, str(file), file))
         except _NotWhole as reason:
@@ -196,11 +210,10 @@ def _candidates(root: Path) -> Iterator[Path]:
         if Path(folder) != root and names.CONFIG in files:
             folders.clear()
             continue
-        pieces = {name for name in folders if name.endswith(SUFFIX) and (Path(folder) / name / _PIECES).exists()}
-        half = {name for name in folders if name.endswith(SUFFIX) and (Path(folder) / name / _ABOUT).exists()}
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in pieces | half)
+        pieces = {name for name in folders if name.endswith(SUFFIX) and _is_folder_of_pieces(Path(folder) / name)}
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in pieces)
         links = (name for name in files if name.endswith(SUFFIX) and not name.startswith("."))
-        yield from (Path(folder) / name for name in sorted({*links, *pieces, *half}))
+        yield from (Path(folder) / name for name in sorted({*links, *pieces}))
 
 
 def _steps(file: Path) -> int:
@@ -234,12 +247,27 @@ def _pickled(file: Path) -> Iterator[tuple[str, object]]:
         raise _NotWhole(f"unreadable, {type(error).__name__}") from error
 
 
+def _is_folder_of_pieces(folder: Path) -> bool:
+    """Whether a folder is a checkpoint in pieces, or was to become one."""
+    return (folder / _PIECES).exists() or (folder / _ABOUT).exists()
+
+
 def _steps_in_pieces(folder: Path) -> int:
     """As :func:`_steps`, of a checkpoint that is a folder: whole once the parts that are written last are there."""
     if not (folder / _PIECES).is_file() or not (folder / _ABOUT).is_file():
         raise _NotWhole("cut off")
     content = _load(folder / _ABOUT)
     return int(content.get("global_step", 0))
+
+
+def _read_pieces(folder: Path, to_train: bool) -> Checkpoint:
+    from meddiff.runs.pieces import read_whole
+
+    _steps_in_pieces(folder)
+    try:
+        return read_whole(folder, to_train)
+    except UserError as error:
+        raise _NotWhole(str(error)) from error
 
 
 def _load(file: Path) -> Checkpoint:

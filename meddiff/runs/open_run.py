@@ -110,7 +110,8 @@ class OpenRun:
         Raises:
             UserError: it is none.
         """
-        refuse([one for one in [instead_of_weights(self.checkpoint_file)] if one])
+        if self.checkpoint_file.is_file():
+            refuse([one for one in [instead_of_weights(self.checkpoint_file)] if one])
         return read_checkpoint(self.checkpoint_file)
 
     @property
@@ -132,8 +133,7 @@ class OpenRun:
             )
         arguments = {**self.checkpoint["hyper_parameters"], **self.checkpoint.get("architecture", {})}
         module = self._built(str(path), {**arguments, **self._overrides})
-        # a copy: the hook may rename what an older version wrote
-        checkpoint = dict(self.checkpoint)
+        checkpoint = dict(self.checkpoint)  # the hook may rename what an older version wrote
         try:
             module.on_load_checkpoint(checkpoint)
             module.load_state_dict(checkpoint["state_dict"])

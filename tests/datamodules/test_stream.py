@@ -7,6 +7,7 @@ import pytest
 
 from datamodules.stream import (
     SampleOrder,
+    accumulation_for,
     check_batch_size,
     epoch_permutation,
     evaluation_positions,
@@ -70,3 +71,21 @@ def test_evaluation_counts_every_sample_once(world):
     assert sorted(counted) == list(range(10))
     padding = [place for share in shares for place, weight in share if not weight]
     assert set(padding) <= {9}
+
+
+@pytest.mark.parametrize(
+    ("batch", "world", "largest", "parts"), [(256, 16, 16, 1), (256, 4, 16, 4), (256, 1, 16, 16), (264, 12, 16, 2)]
+)
+def test_micro_batches_follow_from_the_ranks(batch, world, largest, parts):
+    assert accumulation_for(batch, world, largest) == parts
+    # the control: one micro-batch fewer would be too large
+    assert parts == 1 or batch / world / (parts - 1) > largest
+
+
+@pytest.mark.parametrize(
+    ("batch", "world", "largest", "nearest"), [(256, 12, 16, 264), (34, 2, 16, 32), (3, 16, 16, 16), (255, 16, 16, 256)]
+)
+def test_what_does_not_divide_is_refused_with_the_nearest_that_does(batch, world, largest, nearest):
+    with pytest.raises(UserError, match=rf"use {nearest}$"):
+        accumulation_for(batch, world, largest)
+    assert accumulation_for(nearest, world, largest) >= 1

@@ -166,3 +166,23 @@ def test_validation_and_prediction_see_every_sample_once(folder, tmp_path):
 def test_uneven_batch_stops_before_training(folder, tmp_path):
     with pytest.raises(UserError, match="3 accumulated"):
         fit(tmp_path, folder, accumulate_grad_batches=3)
+
+
+def test_accumulation_follows_from_the_largest_batch_and_changes_no_sample(folder, tmp_path):
+    """A step of 4 in two micro-batches of 2: the same stream, and validation after as many steps as were asked for."""
+    seen = []
+    for largest in (None, 2):
+        module = Recorder()
+        data = LatentShardsDataModule(folder, batch_size=B, max_batch_per_device=largest)
+        run = trainer(tmp_path / str(largest), max_steps=6, limit_val_batches=1, val_check_interval=3)
+        run.fit(module, datamodule=data)
+        assert run.accumulate_grad_batches == (1 if largest is None else 2)
+        seen.append((module.trained, len(module.validated)))
+    assert seen[0] == seen[1]
+    assert len(seen[0][0]) == 6 * B
+
+
+def test_two_answers_to_one_question_are_refused(folder, tmp_path):
+    data = LatentShardsDataModule(folder, batch_size=B, max_batch_per_device=2)
+    with pytest.raises(UserError, match="leave one of them out"):
+        trainer(tmp_path, accumulate_grad_batches=4).fit(Recorder(), datamodule=data)

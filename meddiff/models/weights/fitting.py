@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
+from meddiff.models.pieces import local
 from meddiff.models.weights.reading import State
 
 #: What DistributedDataParallel, ``torch.compile`` and training modules put before the names of a network.
@@ -174,6 +175,7 @@ def converts(stored: torch.dtype, own: torch.dtype) -> bool:
 
 def holds_finite(values: Tensor, own: torch.dtype | None = None) -> bool:
     """Whether all values are finite, also as type ``own``; one walk through memory, no copy. True on "meta"."""
+    values = local(values)
     if values.is_meta or not values.is_floating_point() or not values.numel():
         return True
     low, high = (float(value) for value in values.detach().aminmax())  # NaN passes through both
