@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from meddiff.attribution.coco_words import class_tokens
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
@@ -30,6 +29,7 @@ from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.grounding_scores import unscored
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
+from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Exclusion, evaluation_latents
@@ -198,8 +198,7 @@ class Coco:
             )
             for group, some in zip(captions, queries, strict=True)
         ]
-        hidden = not (self.show_progress and items)
-        bar = tqdm(total=len(items) * len(self.steps), unit="pass", desc="coco", disable=hidden)
+        bar = progress_bar(len(items) * len(self.steps), "pass", "coco", self.show_progress)
         with bar, undisturbed(model), model.weights(options.ema):
             maps = grounding_pass(model, items, self.steps, options.seed, options.batch_size, on_progress=bar.update)
             for i, heat in mean_over_timesteps(maps, len(self.steps)):  # heat (classes, h, w)
