@@ -78,8 +78,11 @@ def draw_prompts(
     bar = DrawingBar(show_progress)
 
     def draw(texts: list[str], keys: list[str]) -> NDArray[np.uint8]:
-        on_step = bar.on_step(len(keys), sampling.steps)
-        return model.sample(texts, keys, options.seed, sampling, unet=unet, on_step=on_step)
+        batch = bar.batch(len(keys), sampling.steps)
+        try:
+            return model.sample(texts, keys, options.seed, sampling, unet=unet, on_step=batch.step)
+        finally:
+            batch.drawn()
 
     draw_images(folder, prompts, settings, draw, options.batch_size, borrow, bar)
     return settings
@@ -111,7 +114,7 @@ def draw_images(
         draw: makes the images.
         batch_size: images drawn at a time; changes no result.
         borrow: folders that may have some of the images already.
-        bar: is told of every batch.
+        bar: is opened; ``draw`` tells it of every step.
 
     Raises:
         UserError: the folder holds images of other settings or prompts, or a key cannot name a file in it.
@@ -136,7 +139,6 @@ def draw_images(
             lost += broken
             for key, pixels in whole.items():
                 write_image(folder / f"{key}.png", pixels, made_from(settings, prompts[key]))
-            bar.drawn(len(keys))
     if lost:
         raise NotFiniteImages(np.empty(0, np.uint8), lost, len(prompts))
 

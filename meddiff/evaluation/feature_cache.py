@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from meddiff.common.files import atomic_open
+from meddiff.evaluation.cores import READING, over_cores
 from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import image_tensor
@@ -24,6 +25,8 @@ from meddiff.shards.dataset import LatentShardsDataset
 
 FOLDER = ".statistics"
 VERSION = 1
+#: Images that a core of a CPU looks at at once: the activations of more leave its cache.
+CPU_LOOKS = 8
 #: Everything that changes features; JSON values.
 Address = dict[str, object]
 #: extractor -> (N, D) on the CPU.
@@ -116,20 +119,27 @@ def measure(
     show_progress: bool = False,
 ) -> Features:
     """Features of the images ``indices`` in one pass over them: extractor -> (N, D) float32 on the CPU."""
-    parts: dict[str, list[Tensor]] = {name: [] for name in extractors}
+
+    def look(part: Sequence[int]) -> Features:
+        batch = images(part).to(device)  # (B, 3, H, W)
+        found = {name: extract(batch).float().cpu() for name, extract in extractors.items()}
+        bar.update(len(part))
+        return found
+
+    size = min(batch_size, CPU_LOOKS) if device.type == "cpu" else batch_size
     with progress_bar(len(indices), "image", f"features of {title}", show_progress) as bar:
-        for start in range(0, len(indices), batch_size):
-            part = indices[start : start + batch_size]
-            batch = images(part).to(device)  # (B, 3, H, W)
-            for name, extract in extractors.items():
-                parts[name].append(extract(batch).float().cpu())
-            bar.update(len(part))
-    return {name: torch.cat(some) if some else torch.empty(0) for name, some in parts.items()}
+        parts = list(over_cores(look, indices, size, device))
+    return {name: torch.cat([part[name] for part in parts]) if parts else torch.empty(0) for name in extractors}
 
 
 def stored_images(dataset: LatentShardsDataset) -> Images:
     """The cohort's own images."""
-    return lambda indices: torch.stack([image_tensor(dataset, i) for i in indices])
+
+    def images(indices: Sequence[int]) -> Tensor:
+        with READING:
+            return torch.stack([image_tensor(dataset, i) for i in indices])
+
+    return images
 
 
 def real_features(

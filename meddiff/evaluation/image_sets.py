@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from meddiff.common.draws import generator
+from meddiff.evaluation.cores import READING, over_cores
 from meddiff.evaluation.drawing import DrawingOptions, draw_prompts, read_images, signed
 from meddiff.evaluation.feature_cache import Features, Images, cache_folder, keep_features, measure, real_features
 from meddiff.evaluation.not_finite import tell
@@ -116,22 +117,22 @@ class ImageSets:
             stored: Images = lambda some: signed(read_images(place, [keys[i] for i in some]))  # noqa: E731
             self._look(name, stored, self.ranks.share(indices), part)
             return
-        mine, size, bar = (
-            self.ranks.share(indices, self._drawn),
-            self.options.batch_size,
-            DrawingBar(self.show_progress),
-        )
+        mine, bar = self.ranks.share(indices, self._drawn), DrawingBar(self.show_progress)
         self._drawn += len(indices)
         self.images, broken = {}, []
+        _ = self.model.vae  # read before several threads want it
+
+        def draw(some: Sequence[int]) -> tuple[dict[int, NDArray[np.uint8]], list[str]]:
+            batch = bar.batch(len(some), way.steps)
+            sample = partial(self.model.sample, seed=self.options.seed, options=way, unet=unet, on_step=batch.step)
+            images, lost = whole_images(sample, [prompts[i] for i in some], [keys[i] for i in some])
+            batch.drawn()
+            return {i: images[keys[i]] for i in some if keys[i] in images}, lost
+
         with bar.over(len(mine), f"drawing {part}"):
-            for start in range(0, len(mine), size):
-                some = mine[start : start + size]
-                on_step = bar.on_step(len(some), way.steps)
-                draw = partial(self.model.sample, seed=self.options.seed, options=way, unet=unet, on_step=on_step)
-                images, lost = whole_images(draw, [prompts[i] for i in some], [keys[i] for i in some])
-                self.images |= {i: images[keys[i]] for i in some if keys[i] in images}
+            for images, lost in over_cores(draw, mine, self.options.batch_size, self.model.device):
+                self.images |= images
                 broken += lost
-                bar.drawn(len(some))
         if broken:
             self._found.append(Share(name, [], {}, broken))
         else:
@@ -205,7 +206,8 @@ def through_vae(model: LatentDiffusion, split: LatentShardsDataset, seed: int) -
     """The real images through the autoencoder: the best that a latent model can do."""
 
     def images(indices: Sequence[int]) -> Tensor:
-        latents = torch.stack([evaluation_latents(split, i, seed) for i in indices]).to(model.device)
+        with READING:
+            latents = torch.stack([evaluation_latents(split, i, seed) for i in indices]).to(model.device)
         try:
             return pixels(decode(model.vae, latents, model.scaling_factor))
         except NotFiniteImages as error:  # NaN goes through to the distance

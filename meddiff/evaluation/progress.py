@@ -1,7 +1,7 @@
 """The progress of a measurement: a bar with rate and remaining time, also where the output is a file. Source: own."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
@@ -45,26 +45,39 @@ class DrawingBar:
     def __init__(self, shown: bool = False) -> None:
         self.shown = shown
         self._bar: tqdm[None] | None = None
-        self._whole = 0
 
     @contextmanager
     def over(self, total: int, title: str, done: int = 0) -> Iterator[None]:
         """The bar, while the images are drawn."""
         with progress_bar(total, "image", title, self.shown, done) as self._bar:
-            self._whole = done
             yield
         self._bar = None
 
-    def on_step(self, images: int, steps: int) -> Callable[[int], None]:
-        """What a sampler of so many steps may be given as its ``on_step`` for a batch of ``images``."""
-        # the last share is left for the decoder
-        return lambda step: self._to(self._whole + images * min(step, steps) / (steps + 1))
+    def batch(self, images: int, steps: int = 0) -> "Batch":
+        """A batch of ``images`` that is drawn in so many steps."""
+        return Batch(self, images, steps)
 
-    def drawn(self, images: int) -> None:
-        """A batch is whole."""
-        self._whole += images
-        self._to(self._whole)
+    def update(self, images: float) -> None:
+        """So many images more are done."""
+        if self._bar is not None:
+            self._bar.update(images)
 
-    def _to(self, place: float) -> None:
-        if self._bar is not None and not self._bar.disable:
-            self._bar.update(place - self._bar.n)
+
+class Batch:
+    """A batch that is being drawn: its ``step`` may be given to a sampler as ``on_step``."""
+
+    def __init__(self, bar: DrawingBar, images: int, steps: int) -> None:
+        self.bar, self.images, self.steps = bar, images, steps
+        self._told = 0.0
+
+    def step(self, done: int) -> None:
+        """So many steps are done; the last share is left for the decoder."""
+        self._tell(self.images * min(done, self.steps) / (self.steps + 1))
+
+    def drawn(self) -> None:
+        """The images are there."""
+        self._tell(self.images)
+
+    def _tell(self, place: float) -> None:
+        self.bar.update(place - self._told)
+        self._told = place
