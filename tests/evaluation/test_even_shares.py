@@ -56,7 +56,9 @@ def test_no_rank_waits_for_more_than_a_batch_and_all_find_what_one_finds(
     # one batch of grounding, one image of fidelity (its batch), one phrase of the priors
     for name, batch, waits in (("grounding", BATCH, 2), ("fidelity", 1, 1), ("priors", 1, 1)):
         for rank in found:
-            assert rank[name]["figures"] == pytest.approx(alone[name]["figures"], rel=1e-4, abs=1e-6, nan_ok=True), name
+            # two neighbouring pixels that rounding swaps change an AUROC by 1e-5
+            figures = pytest.approx(alone[name]["figures"], rel=1e-4, abs=3e-5, nan_ok=True)
+            assert rank[name]["figures"] == figures, name
             assert len(rank[name]["waits"]) <= waits
         assert sum(rank[name]["work"] for rank in found) == alone[name]["work"], "nothing is done twice or left out"
         for moment in zip(*(rank[name]["waits"] for rank in found), strict=True):
