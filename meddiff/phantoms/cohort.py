@@ -33,10 +33,9 @@ class PhantomCohort:
 
     def __init__(self, options: PhantomOptions | None = None) -> None:
         self.options = options or PhantomOptions()
-        # Problems with data that is not there come up here and not in a worker's first sample; kept, so that they travel
-        # to workers with the cohort: reading them takes longer than a hundred phantoms.
-        self.outlines = outline_norms(self.options.outlines)
-        self.boxes = box_norms(self.options.boxes)
+        # problems with data that is not there come up here and not in a worker's first sample
+        outline_norms(self.options.outlines)
+        box_norms(self.options.boxes)
         self.plan: Plan = plan_for(self.options)
 
     def __len__(self) -> int:
@@ -97,8 +96,8 @@ class PhantomCohort:
             self.plan.labels[index],
             dict(report.hints) if report else None,
             self.plan.confounders[index],
-            self.outlines,
-            self.boxes,
+            outline_norms(self.options.outlines),
+            box_norms(self.options.boxes),
             twins=self.options.mirrored_pairs,
         )
         scene = replace(scene, domain=self.options.domain, shift=self.options.strength)

@@ -39,9 +39,4 @@ def prepare_phantom(
         "phantom", command, asdict(options), vae, options.resolution, "rendered at the resolution, no resize"
     )
     with locked(out, "prepare phantom", wait=True):
-        made = partial(_itself, PhantomCohort(options))  # the workers get it as it is, planned and with its statistics
-        return write_shards(made, out, header, processes, show_progress=show_progress)
-
-
-def _itself(cohort: PhantomCohort) -> PhantomCohort:
-    return cohort
+        return write_shards(partial(PhantomCohort, options), out, header, processes, show_progress=show_progress)
