@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from callbacks.evaluation import EvaluationCallback, run_folder
+from callbacks.evaluation import EvaluationCallback, ranks_of, run_folder
 from callbacks.grounding import write_grounding
 from meddiff.evaluation.coco import Coco, CocoOptions, coco_samples
 from meddiff.evaluation.coco_priors import coco_priors
@@ -38,9 +38,12 @@ class CocoGroundingCallback(EvaluationCallback):
     def measure(
         self, trainer: Trainer, model: LatentDiffusion, split: LatentShardsDataset, images: int
     ) -> Mapping[str, float]:
-        if images == 0 and trainer.is_global_zero:
+        if images == 0:
             samples, _ = coco_samples(split, self.options.preset, self.options.captioned)
-            update_controls(run_folder(trainer), "grounding", coco_priors(split, samples, self.options.seed))
+            shown = self.measurement.show_progress and trainer.is_global_zero
+            priors = coco_priors(split, samples, self.options.seed, ranks_of(trainer), shown)
+            if trainer.is_global_zero:
+                update_controls(run_folder(trainer), "grounding", priors)
         return super().measure(trainer, model, split, images)
 
     def write(self, trainer: Trainer, split: LatentShardsDataset, result: Result, images: int) -> None:

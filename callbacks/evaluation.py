@@ -1,5 +1,6 @@
 """What all evaluations during training share: when they run, and that training does not notice. Source: own."""
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,9 +125,12 @@ class EvaluationCallback(Callback):
         if stage == "fit":
             interval_in_steps(self, self.every_n_images, trainer)
         if self.measurement is not None:
+            self.measurement.show_progress = shows_progress(trainer)
             self.measurement.check(self.dataset(trainer))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if evaluations(trainer)[0] is self:
+            print_cost(trainer, pl_module)
         self._last_images = images_seen(trainer)
         if self._last_images == 0 and not getattr(trainer, "fast_dev_run", False):
             self.run(trainer, pl_module)
@@ -177,7 +181,37 @@ class EvaluationCallback(Callback):
         self.latest = dict(latest) if isinstance(latest, dict) else {}
 
 
+def shows_progress(trainer: Trainer) -> bool:
+    """Whether this process draws bars: the first, unless bars were switched off."""
+    return bool(trainer.is_global_zero) and trainer.progress_bar_callback is not None
+
+
 def evaluations(trainer: Trainer) -> list[EvaluationCallback]:
     """The evaluation callbacks of a trainer, in order."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it
     return [one for one in callbacks if isinstance(one, EvaluationCallback)]
+
+
+def evaluation_share(passes: float, every_n_images: int, total_images: int) -> float:
+    """Computing of one callback's evaluations as a share of training's.
+
+    Args:
+        passes: U-Net forward passes of one evaluation; an image of training costs three.
+        every_n_images: the interval; step 0 and the end are evaluated too.
+        total_images: of the whole run.
+    """
+    times = 1 + math.ceil(total_images / every_n_images)
+    return times * passes / (3.0 * total_images)
+
+
+def print_cost(trainer: Trainer, module: LightningModule) -> None:
+    """Say before it is paid what the evaluations cost."""
+    total = trainer.max_steps * batch_size(trainer)
+    passes = {one: one.forward_passes(trainer, module) for one in evaluations(trainer)}
+    if trainer.is_global_zero and total > 0 and sum(passes.values()) > 0:
+        share = sum(evaluation_share(number, one.every_n_images, total) for one, number in passes.items())
+        print(
+            f"evaluations: {sum(passes.values()):,.0f} U-Net forward passes each time, "
+            f"{100 * share:.1f} % of the computing of training",
+            flush=True,  # a file gets it before the first one begins, and not when its buffer is full
+        )

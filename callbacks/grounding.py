@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.evaluation import EvaluationCallback, run_folder
+from callbacks.evaluation import EvaluationCallback, ranks_of, run_folder
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
 from meddiff.common.outside import inside
@@ -54,11 +54,14 @@ class GroundingCallback(EvaluationCallback):
     def measure(
         self, trainer: Trainer, model: LatentDiffusion, split: LatentShardsDataset, images: int
     ) -> Mapping[str, float]:
-        if images == 0 and trainer.is_global_zero:
+        if images == 0:
             train = self.dataset(trainer, getattr(trainer, "datamodule").train_split)  # noqa: B009 (not declared)
             samples, _ = self.measurement.samples(split)
-            priors = grounding_priors(train, samples, list(self.options.queries), self.options.seed)
-            update_controls(run_folder(trainer), "grounding", priors)
+            shown = self.measurement.show_progress and trainer.is_global_zero
+            queries, seed = list(self.options.queries), self.options.seed
+            priors = grounding_priors(train, samples, queries, seed, ranks_of(trainer), shown)
+            if trainer.is_global_zero:
+                update_controls(run_folder(trainer), "grounding", priors)
         return super().measure(trainer, model, split, images)
 
     def write(self, trainer: Trainer, split: LatentShardsDataset, result: Result, images: int) -> None:

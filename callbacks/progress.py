@@ -18,8 +18,7 @@ class ImagesProgressBar(TQDMProgressBar):
     """Lightning's bar, counted in images of the whole run instead of batches of an endless epoch.
 
     Args:
-        refresh_seconds: how often it is redrawn; null means 0.2 in a terminal and 15 in a log file, where each
-            redrawing is a line.
+        refresh_seconds: how often it is redrawn; null means 0.2 in a terminal and 4 in a log file.
     """
 
     BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
@@ -27,7 +26,7 @@ class ImagesProgressBar(TQDMProgressBar):
     def __init__(self, refresh_seconds: float | None = None) -> None:
         super().__init__(refresh_rate=1)
         self.live = sys.stdout.isatty()
-        self.refresh_seconds = (0.2 if self.live else 15.0) if refresh_seconds is None else refresh_seconds
+        self.refresh_seconds = (0.2 if self.live else 4.0) if refresh_seconds is None else refresh_seconds
         self._drawn = 0.0
 
     def init_train_tqdm(self) -> Tqdm:

@@ -1,12 +1,10 @@
 """The two curves side by side: one row an evaluation, the report, the figures in the progress bar."""
 
-import math
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.evaluation import EvaluationCallback, batch_size, evaluations, images_seen, run_folder
+from callbacks.evaluation import EvaluationCallback, evaluations, images_seen, run_folder
 from meddiff.common.errors import UserError
 from meddiff.runs import names
 from meddiff.runs.tables import read_table, write_table
@@ -41,7 +39,6 @@ class TradeoffCallback(Callback):
         if trainer.is_global_zero and images > 0:
             kept = [row for row in self._rows(trainer) if int(row["images"]) <= images]
             self._write(trainer, kept)
-        print_cost(trainer, pl_module)
         self.collect(trainer)
 
     def on_train_batch_end(
@@ -84,27 +81,3 @@ class TradeoffCallback(Callback):
         from meddiff.reports.page.report import write_report
 
         write_report([run_folder(trainer)])
-
-
-def evaluation_share(passes: float, every_n_images: int, total_images: int) -> float:
-    """Computing of one callback's evaluations as a share of training's.
-
-    Args:
-        passes: U-Net forward passes of one evaluation; an image of training costs three.
-        every_n_images: the interval; step 0 and the end are evaluated too.
-        total_images: of the whole run.
-    """
-    times = 1 + math.ceil(total_images / every_n_images)
-    return times * passes / (3.0 * total_images)
-
-
-def print_cost(trainer: Trainer, module: LightningModule) -> None:
-    """Say before it is paid what the evaluations cost."""
-    total = trainer.max_steps * batch_size(trainer)
-    passes = {one: one.forward_passes(trainer, module) for one in evaluations(trainer)}
-    if trainer.is_global_zero and total > 0 and sum(passes.values()) > 0:
-        share = sum(evaluation_share(number, one.every_n_images, total) for one, number in passes.items())
-        print(
-            f"evaluations: {sum(passes.values()):,.0f} U-Net forward passes each time, "
-            f"{100 * share:.1f} % of the computing of training"
-        )

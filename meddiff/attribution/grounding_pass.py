@@ -72,6 +72,7 @@ def grounding_pass(
     batch_size: int = 64,
     reducer: LayerReducer | None = None,
     on_progress: Callable[[int], object] | None = None,
+    pairs: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[TimestepMap]:
     """Maps of every item at every timestep, one forward pass each.
 
@@ -82,12 +83,13 @@ def grounding_pass(
         batch_size: (item, timestep) pairs per forward pass; changes results by rounding only.
         reducer: what becomes of the layers; None takes their mean.
         on_progress: called with the number of forward passes' pairs just done.
+        pairs: (number of the item, timestep), where not every item is wanted at every timestep.
 
     Yields:
         all timesteps of the first item, then all of the second, ...; :func:`mean_over_timesteps` averages them.
     """
     device = model.device
-    pairs = [(i, t) for i in range(len(items)) for t in timesteps]
+    pairs = [(i, t) for i in range(len(items)) for t in timesteps] if pairs is None else pairs
     with CrossAttentionRecorder(model.unet, reducer) as recorder:
         for start in range(0, len(pairs), batch_size):
             part = pairs[start : start + batch_size]

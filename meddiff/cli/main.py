@@ -4,6 +4,7 @@ Heavy imports happen inside the verb that needs them, so that `--help` and a mis
 """
 
 import errno
+import os
 import sys
 import traceback
 import warnings
@@ -86,9 +87,27 @@ def dispatch(arguments: list[str]) -> int:
     from meddiff.cli.quick_check import certain_problems
 
     refuse(certain_problems(expanded))
+    if not asks_only(expanded):
+        started(verb)
     from meddiff.cli.lightning_cli import run
 
     return run(verb, expanded)
+
+
+def asks_only(arguments: list[str]) -> bool:
+    """Whether nothing is to be run: help, or the configuration as it is understood."""
+    return any(flag in ("-h", "--help") or flag.startswith(("--print_config", "--help.")) for flag in arguments)
+
+
+def started(verb: str) -> None:
+    """Say so while torch and Lightning are read, which takes ten seconds on a cold machine; once for all ranks."""
+    ranks = [os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")]
+    if any(rank != "0" for rank in ranks):
+        return
+    print(f"lightning {verb}: reading torch", file=sys.stderr, flush=True)
+    import torch  # noqa: F401
+
+    print(f"lightning {verb}: reading Lightning", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from callbacks.tradeoff import evaluation_share
+from callbacks.evaluation import evaluation_share
 from datamodules.stream import check_batch_size
 from meddiff.cli.arguments import read_yaml, with_bases
 from meddiff.cli.plan_numbers import BATCHES, GIB, Training

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from meddiff.attribution.coco_words import class_tokens
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
@@ -30,6 +29,7 @@ from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.grounding_scores import unscored
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
+from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Exclusion, evaluation_latents
@@ -157,7 +157,7 @@ class Coco:
         with ledger:
             done = valid(ledger.entries)
             missing = [group for place, group in captions.items() if place not in done]
-            self._ground(model, split, list(ranks.share(missing)), ledger)
+            self._ground(model, split, list(ranks.share(missing)), ledger, self.show_progress and ranks.is_first)
             entries = [entry for _, entry in sorted(valid(ranks.gather(ledger.entries)).items())]
         rows = [row for entry in entries for row in entry["rows"]]
         lost: list[Row] = [{**asdict(one), "class": one.label} for one in excluded]
@@ -182,6 +182,7 @@ class Coco:
         split: LatentShardsDataset,
         captions: Sequence[Sequence[CocoSample]],
         ledger: Ledger[CaptionEntry],
+        show_progress: bool,
     ) -> None:
         """Ground captions, each the samples of its classes, and enter each into the ledger when its maps are whole."""
         options, tokenizer = self.options, model.text_encoder.tokenizer
@@ -198,8 +199,7 @@ class Coco:
             )
             for group, some in zip(captions, queries, strict=True)
         ]
-        hidden = not (self.show_progress and items)
-        bar = tqdm(total=len(items) * len(self.steps), unit="pass", desc="coco", disable=hidden)
+        bar = progress_bar(len(items) * len(self.steps), "pass", "coco", show_progress)
         with bar, undisturbed(model), model.weights(options.ema):
             maps = grounding_pass(model, items, self.steps, options.seed, options.batch_size, on_progress=bar.update)
             for i, heat in mean_over_timesteps(maps, len(self.steps)):  # heat (classes, h, w)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from meddiff.evaluation.coco import CocoSample
 from meddiff.evaluation.priors import grounding_priors
+from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Pixels
 from meddiff.shards.dataset import LatentShardsDataset
 
@@ -47,4 +48,4 @@ def coco_priors(
     objects = [
         ShownObject(one.key, one.label, one.caption, split.masks(one.index)[one.label]) for one in first.values()
     ]
-    return grounding_priors(None, objects, sorted({one.label for one in objects}), seed)
+    return grounding_priors(None, objects, sorted({one.label for one in objects}), seed, ranks, show_progress)

@@ -32,6 +32,7 @@ from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.evaluation.mirrored_twins import mirrored
 from meddiff.evaluation.own_first import by_class, compare, cross_table, naming_samples, own_part
 from meddiff.evaluation.priors import grounding_priors
+from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import GroundingSample, evaluation_latents, grounding_samples
 from meddiff.evaluation.undisturbed import undisturbed
@@ -115,7 +116,7 @@ class Controls:
         samples, others = self._samples(split), self.others
         rows = {
             "trained": self._summary(model, split, samples, "trained"),
-            **grounding_priors(others.train, samples, list(QUERY_WORDS)),
+            **grounding_priors(others.train, samples, list(QUERY_WORDS), show_progress=self.show_progress),
             "shuffled_captions": self._summary(model, split, shuffled(samples), "shuffled captions"),
             "absent_finding": self._absent(model, split, samples),
         }
@@ -162,7 +163,7 @@ class Controls:
         return grounding_samples(split, list(QUERY_WORDS), self.options.samples)[0]
 
     def _bar(self, items: int, title: str) -> "tqdm[None]":
-        return tqdm(total=items * len(self.steps), unit="pass", desc=title, disable=not self.show_progress)
+        return progress_bar(items * len(self.steps), "pass", title, self.show_progress)
 
     def _summary(
         self, model: LatentDiffusion, split: LatentShardsDataset, samples: Sequence[GroundingSample], title: str

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
 from meddiff.common.outside import file_in, terminal
+from meddiff.evaluation.progress import DrawingBar
 from meddiff.evaluation.provenance import (
     Settings,
     differences,
@@ -75,10 +75,16 @@ def draw_prompts(
     sampling = options.sampling or model.sampling
     settings = drawing_settings(model, options.seed, sampling, unet)
 
-    def draw(texts: list[str], keys: list[str]) -> NDArray[np.uint8]:
-        return model.sample(texts, keys, options.seed, sampling, unet=unet)
+    bar = DrawingBar(show_progress)
 
-    draw_images(folder, prompts, settings, draw, options.batch_size, borrow, show_progress)
+    def draw(texts: list[str], keys: list[str]) -> NDArray[np.uint8]:
+        batch = bar.batch(len(keys), sampling.steps)
+        try:
+            return model.sample(texts, keys, options.seed, sampling, unet=unet, on_step=batch.step)
+        finally:
+            batch.drawn()
+
+    draw_images(folder, prompts, settings, draw, options.batch_size, borrow, bar)
     return settings
 
 
@@ -97,7 +103,7 @@ def draw_images(
     draw: Draw,
     batch_size: int,
     borrow: Sequence[Path] = (),
-    show_progress: bool = False,
+    bar: DrawingBar = DrawingBar(),  # noqa: B008 (draws nothing)
 ) -> None:
     """Have ``folder/KEY.png`` for every key of ``prompts``; draws only what is missing.
 
@@ -108,7 +114,7 @@ def draw_images(
         draw: makes the images.
         batch_size: images drawn at a time; changes no result.
         borrow: folders that may have some of the images already.
-        show_progress: draw a progress bar.
+        bar: is opened; ``draw`` tells it of every step.
 
     Raises:
         UserError: the folder holds images of other settings or prompts, or a key cannot name a file in it.
@@ -126,17 +132,13 @@ def draw_images(
     lost: list[str] = []
     missing = [key for key in prompts if not (folder / f"{key}.png").is_file()]
     done = len(prompts) - len(missing)
-    hidden = not (show_progress and missing)
-    with tqdm(
-        total=len(prompts), initial=done, unit="image", desc=f"drawing {terminal(folder.name)}", disable=hidden
-    ) as bar:
+    with bar.over(len(prompts), f"drawing {terminal(folder.name)}", done):
         for start in range(0, len(missing), batch_size):
             keys = missing[start : start + batch_size]
             whole, broken = whole_images(draw, [prompts[key] for key in keys], keys)
             lost += broken
             for key, pixels in whole.items():
                 write_image(folder / f"{key}.png", pixels, made_from(settings, prompts[key]))
-            bar.update(len(keys))
     if lost:
         raise NotFiniteImages(np.empty(0, np.uint8), lost, len(prompts))
 

@@ -14,9 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 
 from meddiff.common.files import atomic_open
+from meddiff.evaluation.cores import READING, over_cores
+from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import image_tensor
 from meddiff.models.feature_extractors import Extractor, extractor_identity
@@ -24,8 +25,12 @@ from meddiff.shards.dataset import LatentShardsDataset
 
 FOLDER = ".statistics"
 VERSION = 1
+#: Images that a core of a CPU looks at at once: the activations of more leave its cache.
+CPU_LOOKS = 8
 #: Everything that changes features; JSON values.
 Address = dict[str, object]
+#: extractor -> (N, D) on the CPU.
+Features = dict[str, Tensor]
 #: Indices of images -> (B, 3, H, W) in [-1, 1].
 Images = Callable[[Sequence[int]], Tensor]
 
@@ -111,27 +116,30 @@ def measure(
     device: torch.device,
     batch_size: int,
     title: str,
-    ranks: Ranks = Ranks(),  # noqa: B008 (frozen dataclass)
     show_progress: bool = False,
-) -> dict[str, Tensor]:
-    """Features of all ``indices`` in one pass over the images, shared among ranks: extractor -> (N, D) float32 on the CPU."""
-    mine = ranks.share(indices)
-    rows: list[tuple[int, dict[str, Tensor]]] = []
-    with tqdm(total=len(mine), unit="image", desc=f"features of {title}", disable=not show_progress) as bar:
-        for start in range(0, len(mine), batch_size):
-            part = mine[start : start + batch_size]
-            batch = images(part).to(device)  # (B, 3, H, W)
-            found = {name: extract(batch).float().cpu() for name, extract in extractors.items()}
-            rows += [(i, {name: values[k] for name, values in found.items()}) for k, i in enumerate(part)]
-            bar.update(len(batch))
-    place = {index: k for k, index in enumerate(indices)}  # the order does not depend on the number of ranks
-    ordered = [features for _, features in sorted(ranks.gather(rows), key=lambda row: place[row[0]])]
-    return {name: torch.stack([features[name] for features in ordered]) for name in extractors}
+) -> Features:
+    """Features of the images ``indices`` in one pass over them: extractor -> (N, D) float32 on the CPU."""
+
+    def look(part: Sequence[int]) -> Features:
+        batch = images(part).to(device)  # (B, 3, H, W)
+        found = {name: extract(batch).float().cpu() for name, extract in extractors.items()}
+        bar.update(len(part))
+        return found
+
+    size = min(batch_size, CPU_LOOKS) if device.type == "cpu" else batch_size
+    with progress_bar(len(indices), "image", f"features of {title}", show_progress) as bar:
+        parts = list(over_cores(look, indices, size, device))
+    return {name: torch.cat([part[name] for part in parts]) if parts else torch.empty(0) for name in extractors}
 
 
 def stored_images(dataset: LatentShardsDataset) -> Images:
     """The cohort's own images."""
-    return lambda indices: torch.stack([image_tensor(dataset, i) for i in indices])
+
+    def images(indices: Sequence[int]) -> Tensor:
+        with READING:
+            return torch.stack([image_tensor(dataset, i) for i in indices])
+
+    return images
 
 
 def real_features(
@@ -143,34 +151,53 @@ def real_features(
     batch_size: int,
     folder: Path | None,
     ranks: Ranks = Ranks(),  # noqa: B008 (frozen dataclass)
+    before: int = 0,
     show_progress: bool = False,
-) -> dict[str, Tensor]:
-    """Features of real images, from ``folder`` where they are known: extractor -> (N, D) float32 on the CPU.
+) -> Features:
+    """Features of this rank's share of real images, from ``folder`` where all are known: extractor -> (N, D) float32.
+
+    One rank alone keeps what it computes; of several somebody has to, once all is gathered (:func:`keep_features`).
 
     Args:
-        weights: extractor -> its weights; decides under which address features are kept.
+        indices: all images of the set; they decide under which address features are kept.
+        weights: extractor -> its weights, for the address.
         extractors: the same, built.
-        folder: None keeps nothing.
+        folder: None keeps nothing and knows nothing.
+        before: as :meth:`meddiff.evaluation.ranks.Ranks.share`.
     """
-    if folder is None:
-        return measure(
-            extractors, stored_images(dataset), indices, device, batch_size, "real images", ranks, show_progress
-        )
-    addresses = {
-        name: features_address(dataset, indices, extractor_identity(name, path), device)
-        for name, path in weights.items()
-    }
-    found: dict[str, Tensor] = {}
-    for name, address in addresses.items():
-        stored = read_features(folder, address)
+    found: Features = {}
+    place = {index: k for k, index in enumerate(indices)}
+    mine = ranks.share(indices, before)
+    for name, path in weights.items():
+        stored = None if folder is None else read_features(folder, _address(dataset, indices, name, path, device))
         if stored is not None:
-            found[name] = stored
+            found[name] = stored[[place[index] for index in mine]]
     missing = {name: extractors[name] for name in weights if name not in found}
     if missing:
-        made = measure(
-            missing, stored_images(dataset), indices, device, batch_size, "real images", ranks, show_progress
-        )
-        for name, features in made.items():
-            write_features(folder, addresses[name], features)
+        made = measure(missing, stored_images(dataset), mine, device, batch_size, "real images", show_progress)
+        if folder is not None and ranks.world == 1:
+            for name, features in made.items():
+                write_features(folder, _address(dataset, indices, name, weights[name], device), features)
         found |= made
     return {name: found[name] for name in weights}
+
+
+def keep_features(
+    dataset: LatentShardsDataset,
+    indices: Sequence[int],
+    weights: Mapping[str, str],
+    device: torch.device,
+    folder: Path,
+    features: Features,
+) -> None:
+    """Store the features of all of ``indices`` where ``folder`` has none of them."""
+    for name, path in weights.items():
+        address = _address(dataset, indices, name, path, device)
+        if read_features(folder, address) is None:
+            write_features(folder, address, features[name])
+
+
+def _address(
+    dataset: LatentShardsDataset, indices: Sequence[int], name: str, path: str, device: torch.device
+) -> Address:
+    return features_address(dataset, indices, extractor_identity(name, path), device)

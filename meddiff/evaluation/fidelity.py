@@ -8,30 +8,22 @@ spec/tradeoff.md section 7; controls own.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.ranges import COUNT, check_ranges
-from meddiff.evaluation.drawing import draw_prompts, read_images, signed
-from meddiff.evaluation.feature_cache import Images, cache_folder, measure, real_features
+from meddiff.evaluation.feature_cache import Features
+from meddiff.evaluation.image_sets import ImageSets, noise, through_vae
 from meddiff.evaluation.measurement import Result, Row, Table
-from meddiff.evaluation.not_finite import tell
 from meddiff.evaluation.provenance import split_digest
 from meddiff.evaluation.ranks import Ranks
-from meddiff.evaluation.samples import evaluation_latents
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.fidelity import FrechetFeatureDistance
-from meddiff.models.autoencoder import NotFiniteImages, decode, whole_images
 from meddiff.models.backbones import untrained_twin
 from meddiff.models.domain_classifier import DEFAULT_CLASSIFIER
 from meddiff.models.feature_extractors import EXTRACTORS, Extractor, build_extractor, missing_extractors
@@ -39,14 +31,11 @@ from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
 from meddiff.shards.dataset import LatentShardsDataset
 
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
-
 FIRST = ("metric", "value", "n", "protocol", "control", "seed")
 PAPER_N = 5000
 CONTROLS = ("real_vs_real", "autoencoder", "noise", "untrained")
-#: extractor -> (N, D) on the CPU.
-Features = dict[str, Tensor]
+#: Name of the set that all others are compared with.
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -145,29 +134,31 @@ class Fidelity:
         """
         self.check(split)
         options, n = self.options, self.number(split)
-        others = range(n, 2 * n)
-        pass_ = _Pass(self, model, split, out, ranks)
-        found: dict[str, Features | None] = {}  # None: not all images were finite
+        first, others = range(n), range(n, 2 * n)
+        sets = ImageSets(options, self._extractors, model, split, out, ranks, self.show_progress and ranks.is_first)
         with undisturbed(model), model.weights(options.ema):
             if not self._extractors:
                 weights = options.weights.items()
-                self._extractors = {name: build_extractor(name, path, model.device) for name, path in weights}
+                self._extractors |= {name: build_extractor(name, path, model.device) for name, path in weights}
             ways = options.ways(model)
-            found[""] = pass_.drawn("fidelity", others, ways[0])
-            kept = dict(pass_.images)
-            if self._reference_of != (which := (split_digest(split), n)):
-                self._reference, self._reference_of = pass_.real(range(n)), which
+            sets.drawn("", "fidelity", others, ways[0])
+            kept = dict(sets.images)
+            known = self._reference_of == (which := (split_digest(split), n))
+            if not known:
+                sets.real(REFERENCE, first)
             for way in ways[1:]:
-                found[way.sampler] = pass_.drawn(way.sampler, others, way)
+                sets.drawn(way.sampler, way.sampler, others, way)
             for control in options.controls if controls else ():
                 if control == "real_vs_real":
-                    found[control] = pass_.real(others)
+                    sets.real(control, others)
                 elif control == "untrained":
-                    twin = untrained_twin(model.unet, options.seed)
-                    found[control] = pass_.drawn(control, others, ways[0], twin)
+                    sets.drawn(control, control, others, ways[0], untrained_twin(model.unet, options.seed))
                 else:
                     source = through_vae if control == "autoencoder" else noise
-                    found[control] = pass_.features(source(model, split, options.seed), others, control)
+                    sets.other(control, source(model, split, options.seed), others)
+        found = sets.gathered()
+        if (reference := found.pop(REFERENCE, None)) is not None:
+            self._reference, self._reference_of = reference, which
         return self._result(found, n, kept)
 
     def _result(self, found: Mapping[str, Features | None], n: int, images: dict[int, NDArray[np.uint8]]) -> Result:
@@ -193,99 +184,3 @@ class Fidelity:
                         controls.setdefault(kind, {})[control] = value if math.isfinite(value) else None
         figures["n"] = float(n)
         return Result(figures, {"fidelity": Table(rows, FIRST)}, {"n": n, **controls} if controls else {}, images)
-
-
-class _Pass:
-    """What one run of :class:`Fidelity` draws and measures with."""
-
-    def __init__(
-        self, owner: Fidelity, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks
-    ) -> None:
-        self.owner, self.model, self.split, self.out, self.ranks = owner, model, split, out, ranks
-        self.images: dict[int, NDArray[np.uint8]] = {}
-
-    def features(self, images: Images, indices: Sequence[int], title: str) -> Features:
-        """Features of images, shared among ranks."""
-        owner, options = self.owner, self.owner.options
-        device, size = self.model.device, options.batch_size
-        return measure(
-            owner._extractors, images, indices, device, size, title, self.ranks, show_progress=owner.show_progress
-        )
-
-    def real(self, indices: Sequence[int]) -> Features:
-        """Features of the cohort's own images."""
-        owner, options = self.owner, self.owner.options
-        folder = Path(options.statistics) if options.statistics else None
-        if folder is None and self.out is not None:
-            folder = cache_folder(self.split.folder, self.out)
-        return real_features(
-            self.split,
-            indices,
-            options.weights,
-            owner._extractors,
-            self.model.device,
-            options.batch_size,
-            folder,
-            self.ranks,
-            owner.show_progress,
-        )
-
-    def drawn(
-        self, part: str, indices: Sequence[int], way: SamplingOptions, unet: "UNet2DConditionModel | None" = None
-    ) -> Features | None:
-        """Features of images drawn for the captions of ``indices``; None when one of them is not finite."""
-        title = f"{part} images"
-        prompts = {i: str(self.split.metadata(i)["impression"]) for i in indices}
-        keys = self.split.keys
-        if self.out is not None:
-            place, options = self.out / "images" / part, replace(self.owner.options, sampling=way)
-            texts = {keys[i]: text for i, text in prompts.items()}
-            try:
-                draw_prompts(self.model, place, texts, options, unet=unet, show_progress=self.owner.show_progress)
-            except NotFiniteImages as error:
-                tell(error, part)
-                return None
-            stored: Images = lambda some: signed(read_images(place, [keys[i] for i in some]))  # noqa: E731
-            return self.features(stored, indices, title)
-        mine, size = self.ranks.share(indices), self.owner.options.batch_size
-        self.images, broken = {}, []
-        draw = partial(self.model.sample, seed=self.owner.options.seed, options=way, unet=unet)
-        for start in range(0, len(mine), size):
-            some = mine[start : start + size]
-            images, lost = whole_images(draw, [prompts[i] for i in some], [keys[i] for i in some])
-            self.images |= {i: images[keys[i]] for i in some if keys[i] in images}
-            broken += lost
-        if broken := self.ranks.gather(broken):
-            tell(NotFiniteImages(np.empty(0, np.uint8), broken, len(indices)), part)
-            return None
-        return self.features(lambda some: pixels(np.stack([self.images[i] for i in some])), indices, title)
-
-
-def pixels(images: NDArray[np.uint8]) -> Tensor:
-    """uint8 (B, H, W, 3) -> (B, 3, H, W) in [-1, 1]."""
-    return signed(torch.from_numpy(images).permute(0, 3, 1, 2))
-
-
-def through_vae(model: LatentDiffusion, split: LatentShardsDataset, seed: int) -> Images:
-    """The real images through the autoencoder: the best that a latent model can do."""
-
-    def images(indices: Sequence[int]) -> Tensor:
-        latents = torch.stack([evaluation_latents(split, i, seed) for i in indices]).to(model.device)
-        try:
-            return pixels(decode(model.vae, latents, model.scaling_factor))
-        except NotFiniteImages as error:  # NaN goes through to the distance
-            tell(error, "autoencoder")
-            return torch.full_like(pixels(error.images), torch.nan)
-
-    return images
-
-
-def noise(model: LatentDiffusion, split: LatentShardsDataset, seed: int) -> Images:
-    """Uniform noise of the images' size: the worst."""
-    side = split.manifest.resolution
-
-    def images(indices: Sequence[int]) -> Tensor:
-        draws = [generator(seed, "noise image", split.keys[i]).uniform(-1, 1, (3, side, side)) for i in indices]
-        return torch.from_numpy(np.stack(draws)).float()
-
-    return images

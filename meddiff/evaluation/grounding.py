@@ -7,24 +7,28 @@ come out of the same forward passes.
 Source: Dombrowski et al. 2024, Tables 1, 3, 6, 7; spec/tradeoff.md sections 5 and 6; one pass for all own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
-from meddiff.attribution.naming import names_class
-from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
+from meddiff.attribution.grounding_pass import (
+    GroundingItem,
+    TimestepMap,
+    grounding_pass,
+    mean_over_timesteps,
+    paper_timesteps,
+)
+from meddiff.attribution.words import QUERY_WORDS, query_tokens
 from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.grounding_scores import grounding_summary, score_sample, unscored
+from meddiff.evaluation.grounding_texts import EOS, PAPER, SOS, STANDARD, Item, impressions, text_item
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
+from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Exclusion, GroundingSample, evaluation_latents, grounding_samples
@@ -36,8 +40,6 @@ from meddiff.shards.dataset import LatentShardsDataset
 
 #: Columns that every row has.
 FIRST = ("key", "class", "phrase", "words", "cnr", "auroc", "top1", "miou")
-#: Rows of the groups matrix before those of the single words; the first two are all that a short measurement takes.
-STANDARD, EOS, PAPER, SOS = range(4)
 
 
 @dataclass(frozen=True)
@@ -79,21 +81,6 @@ class Entry(TypedDict):
     kind: str
     row: dict[str, Value]
     words: list[list[Value]]  # (word, variant, CNR)
-
-
-@dataclass
-class Item:
-    """One text about one image, and the rows of its groups matrix."""
-
-    sample: GroundingSample
-    kind: str  # "phrase" or "impression"
-    groups: Tensor  # (K, L)
-    names: list[tuple[str, str]] = field(default_factory=list)  # (word, variant) of row 4 onwards
-
-    @property
-    def address(self) -> str:
-        """Name of the item in the ledger."""
-        return "|".join((self.kind, self.sample.key, self.sample.label, self.sample.phrase))
 
 
 class Grounding:
@@ -170,15 +157,10 @@ class Grounding:
 
         with ledger:
             done = valid(ledger.entries)
-            missing = [item for item in ranks.share(items) if item.address not in done]
-            bar = tqdm(
-                total=len(missing) * len(self.steps),
-                unit="pass",
-                desc="grounding",
-                disable=not (self.show_progress and missing),
-            )
-            with bar:
-                for entry in ground_items(model, split, missing, self.options, lambda pairs: bar.update(pairs)):
+            missing = [item for item in items if item.address not in done]
+            passes = len(missing) * len(self.steps) // ranks.world
+            with progress_bar(passes, "pass", "grounding", self.show_progress and ranks.is_first) as bar:
+                for entry in ground_shared(model, split, missing, self.options, ranks, bar.update):
                     ledger.add(entry)
             found = valid(ranks.gather(ledger.entries))
         return [found[item.address] for item in items]
@@ -192,55 +174,46 @@ def ground_items(
     on_progress: Callable[[int], object] | None = None,
 ) -> Iterator[Entry]:
     """The pass over ``items``; an item's entry comes as soon as its maps are whole."""
+    return ground_shared(model, split, items, options, Ranks(), on_progress)
+
+
+def ground_shared(
+    model: LatentDiffusion,
+    split: LatentShardsDataset,
+    items: Sequence[Item],
+    options: GroundingOptions,
+    ranks: Ranks,
+    on_progress: Callable[[int], object] | None = None,
+) -> Iterator[Entry]:
+    """This rank's entries of ``items``: the ranks make the same number of forward passes, but for one.
+
+    Whole items are dealt out. Of those that are left, fewer than there are ranks, each rank takes some timesteps; their
+    maps are exchanged and averaged in the order of the timesteps, so that an item's score does not depend on the ranks.
+    """
     seed, steps = options.seed, paper_timesteps(options.timesteps)
-    latents = {one.sample.index: evaluation_latents(split, one.sample.index, seed) for one in items}
-    wanted = [GroundingItem(one.sample.key, latents[one.sample.index], one.sample.phrase, one.groups) for one in items]
-    with undisturbed(model), model.weights(options.ema):
-        maps = grounding_pass(model, wanted, steps, seed, options.batch_size, on_progress=on_progress)
+    whole = len(items) // ranks.world * ranks.world
+    mine, left = ranks.share(items[:whole]), items[whole:]
+
+    def maps_of(some: Sequence[Item], pairs: Sequence[tuple[int, int]]) -> Iterator[TimestepMap]:
+        latents = {one.sample.index: evaluation_latents(split, one.sample.index, seed) for one in some}
+        wanted = [
+            GroundingItem(one.sample.key, latents[one.sample.index], one.sample.phrase, one.groups) for one in some
+        ]
+        return grounding_pass(model, wanted, steps, seed, options.batch_size, on_progress=on_progress, pairs=pairs)
+
+    def entries(some: Sequence[Item], maps: Iterable[TimestepMap]) -> Iterator[Entry]:
         for i, heat in mean_over_timesteps(maps, len(steps)):  # heat (K, h, w)
-            yield score_item(items[i], heat, split, model.text_encoder.tokenizer, options.queries)
+            yield score_item(some[i], heat, split, model.text_encoder.tokenizer, options.queries)
 
-
-def impressions(
-    split: LatentShardsDataset, samples: Sequence[GroundingSample], queries: dict[str, Sequence[str]]
-) -> list[GroundingSample]:
-    """The impressions that name a class of ``samples``, each with all boxes of that class in its image (Table 7)."""
-    boxes: dict[tuple[int, str], list[NDArray[np.float64]]] = {}
-    first: dict[tuple[int, str], GroundingSample] = {}
-    for sample in samples:
-        place = (sample.index, sample.label)
-        boxes.setdefault(place, []).append(sample.boxes)
-        first.setdefault(place, sample)
-    found = []
-    for place, sample in first.items():
-        text = split.metadata(sample.index)["impression"]
-        if names_class(text, sample.label, queries[sample.label]):
-            merged = np.unique(np.concatenate(boxes[place]), axis=0)
-            found.append(GroundingSample(sample.index, sample.key, sample.label, text, merged, sample.size))
-    return found
-
-
-def text_item(
-    tokenizer: TextTokenizer, sample: GroundingSample, queries: dict[str, Sequence[str]], kind: str, full: bool
-) -> Item:
-    """The groups of a text: its query words, the end token; when full also the paper's way of counting query words, the
-    start token and (phrases) word by word."""
-    text, words = sample.phrase, queries[sample.label]
-    special = special_tokens(tokenizer, text)
-    standard = query_tokens(tokenizer, text, words).weights
-    rows = [standard, special["end"]]
-    names: list[tuple[str, str]] = []
-    if full:
-        rows += [query_tokens(tokenizer, text, words, "paper").weights, special["start"]]
-        for word in tokenizer.words(text) if kind == "phrase" else ():
-            start, stop = tokenizer.kept(word)
-            for variant, end in (("first", start + 1), ("all", stop)):
-                weights = torch.zeros(len(standard))
-                if stop > start:
-                    weights[start:end] = 1.0 / (end - start)
-                rows.append(weights)
-                names.append((word.text, variant))
-    return Item(sample, kind, torch.stack(rows), names)
+    with undisturbed(model), model.weights(options.ema):
+        yield from entries(mine, maps_of(mine, [(i, t) for i in range(len(mine)) for t in steps]))
+        if left:
+            pairs = [(i, t) for i in range(len(left)) for t in steps]
+            parts = ranks.gather(list(maps_of(left, ranks.share(pairs))))
+            own = sorted(
+                (part for part in parts if part.item == ranks.rank), key=lambda part: steps.index(part.timestep)
+            )
+            yield from entries(left, own)
 
 
 def score_item(

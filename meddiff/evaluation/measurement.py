@@ -54,7 +54,13 @@ class Result:
 
 
 class Measurement(Protocol):
-    """One thing that is measured of a model on a split of a cohort."""
+    """One thing that is measured of a model on a split of a cohort.
+
+    Attributes:
+        show_progress: draw progress bars; on the first rank only.
+    """
+
+    show_progress: bool
 
     def check(self, split: LatentShardsDataset) -> None:
         """Say what is missing before anything long starts.

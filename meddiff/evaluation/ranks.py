@@ -21,9 +21,14 @@ class Ranks:
         """Whether this process writes what all have found."""
         return self.rank == 0
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
-        """Items rank, rank + world, ... of ``items``."""
-        return items[self.rank :: self.world]
+    def share(self, items: Sequence[T], before: int = 0) -> Sequence[T]:
+        """Every world-th item of ``items``, so that no two shares differ by more than one.
+
+        Args:
+            before: items that were shared out before these: where several lists are, the ranks take turns with the item
+                more, and what a rank does over all of them differs by one, too.
+        """
+        return items[(self.rank - before) % self.world :: self.world]
 
     def gather(self, rows: list[T]) -> list[T]:
         """The rows of all ranks on every rank, in the order of ranks."""

@@ -24,6 +24,15 @@ class Words:
     def __init__(self, options: GroundingOptions = GroundingOptions(), show_progress: bool = False) -> None:  # noqa: B008
         self.grounding = Grounding(replace(options, full=True), show_progress)
 
+    @property
+    def show_progress(self) -> bool:
+        """Of the pass."""
+        return self.grounding.show_progress
+
+    @show_progress.setter
+    def show_progress(self, shown: bool) -> None:
+        self.grounding.show_progress = shown
+
     def check(self, split: LatentShardsDataset) -> None:
         """Refuse a split with nothing to ground."""
         self.grounding.check(split)

@@ -53,6 +53,11 @@ def whole_images(draw: Draw, prompts: list[str], keys: list[str]) -> tuple[dict[
     return {key: image for k, (key, image) in pairs if k not in broken}, [keys[k] for k, _ in pairs if k in broken]
 
 
+#: Latents that a CPU decodes at once, whatever the batch: beyond it activations leave the cache and every buffer is so large
+#: that it is fetched from the system again (50 at once took 1.7 times as long an image, benchmarks/README.md).
+CPU_DECODES = 4
+
+
 @torch.no_grad()
 def decode(vae: "Vae", latents: Tensor, scaling_factor: float) -> NDArray[np.uint8]:
     """Latents (B, C, h, w) -> uint8 RGB (B, H, W, 3).
@@ -60,7 +65,9 @@ def decode(vae: "Vae", latents: Tensor, scaling_factor: float) -> NDArray[np.uin
     Raises:
         NotFiniteImages: a latent or a pixel is no number; carries the images.
     """
-    images = vae.decode((latents / scaling_factor).to(vae.dtype)).sample  # (B, 3, H, W) in [-1, 1]
+    at_once = CPU_DECODES if latents.device.type == "cpu" else len(latents)
+    scaled = (latents / scaling_factor).to(vae.dtype)
+    images = torch.cat([vae.decode(some).sample for some in scaled.split(max(1, at_once))])  # (B, 3, H, W) in [-1, 1]
     finite = latents.isfinite().flatten(1).all(dim=1) & images.isfinite().flatten(1).all(dim=1)  # (B,)
     images = images.masked_fill(~finite.view(-1, 1, 1, 1), -1.0)
     images = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -23,6 +23,9 @@ from meddiff.shards.manifest import Manifest
 from meddiff.shards.sample import CohortSample
 from meddiff.shards.writer import ShardWriter
 
+#: What OpenBLAS, MKL and OpenMP ask for their number of threads.
+THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
 
 def write_shards(
     make_cohort: Callable[[], Cohort],
@@ -93,7 +96,7 @@ def write_jobs(
     with bar, ProcessPoolExecutor(workers, context, start) as pool:
         pending: set[Future[None]] = set()
         try:
-            with _interrupts_held():
+            with _interrupts_held(), _one_thread_each():
                 pending = {pool.submit(_write_one, job) for job in jobs}
             while pending:
                 finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -109,6 +112,24 @@ def write_jobs(
             stop.set()
             pool.shutdown(cancel_futures=True)  # and wait: nothing writes any more when the error is told
             raise
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started meanwhile have one thread for BLAS and OpenMP, which read these names when they are loaded.
+
+    A process a core, each with a thread a core that waits for the others, rendered phantoms four times slower.
+    """
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from callbacks.tradeoff import evaluation_share
+from callbacks.evaluation import evaluation_share
 
 
 def test_full_size_evaluations_cost_at_most_three_percent() -> None:
