@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from benchmarks.plain_loop import PlainLoop, wait
+from benchmarks.plain_loop import PlainLoop, clock
 from callbacks import ThroughputCallback
 from callbacks.progress import ImagesProgressBar
 from callbacks.stopping import StopBetweenSteps
@@ -73,8 +72,7 @@ class Stopwatch(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
         if trainer.global_step in (self.warm_up, trainer.max_steps - 1):
-            wait(trainer.strategy.root_device)
-            now = time.perf_counter()
+            now = clock(trainer.strategy.root_device)
             self.seconds, self.begun = now - self.begun, now if trainer.global_step == self.warm_up else self.begun
 
 
@@ -141,14 +139,12 @@ class UnetAlone:
         begun = 0.0
         for step in range(steps + 2):
             if step == 2:
-                wait(setting.device)
-                begun = time.perf_counter()
+                begun = clock(setting.device)
             with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.half):
                 prediction = model.unet(noisy, timesteps, states).sample
             torch.nn.functional.mse_loss(prediction.float(), target).backward()
             model.unet.zero_grad()
-        wait(setting.device)
-        return (time.perf_counter() - begun) / steps
+        return (clock(setting.device) - begun) / steps
 
 
 def plain_of(setting: Setting) -> PlainLoop:
