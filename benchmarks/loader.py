@@ -13,7 +13,8 @@ really gone is printed, found out by reading a file with ``RWF_NOWAIT`` (which r
 
 The floor is ten times what one GPU takes (150 to 200 images/s): a loader has to stay far ahead of it, in all its workers
 together; "a worker" is the rate divided by the processes that read. Workers add up as far as there are cores: with fewer
-cores than workers the row says what the machine has, not what a worker can.
+cores than workers, or with other work beside, the row says what the machine has, not what a worker can. "a cpu s" does:
+samples per second of processor time where the reading process is this one.
 """
 
 import argparse
@@ -93,14 +94,14 @@ def _at_hand(descriptor: int, offset: int) -> bool:
         return False
 
 
-def rate(make: Callable[[], Batches], seconds: float, cold: list[Path], limit: int) -> float:
-    """Samples per second, after the first 256.
+def rate(make: Callable[[], Batches], seconds: float, cold: list[Path], limit: int) -> tuple[float, float]:
+    """Samples per second, and per second of this process's processor time, after the first 256.
 
     Args:
         seconds: how long to look.
         cold: files to forget first, once the workers have started; then at most ``limit`` samples, one pass, are read.
     """
-    iterator, seen, begun = iter(make()), 0, 0.0
+    iterator, seen, begun, worked = iter(make()), 0, 0.0, 0.0
     while True:
         batch = next(iterator)
         keys = batch.get("key")
@@ -109,9 +110,9 @@ def rate(make: Callable[[], Batches], seconds: float, cold: list[Path], limit: i
         if not begun:
             if seen >= 256:
                 forget(cold)
-                begun, seen = time.perf_counter(), 0
+                begun, worked, seen = time.perf_counter(), time.process_time(), 0
         elif spent > seconds or (cold and seen >= limit):
-            return seen / spent
+            return seen / spent, seen / (time.process_time() - worked)
 
 
 def main() -> None:
@@ -147,7 +148,7 @@ def compare(folder: Path, samples: int, seconds: float, workers: list[int]) -> l
         )
         return data.train_dataloader()
 
-    row("workers", "block", "ours", "a worker", "webdataset", "ratio", "MB/s", "x one GPU")
+    row("workers", "block", "ours", "a worker", "webdataset", "ratio", "MB/s", "x one GPU", "a cpu s")
     results: list[dict[str, object]] = []
     for number in workers:
         pairs: dict[str, tuple[Callable[[], Batches], Callable[[], Batches]]] = {
@@ -159,10 +160,10 @@ def compare(folder: Path, samples: int, seconds: float, workers: list[int]) -> l
         }
         for (block, (ours, theirs)), cold in [(pair, cold) for pair in pairs.items() for cold in (False, True)]:
             dropped = files if cold else []
-            a, b = (rate(one, seconds, dropped, samples) for one in (ours, theirs))
+            (a, work), (b, _) = (rate(one, seconds, dropped, samples) for one in (ours, theirs))
             label = f"{block} {'cold' if cold else 'warm'}"
             cells = (f"{a:,.0f}", f"{a / max(1, number):,.0f}", f"{b:,.0f}", f"{a / b:.2f}", f"{a * size / 1e6:.0f}")
-            row(number, label, *cells, f"{a / GPU_IMAGES:.1f}")
+            row(number, label, *cells, f"{a / GPU_IMAGES:.1f}", f"{work:,.0f}" if number == 0 else "-")
             results.append({"workers": number, "block": label, "ours": round(a), "webdataset": round(b)})
     print(json.dumps(results))
     return results
