@@ -24,9 +24,10 @@ class StopBetweenSteps(Callback):
     """SIGTERM, SIGHUP or Ctrl-C: the step is finished, a checkpoint written, and the exit code is 128 + the signal.
 
     A signal again, two seconds later or more, ends the process at once. Processes of one training agree after each step
-    (one number is reduced), since a signal reaches them at different moments or only one of them. Lightning's own handling
-    ends with exit code 0 and without a checkpoint, and calls collectives from within the handler. The signal by which SLURM
-    says that time is nearly up ends it in the same way, and puts the job back into the queue (:mod:`callbacks.requeue`).
+    (one number is reduced; on GPUs it is read a step later, so that no step waits for it), since a signal reaches them at
+    different moments or only one of them. Lightning's own handling ends with exit code 0 and without a checkpoint, and calls
+    collectives from within the handler. The signal by which SLURM says that time is nearly up ends it in the same way, and
+    puts the job back into the queue (:mod:`callbacks.requeue`).
 
     Attributes:
         signum: the signal that was received; 0 if none.
@@ -42,9 +43,11 @@ class StopBetweenSteps(Callback):
         self._process = 0
         self._first_step = 0
         self._asked = 0.0
+        self._agreement = Agreement()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first_step = trainer.global_step
+        self._agreement = Agreement()
         call_between_steps(trainer)
         if threading.current_thread() is not threading.main_thread():
             return
@@ -76,6 +79,9 @@ class StopBetweenSteps(Callback):
             if handler is not signal.SIG_IGN:  # `nohup`, and Ctrl-C for what a shell runs in the background
                 self._before[one] = handler
                 signal.signal(one, note)
+        # Lightning asks all processes before each step whether its own handler, replaced here, has seen a SIGTERM, and waits
+        # for the answer and the device.
+        vars(trainer.fit_loop.epoch_loop)["_broadcast_sigterm_tensor"] = lambda: None
 
     def on_step_boundary(self, trainer: Trainer) -> None:
         """Stop if any process was asked to.
@@ -83,8 +89,9 @@ class StopBetweenSteps(Callback):
         Raises:
             SystemExit: with 128 + the signal's number.
         """
-        self.signum = agreed(trainer, self.signum)
-        if self.signum:
+        agreed = self._agreement.of(trainer, self.signum)
+        if agreed:
+            self.signum = agreed
             self._save(trainer)
             self.requeued = self.signum == self._requeue_signal and requeue(trainer)
             raise SystemExit(self.exit_code(trainer))
@@ -115,12 +122,41 @@ class StopBetweenSteps(Callback):
             if signal.getsignal(one) is self._note:  # Lightning has usually restored what was there before it
                 signal.signal(one, handler)
         self._before.clear()
+        vars(trainer.fit_loop.epoch_loop).pop("_broadcast_sigterm_tensor", None)
 
 
-def agreed(trainer: Trainer, signum: int) -> int:
-    """The signal that any process of the training has received; the same on all of them."""
-    if trainer.world_size == 1 or not torch.distributed.is_initialized():
-        return signum
-    found = torch.tensor(signum, device=trainer.strategy.root_device)
-    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-    return int(found)
+class Agreement:
+    """What all processes of a training heed together: the largest signal that any of them has received.
+
+    On a GPU reading a number makes the host wait for everything that is queued. There the number is reduced and copied
+    beside the computing, and read at the next boundary between steps: one step later, on all processes alike.
+
+    Args:
+        defer: read at the next boundary; None does so on a GPU.
+    """
+
+    def __init__(self, defer: bool | None = None) -> None:
+        self.defer = defer
+        self._pending: tuple[torch.Tensor, torch.cuda.Event | None] | None = None
+
+    def of(self, trainer: Trainer, signum: int) -> int:
+        """The signal to heed now, 0 for none; called by all processes at the same boundary."""
+        if trainer.world_size == 1 or not torch.distributed.is_initialized():
+            return signum
+        device = trainer.strategy.root_device
+        found = torch.full((), signum, dtype=torch.int32, device=device)  # filled there: nothing is copied
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        on_gpu = device.type == "cuda"
+        if not (on_gpu if self.defer is None else self.defer):
+            return int(found)
+        event = None
+        if on_gpu:
+            host = torch.empty((), dtype=torch.int32, pin_memory=True)
+            found, event = host.copy_(found, non_blocking=True), torch.cuda.Event()
+            event.record()
+        before, self._pending = self._pending, (found, event)
+        if before is None:
+            return 0
+        if before[1] is not None:
+            before[1].synchronize()  # of the step before: done, or nearly
+        return int(before[0])

@@ -141,6 +141,11 @@ class ShardLoader(DataLoader[LatentBatch | Failure]):
         pass
 
 
+def as_it_is(batch: LatentBatch | Failure) -> LatentBatch | Failure:
+    """A batch that is ready; torch would look through all of its lists for something to convert."""
+    return batch
+
+
 def _raised(batches: Iterator[LatentBatch | Failure]) -> Iterator[LatentBatch]:
     for batch in batches:
         if isinstance(batch, Failure):

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import Dataset, DistributedSampler
 
 from datamodules import streaming as remote
-from datamodules.datasets import EvaluationBatches, Failure, PositionedDataset, ShardLoader, TrainStream
+from datamodules.datasets import EvaluationBatches, Failure, PositionedDataset, ShardLoader, TrainStream, as_it_is
 from datamodules.items import Rules
 from datamodules.position import StreamPosition
 from datamodules.preflight import RANGES
@@ -264,6 +264,7 @@ class LatentShardsDataModule(L.LightningDataModule):
         return ShardLoader(
             dataset,
             batch_size=None,
+            collate_fn=as_it_is,  # type: ignore[arg-type]  # without a batch size it is given one sample
             sampler=sampler,
             num_workers=number,
             persistent_workers=number > 0,

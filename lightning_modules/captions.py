@@ -1,4 +1,4 @@
-"""How many captions of a training were longer than its text tower takes. Source: own."""
+"""Captions of a training: which are dropped, and how many are longer than the text tower takes. Source: own."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from meddiff.models.text.tokens import TextTokenizer
+from meddiff.shards.batches import LatentBatch
+
+EVERY_CAPTION = "all"
 
 
 @dataclass
@@ -33,3 +36,16 @@ class CaptionCounts:
                 category=UserWarning,
             )
         return tokens
+
+
+def drop_captions(batch: LatentBatch, rate: float, label: str) -> tuple[list[str], list[bool]]:
+    """The captions of a batch, some of them empty, and which: a function of each sample's own draw.
+
+    Args:
+        rate: of dropping; label: whose captions may be dropped, or :data:`EVERY_CAPTION`.
+    """
+    dropped = [
+        u < rate and (label == EVERY_CAPTION or label in labels)
+        for u, labels in zip(batch["dropout_uniform"].tolist(), batch["labels"], strict=True)
+    ]
+    return ["" if gone else text for gone, text in zip(dropped, batch["caption"], strict=True)], dropped

@@ -8,13 +8,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from lightning_modules.captions import CaptionCounts
+from lightning_modules.captions import CaptionCounts, drop_captions
 from lightning_modules.checkpoints import architecture, restore_average, restore_schedule
-from lightning_modules.guarded import GuardedModule
 from lightning_modules.optimising import Rates, adamw, take_rates
 from lightning_modules.preflight import check_manifest, misfits, prediction_problem, quick_problems, wrong_values
 from lightning_modules.seeding import reseed, run_seed
 from lightning_modules.sharding import shard_for
+from lightning_modules.speed import SpeedOptions, match_layout
+from lightning_modules.transfer import TransferringModule
 from meddiff.common.draws import torch_seed
 from meddiff.common.errors import UserError, refuse
 from meddiff.models.autoencoder import whole_images
@@ -27,10 +28,8 @@ from meddiff.models.weights.sources import Source
 from meddiff.shards.batches import CountsImages, LatentBatch, TokenBatch
 from meddiff.shards.manifest import Manifest
 
-EVERY_CAPTION = "all"
 
-
-class LatentDiffusionModule(GuardedModule):
+class LatentDiffusionModule(TransferringModule):
     """How a :class:`meddiff.models.LatentDiffusion`, held as ``model``, is trained on latents: text tower frozen or learnable.
 
     The VAE is no part of training: latents arrive from shards, and the VAE is read only when images are drawn. The paper's
@@ -62,9 +61,8 @@ class LatentDiffusionModule(GuardedModule):
         init_seed: seed of weights that are not loaded from anywhere; null means the run's seed.
         noise_schedule: betas by diffusers' names; null takes that of the U-Net's folder, or Stable Diffusion's.
         stop_after_skipped_steps: steps in a row whose loss or gradient is not finite, at which training stops.
+        speed: what makes it faster; all off.
     """
-
-    model: LatentDiffusion
 
     def __init__(
         self,
@@ -86,6 +84,7 @@ class LatentDiffusionModule(GuardedModule):
         init_seed: int | None = None,
         noise_schedule: GivenSchedule | None = None,
         stop_after_skipped_steps: int = 10,
+        speed: SpeedOptions = SpeedOptions(),  # noqa: B008 (frozen dataclass)
     ) -> None:
         super().__init__()
         if freeze_text_encoder and text_encoder_learning_rate is not None:
@@ -97,9 +96,10 @@ class LatentDiffusionModule(GuardedModule):
             learning_rate, text_encoder_learning_rate, weight_decay, warmup_steps, learning_rate_schedule
         )
         # Plain types only, so that checkpoints load with weights_only=True.
-        self.save_hyperparameters(ignore=["sampling"])
+        self.save_hyperparameters(ignore=["sampling", "speed"])
         self.sampling = SamplingOptions(**sampling) if isinstance(sampling, dict) else sampling
-        self.save_hyperparameters({"sampling": vars(self.sampling)})
+        self.speed = SpeedOptions(**speed) if isinstance(speed, dict) else speed
+        self.save_hyperparameters({"sampling": vars(self.sampling), "speed": vars(self.speed)})
         refuse(wrong_values(dict(self.hparams)))
         self.sources = (unet, text_encoder, vae)
         self.prediction_type: PredictionType = prediction_type
@@ -135,9 +135,11 @@ class LatentDiffusionModule(GuardedModule):
             *parts, self.prediction_type, self.sampling, self.freeze_text_encoder, seed, noise
         )
         self.val_loss = MeanMetric()
+        self.speed.set_up(self.model)
         shard_for(self, self.model)  # before the average, which is cut as the weights are
         if self.ema_decay is not None:
-            self.model.ema = ExponentialMovingAverage(self.model.trained_parameters(), self.ema_decay)
+            trained = self.model.trained_parameters()
+            self.model.ema = ExponentialMovingAverage(trained, self.ema_decay, self.speed.ema_every)
         self.train()
 
     def setup(self, stage: str) -> None:
@@ -155,10 +157,14 @@ class LatentDiffusionModule(GuardedModule):
         optimizer, schedule = adamw(self.model, self.rates, self.trainer.max_steps, fused)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        self.speed.start(self.model, self.trainer.strategy, self.device)
+
     def on_train_start(self) -> None:
         schedule = self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR), "configure_optimizers makes one of these"
         take_rates(schedule, self.model, self.rates)
+        match_layout(schedule.optimizer)
 
     # ---- the step -----------------------------------------------------------------------------------------------
 
@@ -213,7 +219,9 @@ class LatentDiffusionModule(GuardedModule):
         """``images``: what the optimiser has seen when a row is written, the x-axis of every curve."""
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, CountsImages):
-            self.log("images", float(datamodule.images_consumed), batch_size=batch_size)
+            # a float would be copied to the device, and the host would wait for all that is queued there
+            images = torch.full((), float(datamodule.images_consumed), device=self.device)
+            self.log("images", images, batch_size=batch_size)
 
     # ---- texts, while the batch is still on the host ------------------------------------------------------------
 
@@ -238,12 +246,7 @@ class LatentDiffusionModule(GuardedModule):
 
     def kept_captions(self, batch: LatentBatch) -> tuple[list[str], list[bool]]:
         """Captions after dropout by label, and which were dropped (a function of each sample's own draw)."""
-        rate, label = self.caption_dropout, self.caption_dropout_on
-        dropped = [
-            u < rate and (label == EVERY_CAPTION or label in labels)
-            for u, labels in zip(batch["dropout_uniform"].tolist(), batch["labels"], strict=True)
-        ]
-        return ["" if gone else text for gone, text in zip(dropped, batch["caption"], strict=True)], dropped
+        return drop_captions(batch, self.caption_dropout, self.caption_dropout_on)
 
     def tokenize(self, captions: list[str]) -> Tensor:
         """(B, L) token ids on the host; captions that are too long are cut, counted and warned of."""

@@ -36,6 +36,8 @@ RANGES: dict[str, Range] = {
 }
 #: ... and of how it draws.
 SAMPLING: dict[str, Range] = {"steps": Range(1, 1000, whole=True), "guidance_scale": NOT_NEGATIVE}
+#: ... and of what makes it faster.
+SPEED: dict[str, Range] = {"text_cache": COUNT_OR_NONE, "ema_every": COUNT}
 PARTS: tuple[Part, ...] = ("unet", "text_encoder", "vae")
 
 
@@ -54,10 +56,11 @@ def missing_weights(init_args: Mapping[str, object]) -> list[str]:
 
 def wrong_values(init_args: Mapping[str, object]) -> list[str]:
     """One sentence for each number that is not finite or out of its range."""
-    sampling = init_args.get("sampling")
     problems = range_problems(init_args, RANGES)
-    if isinstance(sampling, Mapping):
-        problems += range_problems(sampling, SAMPLING, "sampling.")
+    for group, rules in (("sampling", SAMPLING), ("speed", SPEED)):
+        given = init_args.get(group)
+        if isinstance(given, Mapping):
+            problems += range_problems(given, rules, f"{group}.")
     for part in ("unet", "text_encoder"):
         problems += not_finite(init_args.get(part), part)
     return problems

@@ -14,6 +14,9 @@ def run_seed() -> int:
 
 def reseed(seed: int) -> None:
     """Start the global generators of torch, numpy and Python anew."""
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # it would also write down, every time, where it was called from for devices that are not there
+        torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (third-party layers may draw from it)
     random.seed(seed)

@@ -6,6 +6,7 @@ handed to a reducer: the default adds them into one sum per resolution and keeps
 Source: spec/tradeoff.md sections 5 and 10.
 """
 
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -120,8 +121,16 @@ class CrossAttentionRecorder:
         self.reducer: LayerReducer = MeanOverLayers() if reducer is None else reducer
         self._seen = 0
         self._before: dict[str, object] = {}
+        self._plain = ExitStack()
 
     def __enter__(self) -> Self:
+        if any(part._compiled_call_impl is not None for part in self.unet.modules()):
+            # each entry would be compiled anew: other processors, and Python that keeps their sums
+            self._plain.enter_context(torch.compiler.set_stance("force_eager"))
+        if self.unet.is_gradient_checkpointing:
+            # layers that run again in a backward pass would be added again
+            self.unet.disable_gradient_checkpointing()
+            self._plain.callback(self.unet.enable_gradient_checkpointing)
         self._before = dict(self.unet.attn_processors)
         ours = {name: _RecordingProcessor(self, name.removesuffix(".processor")) for name in self.layers}
         self.unet.set_attn_processor({**self._before, **ours})
@@ -131,6 +140,7 @@ class CrossAttentionRecorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.unet.set_attn_processor(self._before)
+        self._plain.close()
 
     def add(self, layer: str, probabilities: Tensor) -> None:
         """Take the attention of one layer: (B, heads, N, L)."""

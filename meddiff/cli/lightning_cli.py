@@ -46,7 +46,7 @@ EXPECTED_WARNINGS = (
     r".*LeafSpec.* is deprecated.*",
     r"Found \d+ module\(s\) in eval mode at the start of training.*",  # the frozen text tower
     r".*does not have many workers which may be a bottleneck.*",
-    r"You have overridden `on_before_batch_transfer`.*",
+    r"You have overridden `(on_before_batch_transfer|transfer_batch_to_device)`.*",
     r"The dirpath has changed from .*",  # a checkpoint of another run
     r"Checkpoint directory .* exists and is not empty.*",  # a run that goes on in its own folder
 )

@@ -35,7 +35,11 @@ class ShownObject:
 
 
 def coco_priors(
-    split: LatentShardsDataset, samples: Sequence[CocoSample], seed: int = 0
+    split: LatentShardsDataset,
+    samples: Sequence[CocoSample],
+    seed: int = 0,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen dataclass)
+    show_progress: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Location prior, centre and random maps, as they stand in ``controls.json``.
 

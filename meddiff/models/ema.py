@@ -4,6 +4,7 @@ Why not Lightning's WeightAveraging: it copies the whole module, swaps averaged 
 shard (design decision 9). Source of the decay: Stable Diffusion's LitEma, decay_n = min(decay, (1 + n) / (10 + n)).
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypedDict
@@ -32,14 +33,15 @@ class ExponentialMovingAverage:
     Args:
         named_parameters: the parameters that train (frozen ones are refused: their average is themselves).
         decay: upper bound of the decay.
+        every: calls of :meth:`update` between two that read the parameters; those take the decay of all of them.
     """
 
-    def __init__(self, named_parameters: Iterable[tuple[str, nn.Parameter]], decay: float) -> None:
+    def __init__(self, named_parameters: Iterable[tuple[str, nn.Parameter]], decay: float, every: int = 1) -> None:
         if not 0.0 <= decay < 1.0:
             raise UserError(f"ema_decay is {decay}; it must lie in [0, 1).")
         named = list(named_parameters)
         assert all(parameter.requires_grad for _, parameter in named), "EMA is for parameters that train"
-        self.decay = decay
+        self.decay, self.every = decay, every
         self.updates = 0
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
@@ -48,9 +50,14 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """shadow += (1 - decay_n) * (parameter - shadow); call once after each optimiser step."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        """shadow += (1 - decay_n) * (parameter - shadow); call once after each optimiser step.
+
+        Between two multiples of ``every`` it only counts; the stored count says where a checkpoint stands.
+        """
         self.updates += 1
+        if self.updates % self.every:
+            return
+        decay = math.prod(min(self.decay, (1 + n) / (10 + n)) for n in range(self.updates - self.every, self.updates))
         self._follow_devices()
         # pieces, not tensors in pieces: those would be looked at one by one, and nothing here needs another process
         shadow, parameters = list(map(local, self.shadow)), [local(p).float() for p in self.parameters]

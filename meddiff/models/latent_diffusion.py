@@ -22,6 +22,7 @@ from meddiff.models.noise_schedule import NoiseSchedule, PredictionType
 from meddiff.models.pieces import whole
 from meddiff.models.sampling import SamplingOptions, build_scheduler, initial_noise, sample_latents
 from meddiff.models.text.build import build_text_encoder
+from meddiff.models.text.cache import TextCache
 from meddiff.models.text.tower import Conditioning, TextTower
 from meddiff.models.weights.schedule_file import unet_schedule
 from meddiff.models.weights.sources import Source
@@ -68,6 +69,7 @@ class LatentDiffusion(nn.Module):
         self.autoencoder = autoencoder or FrozenAutoencoder(None)
         self.sampling, self.freeze_text_encoder = sampling, freeze_text_encoder
         self.ema: ExponentialMovingAverage | None = None  # kept by whoever trains
+        self.text_cache: TextCache | None = None  # of a tower that is frozen
         self.text_encoder.requires_grad_(not freeze_text_encoder)
 
     @classmethod
@@ -156,9 +158,23 @@ class LatentDiffusion(nn.Module):
         return prediction
 
     def encode_tokens(self, tokens: Tensor) -> Conditioning:
-        """Token ids (B, L) -> states (B, L, D) and mask; outside autograd when the tower is frozen."""
+        """Token ids (B, L) -> states (B, L, D) and mask; outside autograd when the tower is frozen.
+
+        With a cache the ids are best still on the host, where it looks them up.
+        """
+        if self.caches_texts:
+            assert self.text_cache is not None
+            mask = self.text_encoder.mask(tokens)
+            states = self.text_cache(self.text_encoder, tokens)
+            return Conditioning(states, None if mask is None else mask.to(self.device, non_blocking=True))
+        tokens = tokens.to(self.device)
         with torch.no_grad() if self.freeze_text_encoder else nullcontext():
             return Conditioning(self.text_encoder(tokens), self.text_encoder.mask(tokens))
+
+    @property
+    def caches_texts(self) -> bool:
+        """Whether states of texts are kept: there is a cache, and the tower stays as it is."""
+        return self.text_cache is not None and self.freeze_text_encoder and self.text_cache.serves(self.text_encoder)
 
     def encode_texts(self, texts: Sequence[str]) -> Conditioning:
         """States (B, L, D) and mask on the model's device; texts that are too long are cut, and warned of."""
@@ -167,7 +183,7 @@ class LatentDiffusion(nn.Module):
         if truncated:
             told = f"A text is longer than {tokenizer.max_length} tokens; its end is cut off."
             warnings.warn(told, UserWarning, stacklevel=2)
-        return self.encode_tokens(tokens.to(self.device))
+        return self.encode_tokens(tokens)
 
     def sample(
         self,

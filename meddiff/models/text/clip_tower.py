@@ -133,6 +133,10 @@ class ClipTower(TextTower):
         table: nn.Embedding = self.token_embedding
         return table
 
+    def checkpoint_activations(self) -> None:
+        """Block by block, as open_clip does it."""
+        self.transformer.grad_checkpointing = True
+
     def save(self, folder: Path, half: bool = False) -> None:
         """Write a ``CLIPTextModel`` and its ``CLIPTokenizer``."""
         write_clip_folder(self.state_dict(), self.config, folder / "text_encoder", half=half)

@@ -68,6 +68,10 @@ class TextTower(nn.Module):
         """The embeddings of the vocabulary."""
 
     @abstractmethod
+    def checkpoint_activations(self) -> None:
+        """From now on a training computes activations again in the backward pass instead of keeping them."""
+
+    @abstractmethod
     def save(self, folder: Path, half: bool = False) -> None:
         """Write ``folder/text_encoder`` and ``folder/tokenizer`` as transformers does; ``half`` rounds to float16."""
 

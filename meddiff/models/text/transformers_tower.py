@@ -94,6 +94,18 @@ class TransformersTower(TextTower):
         assert isinstance(table, nn.Embedding), "_network refuses what has none"
         return table
 
+    def checkpoint_activations(self) -> None:
+        """As transformers does it.
+
+        Raises:
+            UserError: it cannot do it for this network.
+        """
+        if not self.transformer.supports_gradient_checkpointing:
+            raise UserError(
+                "speed.activation_checkpointing: transformers cannot compute this text tower's activations again: take unet."
+            )
+        self.transformer.gradient_checkpointing_enable({"use_reentrant": False})
+
     def weights(self) -> State:
         """Tensors under transformers' names, one that has two names under its first."""
         twins, stored = self.twins(), self.transformer.state_dict()
