@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from meddiff.cli.lost_process import lost_process
 from meddiff.cli.main import dispatch
 from meddiff.common.errors import UserError
 from meddiff.models.pieces import whole
-from meddiff.runs.checkpoints import find_checkpoint, read_checkpoint
+from meddiff.runs.checkpoints import clear_leftovers, find_checkpoint, part_of, read_checkpoint
 from meddiff.runs.open_run import open_run
 from tests.builders.rank_program import run_on_ranks, seen
 
@@ -176,6 +177,24 @@ def test_a_folder_that_was_cut_off_is_passed_over(
     (tmp_path / "step-00000004.ckpt" / ".metadata").unlink()
     assert find_checkpoint(tmp_path).name == "step-00000002.ckpt"
     assert "cut off" in capsys.readouterr().err
+
+
+def test_what_a_killed_writer_left_is_cleared(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    kept = tmp_path / "step-00000002.ckpt"
+    shutil.copytree(folder / "pieces" / kept.name, kept)
+    half = part_of(tmp_path / "step-00000004.ckpt")
+    shutil.copytree(kept, half)
+    assert find_checkpoint(tmp_path) == kept  # also before: the name is no checkpoint's
+    clear_leftovers(tmp_path)
+    assert not half.exists()
+    assert (kept / ".metadata").is_file()
+
+
+def test_only_a_lost_process_is_told_as_one() -> None:
+    """In one process no network speaks of another, whatever an error says."""
+    assert lost_process(RuntimeError("Connection closed by peer"), None) is None
 
 
 def test_what_is_whole_is_left_alone() -> None:
