@@ -102,7 +102,7 @@ def asks_only(arguments: list[str]) -> bool:
 def started(verb: str) -> None:
     """Say so while torch and Lightning are read, which takes ten seconds on a cold machine; once for all ranks."""
     ranks = [os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")]
-    if any(rank != "0" for rank in ranks):
+    if "lightning.pytorch" in sys.modules or any(rank != "0" for rank in ranks):
         return
     print(f"lightning {verb}: reading torch", file=sys.stderr, flush=True)
     import torch  # noqa: F401

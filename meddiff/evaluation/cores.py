@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,17 @@ R = TypeVar("R")
 
 #: Held while samples are read: descriptors of shards belong to one thread at a time.
 READING = threading.Lock()
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Operations meanwhile take one core of the CPU: those on single maps are too short to be shared out."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def over_cores(

@@ -24,6 +24,7 @@ from meddiff.attribution.grounding_pass import (
 )
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
 from meddiff.common.ranges import COUNT, Range, check_ranges
+from meddiff.evaluation.cores import one_core
 from meddiff.evaluation.grounding_scores import grounding_summary, score_sample, unscored
 from meddiff.evaluation.grounding_texts import EOS, PAPER, SOS, STANDARD, Item, impressions, text_item
 from meddiff.evaluation.ledger import Ledger, open_ledger
@@ -203,7 +204,9 @@ def ground_shared(
 
     def entries(some: Sequence[Item], maps: Iterable[TimestepMap]) -> Iterator[Entry]:
         for i, heat in mean_over_timesteps(maps, len(steps)):  # heat (K, h, w)
-            yield score_item(some[i], heat, split, model.text_encoder.tokenizer, options.queries)
+            with one_core():
+                entry = score_item(some[i], heat, split, model.text_encoder.tokenizer, options.queries)
+            yield entry
 
     with undisturbed(model), model.weights(options.ema):
         yield from entries(mine, maps_of(mine, [(i, t) for i in range(len(mine)) for t in steps]))

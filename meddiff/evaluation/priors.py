@@ -14,6 +14,7 @@ from torch import Tensor
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.evaluation.cores import one_core
 from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import GroundingSample, Pixels, grounding_samples
@@ -135,7 +136,7 @@ def grounding_priors(
     """All three, as they stand in ``controls.json``; each rank scores its share of the samples."""
     predictors = {"prior": usual_place(train, samples, classes), "centre": middle(), "random": chance(seed)}
     mine = ranks.share(samples)
-    with progress_bar(len(predictors) * len(mine), "phrase", "controls of grounding", show_progress) as bar:
+    with progress_bar(len(predictors) * len(mine), "phrase", "controls of grounding", show_progress) as bar, one_core():
         found = {name: _rows(mine, answer, bar.update) for name, answer in predictors.items()}
     parts = ranks.gather([found])
     return {name: _summary([row for part in parts for row in part[name]]) for name in predictors}

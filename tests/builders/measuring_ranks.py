@@ -41,9 +41,10 @@ def measured(rank: int, world: int, shards: Path, vae: Path, classifier: Path) -
 
     ranks = WatchedRanks(rank, world)
     with CountedPasses(model) as counted:
-        counted.model.unet.register_forward_hook(lambda *_: ranks.work.__setitem__(0, counted.samples))
+        hook = model.unet.register_forward_hook(lambda *_: ranks.work.__setitem__(0, counted.samples))
         options = GroundingOptions(samples=PHRASES, timesteps=TIMESTEPS, batch_size=BATCH)
         result = Grounding(options).run(model, split, None, ranks)
+        hook.remove()
     found["grounding"] = {"figures": result.figures, "waits": ranks.waits, "work": sum(ranks.work)}
 
     ranks, sample = WatchedRanks(rank, world), model.sample
