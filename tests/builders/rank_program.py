@@ -58,6 +58,7 @@ def fit(
     ground: bool = False,
     model: dict[str, object] | None = None,
     poison: dict[str, object] | None = None,
+    defer: bool = False,
     classifier: str | None = None,
     dies: tuple[int, int] | None = None,
 ) -> None:
@@ -65,6 +66,7 @@ def fit(
 
     Args:
         strategy: "ddp", "fsdp2" (in pieces) or "fsdp2-one-file".
+        defer: losses and gradients are looked at as on a GPU.
         classifier: measure fidelity at the beginning with the features of this one.
         dies: (rank, step): the process that is killed with SIGKILL once it has trained so far.
     """
@@ -76,6 +78,7 @@ def fit(
     from callbacks.checkpoint_io import DurableCheckpointIO
     from datamodules import LatentShardsDataModule
     from lightning_modules import FullyShardedStrategy, LatentDiffusionModule
+    from lightning_modules.finite import FiniteWatch
     from meddiff.common.errors import UserError
     from meddiff.models.pieces import gathered
     from meddiff.models.sampling import SamplingOptions
@@ -115,6 +118,8 @@ def fit(
     L.seed_everything(7)
     arguments = model_config(plan["vae"], freeze_text_encoder=frozen, init_seed=7, **(model or {}))
     module = PoisonedModule(**poison, **arguments) if poison else LatentDiffusionModule(**arguments)  # type: ignore[arg-type]
+    if defer:
+        module.__dict__["_finite_watch"] = FiniteWatch(module.stop_after_skipped_steps, defer=True)
     saving, watching = RunCheckpoint(every_n_images=every * batch), Seen()
     saving.dirpath = str(folder / name)
     grounding = GroundingCallback(every_n_images=2 * batch, samples=3, timesteps=2, batch_size=1)

@@ -34,6 +34,10 @@ def assert_close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
         torch.testing.assert_close(felt(name, value), felt(name, b[name]), rtol=CLOSE, atol=CLOSE, msg=name)
 
 
+#: The loss of the second process alone, once and then twice in a row.
+POISON = {"at": [0, 2, 3], "rank": 1, "stop_after_skipped_steps": 2}
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, shards: Path, vae_folder: Path) -> Path:
     """Runs in two processes, one after the other: each begins anew, or goes on from another's checkpoint."""
@@ -57,7 +61,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, shards: Path, vae_folder: Pa
             "resume": "learnable/pieces/step-00000002.ckpt",
             **rest,
         },
-        {"name": "learnable/stopped", "poison": {"at": 3, "rank": 1}, **rest},
+        {"name": "learnable/stopped", "poison": POISON, **rest},
+        {"name": "learnable/stopped-later", "poison": POISON, "defer": True, **rest},
     )
     return place
 
@@ -127,11 +132,14 @@ def test_grounding_during_training_is_that_of_ddp(folder: Path) -> None:
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4, nan_ok=True)
 
 
-def test_all_stop_at_a_loss_that_is_none(folder: Path) -> None:
-    errors = [seen(folder, "stopped", rank)["error"] for rank in (0, 1)]
+@pytest.mark.parametrize("name", ["stopped", "stopped-later"])
+def test_all_leave_out_the_same_steps_and_stop_together(folder: Path, name: str) -> None:
+    """At once, and as on a GPU, where the fused step is left out on the device and read later."""
+    errors = [seen(folder, name, rank)["error"] for rank in (0, 1)]
     assert errors[0] == errors[1]
-    assert "stopped at step 3: the loss is not finite" in errors[0][0]
-    assert not (folder / "stopped" / "step-00000004.ckpt").exists()
+    assert "stopped at step 3 after 2 steps in a row were left out: the loss is not finite" in errors[0][0]
+    assert (folder / name / "step-00000002.ckpt").exists()  # the first bad step was left out, and training went on
+    assert not (folder / name / "step-00000004.ckpt").exists()
 
 
 def test_one_process_opens_and_exports_both_kinds(folder: Path, vae_folder: Path, tmp_path: Path) -> None:
