@@ -18,7 +18,7 @@ ANSWER_S = 60.0
 
 def requeue_signal(trainer: Trainer) -> int | None:
     """By which SLURM says that a job's time is nearly up (``#SBATCH --signal=SIGUSR1@300``); None outside of SLURM."""
-    environment = getattr(trainer.strategy, "cluster_environment", None)
+    environment = trainer._accelerator_connector.cluster_environment  # the strategy of one device has none
     if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
         return environment.requeue_signal
     return None

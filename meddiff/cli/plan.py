@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from callbacks.evaluation import evaluation_share
-from datamodules.stream import check_batch_size
+from datamodules.stream import accumulation_for, check_batch_size
 from meddiff.cli.arguments import read_yaml, with_bases
 from meddiff.cli.plan_numbers import BATCHES, GIB, Training
 from meddiff.common.errors import UserError
@@ -118,11 +118,12 @@ def plan(files: Sequence[str], machines: Machines, peak: float | None, share: fl
         average=model.get("ema_decay", 0.9999) is not None,
         half=kind != "32",
         gpus=machines.gpus,
-        sharded="fsdp" in str(trainer.get("strategy")).lower()
-        or "modelparallel" in str(trainer.get("strategy")).lower(),
+        **shared_how(trainer.get("strategy")),
     )
     batch, steps = whole(data, "batch_size", 256), whole(trainer, "max_steps", 1)
     accumulate = whole(trainer, "accumulate_grad_batches", 1)
+    if data.get("max_batch_per_device") is not None:
+        accumulate = accumulation_for(batch, machines.gpus, whole(data, "max_batch_per_device", 1))
     each = check_batch_size(batch, machines.gpus, accumulate)
     checkpointing = section(model, "speed").get("activation_checkpointing", "none") != "none"
     peak = peak or (A100 if machines.memory <= 80 else H100)
@@ -133,6 +134,14 @@ def plan(files: Sequence[str], machines: Machines, peak: float | None, share: fl
     lines += of_time(config, training, batch * steps, peak, share, checkpointing)
     lines += of_disk(config, training, batch * steps)
     return "\n".join(terminal(line) for line in lines)
+
+
+def shared_how(strategy: object) -> dict[str, bool]:
+    """Of ``trainer.strategy``: whether what trains is shared among GPUs, and whether DDP copies the gradients."""
+    init = section(strategy, "init_args") if isinstance(strategy, Mapping) else {}
+    name = str(strategy.get("class_path") if isinstance(strategy, Mapping) else strategy).lower()
+    sharded = any(part in name for part in ("fsdp", "fullyshard", "modelparallel"))
+    return {"sharded": sharded, "buckets": not sharded and not init.get("gradient_as_bucket_view", False)}
 
 
 def of_model(training: Training) -> list[str]:
@@ -184,7 +193,7 @@ def advice(training: Training, machines: Machines, images: int, most: list[int])
         ways.append("set model.init_args.speed.activation_checkpointing to unet")
     pieces = next((n for n in range(1, images + 1) if images % n == 0 and images // n <= most[0]), None)
     if pieces is not None and pieces > 1:
-        ways.append(f"set trainer.accumulate_grad_batches to {pieces}")
+        ways.append(f"set data.init_args.max_batch_per_device to {images // pieces}")
     if not training.sharded and machines.gpus > 1:
         ways.append("share the weights with configs/strategy/fsdp2_16.yaml")
     return ", or ".join(ways) or "take larger GPUs"

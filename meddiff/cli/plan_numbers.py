@@ -27,7 +27,8 @@ class Training:
         average: whether an average is kept.
         half: activations in half precision.
         gpus: number of GPUs.
-        sharded: weights, gradients, moments and average are shared among them (FSDP).
+        sharded: what trains, its gradients, moments and average are shared among them (FSDP).
+        buckets: DDP keeps a second copy of the gradients (``gradient_as_bucket_view: false``, its default).
     """
 
     footprint: Footprint
@@ -36,6 +37,7 @@ class Training:
     half: bool
     gpus: int
     sharded: bool
+    buckets: bool = False
 
     @property
     def trained(self) -> int:
@@ -47,14 +49,14 @@ class Training:
         parameters = self.footprint.unet + self.footprint.text
         share = self.gpus if self.sharded else 1
         parts: dict[str, float] = {
-            "weights": 4 * parameters / share,
+            "weights": 4 * (self.trained / share + parameters - self.trained),  # a frozen tower is whole on each
             "gradients": 4 * self.trained / share,
             "AdamW": 8 * self.trained / share,
             "average": 4 * self.trained / share if self.average else 0.0,
             "half-precision weights": 2 * parameters if self.half else 0.0,
             "CUDA": CONTEXT,
         }
-        if self.gpus > 1 and not self.sharded:
+        if self.gpus > 1 and self.buckets and not self.sharded:
             parts["buckets of DDP"] = 4 * self.trained
         return {name: value for name, value in parts.items() if value}
 

@@ -18,7 +18,7 @@ def full_size() -> dict[str, Training]:
     """Stable Diffusion 2 on 16 GPUs."""
     half, single = (footprint(*STABLE_DIFFUSION_2, precision) for precision in ("bf16", "32"))
     return {
-        "ddp": Training(half, learnable=False, average=True, half=True, gpus=16, sharded=False),
+        "ddp": Training(half, learnable=False, average=True, half=True, gpus=16, sharded=False, buckets=True),
         "learnable": Training(half, learnable=True, average=True, half=True, gpus=16, sharded=False),
         "fsdp": Training(half, learnable=True, average=True, half=True, gpus=16, sharded=True),
         "cpu": Training(single, learnable=False, average=False, half=False, gpus=1, sharded=False),
@@ -44,6 +44,8 @@ def test_what_shares_and_what_learns(full_size: dict[str, Training]) -> None:
     assert learnable["AdamW"] > 1.3 * frozen["AdamW"]
     for name in ("weights", "gradients", "AdamW", "average"):
         assert shared[name] == pytest.approx(learnable[name] / 16)
+    assert "buckets of DDP" in frozen
+    assert "buckets of DDP" not in learnable
     assert "buckets of DDP" not in shared
     for name, plan in full_size.items():
         most = plan.largest(80 * GIB, checkpointing=False)
@@ -87,6 +89,17 @@ def test_later_files_win_and_bases_are_read(tmp_path: Path) -> None:
     assert model["init_args"]["freeze_text_encoder"] is False  # of learnable.yaml
     assert model["init_args"]["caption_dropout"] == 0.3  # of its base, frozen.yaml
     assert model["init_args"]["ema_decay"] is None
+
+
+def test_strategy_and_micro_batches_are_those_of_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"init_args": {"shards": "nowhere", "batch_size": 64, "max_batch_per_device": 8}}
+    file = small(tmp_path, data=data)
+    code, out, _ = call(capsys, "doctor", "--plan", file, "configs/strategy/fsdp2_16.yaml", "--gpus", "4x80")
+    assert code == 0
+    assert re.search(r"\n +8 .*<- this config", out)
+    assert "buckets" not in out
+    code, out, _ = call(capsys, "doctor", "--plan", small(tmp_path, trainer={"strategy": "ddp", "max_steps": 1}))
+    assert "buckets of DDP" in out
 
 
 @pytest.mark.parametrize(
