@@ -16,7 +16,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks.wandb_server import UNREACHABLE, WRONG_KEY, logged_in_to_wandb, server_trouble
 from meddiff.common.files import atomic_open, make_folder
-from meddiff.common.imports import without
 from meddiff.common.outside import own_file
 from meddiff.runs import names
 from meddiff.runs.metrics_file import end_cut_line, read_metrics
@@ -149,8 +148,7 @@ class RunWandbLogger(WandbLogger):
         import wandb
 
         try:
-            with without("wandb.sdk.launch"):  # where nobody has staged inputs by it there are none to apply
-                run = super().experiment
+            run = super().experiment
         except wandb.errors.Error as error:  # the server went away since it was asked, or refuses this run
             if self._offline:
                 raise

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2
 
 #: The file is a head and then blocks; a chunk has a head of its own (checksum, length, kind) and ends within its block.
@@ -32,7 +33,10 @@ def read_records(file: Path) -> list[wandb_internal_pb2.Record]:
     """Every record of a run that has been finished; W&B's own process writes the last ones a moment later."""
     records: list[wandb_internal_pb2.Record] = []
     for _ in range(600):
-        records = [wandb_internal_pb2.Record.FromString(payload) for payload in payloads(file)]
+        try:
+            records = [wandb_internal_pb2.Record.FromString(payload) for payload in payloads(file)]
+        except DecodeError:  # the last of them is half written
+            records = []
         if any(record.WhichOneof("record_type") == "exit" for record in records):
             return records
         time.sleep(0.1)
