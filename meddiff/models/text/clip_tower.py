@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from meddiff.common.errors import UserError, refuse
-from meddiff.common.imports import without
 from meddiff.common.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, Range, range_problems
 from meddiff.models.text.clip_tokenizer import CONTEXT_LENGTH, END_ID, ClipTokenizer
 from meddiff.models.text.offset_tokenizer import OffsetTokenizer, packed
@@ -71,8 +70,7 @@ class ClipTower(TextTower):
         attention_mask: bool = False,
     ) -> None:
         super().__init__()
-        with without("timm"):  # of open_clip's image towers, of which there are none here
-            from open_clip.transformer import QuickGELU, TextTransformer
+        from open_clip.transformer import QuickGELU, TextTransformer
 
         if act not in ("gelu", "quick_gelu"):
             raise UserError(f"text_encoder: act is {act!r}; it must be 'gelu' or 'quick_gelu'.")
