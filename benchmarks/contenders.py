@@ -18,16 +18,10 @@ from callbacks.stopping import StopBetweenSteps
 from callbacks.tracking import JsonlLogger
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
+from meddiff.models.footprint import STABLE_DIFFUSION_2
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.weights.sources import Source
 
-SD2_UNET: dict[str, object] = {
-    "sample_size": 64,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "attention_head_dim": [5, 10, 20, 20],
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-}
 TINY_UNET: dict[str, object] = {
     "sample_size": 8,
     "layers_per_block": 1,
@@ -41,7 +35,7 @@ TINY_UNET: dict[str, object] = {
 #: U-Net and text tower of a size; random weights where they are no folder.
 SIZES: dict[str, tuple[Source, Source]] = {
     "quickstart": ("assets/phantom_base", "assets/phantom_base"),
-    "sd2": (SD2_UNET, {"width": 1024, "heads": 16, "layers": 23}),
+    "sd2": STABLE_DIFFUSION_2,
     "tiny": (TINY_UNET, {"width": 16, "heads": 2, "layers": 2}),
 }
 RATE, DECAY, PREDICTION = 1e-4, 0.9999, "v_prediction"

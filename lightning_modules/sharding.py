@@ -56,6 +56,10 @@ def shard_for(module: LightningModule, model: LatentDiffusion) -> None:
             "class_path: lightning_modules.FullyShardedStrategy (configs/strategy/fsdp2_16.yaml)."
         )
     if trainer.state.fn == TrainerFn.FITTING:
+        if not all(weight.is_contiguous() for weight in model.parameters()):
+            raise UserError(
+                "speed.channels_last lays weights out in a way in which FSDP cannot cut them: set it to false."
+            )
         shard(model, trainer.strategy.device_mesh[DATA])
 
 

@@ -1,5 +1,6 @@
 """Everything that can be known to be wrong from the configuration, before weights are read or processes start."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def problems_before_start(verb: str, section: Namespace) -> list[str]:
     problems = trainer_problems(verb, section.trainer, data, [kind for kind, _ in callbacks])
     problems += checkpoint_problems(section.get("ckpt_path"))
     problems += given_twice(section) if verb != "predict" else []
+    problems += layout_problems(section.trainer, model_args) if verb == "fit" else []
     check, ranks = getattr(data, "preflight_ranks", None), ranks_asked_for(section.trainer)
     if verb == "fit" and check is not None and ranks is not None and not problems:
         problems += check(ranks, section.trainer.get("accumulate_grad_batches") or 1, **data_args)
@@ -52,6 +54,19 @@ def ranks_asked_for(trainer: Namespace) -> int | None:
         devices = int(devices)
     each = len(devices) if isinstance(devices, list) else devices
     return each * nodes if isinstance(each, int) and each > 0 else None
+
+
+def layout_problems(trainer: Namespace, model: Mapping[str, Any]) -> list[str]:
+    """A sentence where weights that lie with the channels together would be cut, which torch cannot."""
+    strategy, speed = trainer.get("strategy"), model.get("speed")
+    name = str(strategy.get("class_path") if isinstance(strategy, Namespace) else strategy).lower()
+    cut = any(part in name for part in ("fsdp", "fullysharded", "modelparallel"))
+    if not cut or not isinstance(speed, Mapping | Namespace) or not speed.get("channels_last"):
+        return []
+    return [
+        "model: speed.channels_last lays weights out in a way in which FSDP cannot cut them: "
+        "add --model.init_args.speed.channels_last false, or take strategy ddp."
+    ]
 
 
 def checkpoint_problems(path: str | None) -> list[str]:

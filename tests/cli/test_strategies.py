@@ -52,6 +52,19 @@ def test_a_batch_for_other_ranks_is_refused_before_weights_are_read(
     assert "use 9" in err or "use 6" in err
 
 
+def test_weights_that_cannot_be_cut_are_refused(
+    capsys: pytest.CaptureFixture[str], shards: Path, vae_folder: Path, tmp_path: Path
+) -> None:
+    from tests.builders.command import write_fit
+
+    strategy = {"class_path": "lightning_modules.FullyShardedStrategy"}
+    config = write_fit(tmp_path / "c.yaml", shards, vae_folder, {"devices": 2, "strategy": strategy})
+    code, _, err = call(capsys, "fit", "-c", str(config), "--model.speed.channels_last", "true")
+    assert code == 2
+    assert "speed.channels_last lays weights out in a way in which FSDP cannot cut them" in err
+    assert "Traceback" not in err
+
+
 def test_the_older_fsdp_says_what_it_cannot_do() -> None:
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[GroundingCallback(every_n_images=8)]
