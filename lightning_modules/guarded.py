@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_modules.finite import FiniteWatch, any_process, largest_of
 from meddiff.common.errors import UserError
+from meddiff.models.pieces import is_sharded
 from meddiff.models.weights.fitting import fit_state
 from meddiff.models.weights.reading import State
 from meddiff.runs import names
@@ -120,7 +121,7 @@ class GuardedModule(L.LightningModule):
         if (skipped := checkpoint.get("skipped_steps")) is not None:
             self._watch.restore(cast(dict[str, int], skipped))
         state = checkpoint.get("state_dict")
-        if not isinstance(state, dict) or any(hasattr(value, "to_local") for value in self.parameters()):
+        if not isinstance(state, dict) or is_sharded(self):
             return  # a checkpoint in parts, which its strategy reads
         checkpoint["state_dict"] = self.fitted(state)
 

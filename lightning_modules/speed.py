@@ -12,6 +12,7 @@ from lightning_modules.preflight import SPEED
 from meddiff.common.errors import UserError
 from meddiff.common.ranges import check_ranges
 from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.pieces import is_sharded
 from meddiff.models.text.cache import TextCache
 
 Compile = Literal["off", "regions", "whole"]
@@ -75,9 +76,7 @@ class SpeedOptions:
         Raises:
             UserError: states cannot be kept of a tower that is shared among processes.
         """
-        shared = isinstance(strategy, FSDPStrategy) or any(
-            hasattr(p, "to_local") for p in model.text_encoder.parameters()
-        )
+        shared = isinstance(strategy, FSDPStrategy) or is_sharded(model.text_encoder)
         if model.text_cache is not None and shared:
             raise UserError(
                 "speed.text_cache: the frozen text tower is shared among processes, which would wait for each other at texts "

@@ -120,7 +120,6 @@ def check_files() -> list[Check]:
 
 def _parsed(arguments: list[str]) -> argparse.Namespace:
     from meddiff.cli.parsing import SentenceParser
-    from meddiff.cli.plan import SHARE
 
     about = "Checks this installation and this machine; exits with 1 if something must be mended."
     parser = SentenceParser(prog="lightning doctor", description=about)
@@ -142,7 +141,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
         help="Say instead what a training takes: memory of each GPU by batch, images a second, hours, disk.",
     )
     parser.add_argument("--gpus", type=str, default="16x80", help="For --plan: number x GiB, e.g. 16x80.")
-    parser.add_argument("--mfu", type=float, default=SHARE, help="For --plan: share of the peak that is reached.")
+    parser.add_argument("--mfu", type=float, default=None, help="For --plan: share of the peak that is reached (0.28).")
     parser.add_argument(
         "--peak_tflops", type=float, default=None, help="For --plan: dense half-precision peak of a GPU."
     )

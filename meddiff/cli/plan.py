@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import cast
 
 from callbacks.evaluation import evaluation_share
+from callbacks.throughput import PEAKS
 from datamodules.stream import accumulation_for, check_batch_size
 from meddiff.cli.arguments import read_yaml, with_bases
 from meddiff.cli.plan_numbers import BATCHES, GIB, Training
+from meddiff.cli.trainer_options import cuts_weights
 from meddiff.common.errors import UserError
 from meddiff.common.outside import terminal
 from meddiff.common.places import locate
 
 #: Dense bf16 peak in TFLOP/s that a plan assumes, by the GiB of a GPU: those of an A100, an H100 and an H200.
-A100, H100 = 312.0, 989.0
+A100, H100 = PEAKS["A100"] / 1e12, PEAKS["H100"] / 1e12
 #: Share of the peak that it assumes: what the best open training of this U-Net reaches on A100s is 28 %, on H200s 36 %.
 SHARE = 0.28
 
@@ -85,13 +87,13 @@ def whole(values: Section, name: str, default: int) -> int:
     return value
 
 
-def plan(files: Sequence[str], machines: Machines, peak: float | None, share: float) -> str:
+def plan(files: Sequence[str], machines: Machines, peak: float | None, share: float | None) -> str:
     """The plan as text.
 
     Args:
         files: configs of ``lightning fit``, later ones over earlier ones.
         peak: TFLOP/s of a GPU; None takes that of an A100 up to 80 GiB and of an H100 above.
-        share: of the peak that is reached.
+        share: of the peak that is reached; None takes :data:`SHARE`.
 
     Raises:
         UserError: a config cannot be read, trains no latent diffusion model, or its batch cannot be shared by the GPUs.
@@ -131,7 +133,7 @@ def plan(files: Sequence[str], machines: Machines, peak: float | None, share: fl
     lines += [f"not here: {one}; planned with Stable Diffusion 2's sizes" for one in dict.fromkeys(absent)]
     lines += of_model(training)
     lines += of_memory(training, machines, each, checkpointing, accumulate)
-    lines += of_time(config, training, batch * steps, peak, share, checkpointing)
+    lines += of_time(config, training, batch * steps, peak, share or SHARE, checkpointing)
     lines += of_disk(config, training, batch * steps)
     return "\n".join(terminal(line) for line in lines)
 
@@ -139,8 +141,7 @@ def plan(files: Sequence[str], machines: Machines, peak: float | None, share: fl
 def shared_how(strategy: object) -> dict[str, bool]:
     """Of ``trainer.strategy``: whether what trains is shared among GPUs, and whether DDP copies the gradients."""
     init = section(strategy, "init_args") if isinstance(strategy, Mapping) else {}
-    name = str(strategy.get("class_path") if isinstance(strategy, Mapping) else strategy).lower()
-    sharded = any(part in name for part in ("fsdp", "fullyshard", "modelparallel"))
+    sharded = cuts_weights(strategy.get("class_path") if isinstance(strategy, Mapping) else strategy)
     return {"sharded": sharded, "buckets": not sharded and not init.get("gradient_as_bucket_view", False)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from meddiff.cli.named_callbacks import given_twice, listed_callbacks, named_arguments
-from meddiff.cli.trainer_options import trainer_problems
+from meddiff.cli.trainer_options import cuts_weights, trainer_problems
 from meddiff.common.errors import UserError
 from meddiff.common.foreign_files import instead_of_weights
 from meddiff.runs.checkpoints import broken
@@ -59,8 +59,7 @@ def ranks_asked_for(trainer: Namespace) -> int | None:
 def layout_problems(trainer: Namespace, model: Mapping[str, Any]) -> list[str]:
     """A sentence where weights that lie with the channels together would be cut, which torch cannot."""
     strategy, speed = trainer.get("strategy"), model.get("speed")
-    name = str(strategy.get("class_path") if isinstance(strategy, Namespace) else strategy).lower()
-    cut = any(part in name for part in ("fsdp", "fullysharded", "modelparallel"))
+    cut = cuts_weights(strategy.get("class_path") if isinstance(strategy, Namespace) else strategy)
     if not cut or not isinstance(speed, Mapping | Namespace) or not speed.get("channels_last"):
         return []
     return [

@@ -58,6 +58,11 @@ def trainer_problems(verb: str, trainer: Namespace, data: type | None, callbacks
     return problems
 
 
+def cuts_weights(strategy: object) -> bool:
+    """Whether a strategy of this name or class path shares weights among GPUs."""
+    return any(part in str(strategy).lower() for part in ("fsdp", "fullysharded", "modelparallel"))
+
+
 def _of_no_end(trainer: Namespace) -> list[str]:
     """Shares of an epoch, where there is no epoch to take them of."""
     problems = []

@@ -86,13 +86,6 @@ def usual_place(train: LatentShardsDataset | None, samples: Sequence[Located], c
     return usual
 
 
-def location_prior(
-    train: LatentShardsDataset | None, samples: Sequence[Located], classes: Sequence[str]
-) -> dict[str, float]:
-    """Scores of :func:`usual_place`, under the keys of :func:`meddiff.metrics.summary.summarise`."""
-    return _summary(_rows(samples, usual_place(train, samples, classes)))
-
-
 def middle() -> Predictor:
     """A Gaussian in the middle of the image, a quarter of its sides wide."""
 

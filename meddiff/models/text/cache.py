@@ -5,6 +5,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from meddiff.models.pieces import in_pieces
 from meddiff.models.text.tower import TextTower
 
 #: Texts encoded together on a GPU; always that many, so that every text is computed by the same kernels.
@@ -47,7 +48,7 @@ class TextCache:
 
         A shared tower gathers its weights from all processes when it runs, and not all of them miss the same texts.
         """
-        return not tower.training and not any(p.requires_grad or hasattr(p, "to_local") for p in tower.parameters())
+        return not tower.training and not any(p.requires_grad or in_pieces(p) for p in tower.parameters())
 
     def __call__(self, tower: TextTower, tokens: Tensor) -> Tensor:
         """States (B, L, D) on the tower's device, without gradient.
