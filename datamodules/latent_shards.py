@@ -258,8 +258,9 @@ class LatentShardsDataModule(L.LightningDataModule):
         sampler: DistributedSampler[LatentBatch | Failure] | None = None,
     ) -> ShardLoader:
         number = self.num_workers if workers is None else min(workers, self.num_workers)
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        pin = on_gpu if self.pin_memory is None else self.pin_memory
+        pin = self.pin_memory
+        if pin is None:
+            pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return ShardLoader(
             dataset,
             batch_size=None,
