@@ -138,7 +138,9 @@ class UnetAlone:
                 prediction = model.unet(noisy, timesteps, states).sample
             torch.nn.functional.mse_loss(prediction.float(), target).backward()
             model.unet.zero_grad()
-        return (clock(setting.device) - begun) / steps
+        seconds = (clock(setting.device) - begun) / steps
+        model.cpu()
+        return seconds
 
 
 def plain_of(setting: Setting) -> PlainLoop:

@@ -23,7 +23,9 @@ before: a cache of texts is measured at its best; without one (ours) every text 
 import argparse
 import gc
 import logging
+import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -44,38 +46,70 @@ from meddiff.shards.dataset import LatentShardsDataset
 PAIRS = 1162 * 40
 
 
-def measure(rows: Mapping[str, Callable[[int], float]], steps: int, repeats: int) -> dict[str, float]:
-    """Least seconds of each row; the rows take turns, and the order turns round."""
-    spent: dict[str, list[float]] = {name: [] for name in rows}
-    for run in rows.values():
-        run(2)  # warm up: kernels are chosen, memory is laid out, what is compiled is compiled
+def measure(rows: Mapping[str, Callable[[int], float]], steps: int, repeats: int) -> dict[str, tuple[float, float]]:
+    """Least seconds of each row, and those of its warm-up; the rows take turns, and the order turns round.
+
+    A row that a GPU's memory does not hold is left out.
+    """
+    spent: dict[str, list[float]] = {}
+    warm_up: dict[str, float] = {}
+    for name, run in rows.items():
+        begun = time.perf_counter()
+        try:
+            run(2)  # kernels are chosen, memory is laid out, what is compiled is compiled
+        except torch.OutOfMemoryError:
+            pass
+        else:
+            spent[name], warm_up[name] = [], time.perf_counter() - begun
+            print(f"{name}: warm after {warm_up[name]:.0f} s", file=sys.stderr, flush=True)
+        gc.collect()
     for turn in range(repeats):
-        for name in list(rows) if turn % 2 == 0 else reversed(list(rows)):
+        for name in list(spent) if turn % 2 == 0 else reversed(list(spent)):
             spent[name].append(rows[name](steps))
-    return {name: min(seconds) for name, seconds in spent.items()}
+            print(f"{name}: {1e3 * spent[name][-1]:.1f} ms a step", file=sys.stderr, flush=True)
+    return {name: (min(seconds), warm_up[name]) for name, seconds in spent.items()}
 
 
-def table(
-    setting: Setting, variants: Mapping[str, Mapping[str, object]], steps: int, repeats: int, peak: float
-) -> None:
-    """Print the rows of one setting; ``variants``: name -> switches of ours."""
-    ours = {name: Ours(replace(setting, speed=speed)) for name, speed in variants.items()}
-    rows: dict[str, Callable[[int], float]] = {name: one.run for name, one in ours.items()}
-    first = next(iter(ours.values()))
-    first.module.configure_model()
-    plain, data = plain_of(setting), InMemory(LatentShardsDataset(setting.shards, "train"), first.module.model)
-    rows["U-Net alone"] = UnetAlone(first).run
-    rows["plain"] = partial(plain.run, data, setting.batch)
-    found = measure(rows, steps, repeats)
-    floor, other = found["U-Net alone"], found["plain"]
-    flops = 3 * trained_flops(first.module.model) * setting.batch
-    print(f"\n{setting.size}, {'frozen' if setting.frozen else 'learnable'}, batch {setting.batch}, {setting.device}, "
-          f"{'bf16' if setting.half else 'float32'}, {torch.get_num_threads()} threads")  # fmt: skip
-    line("", "ms a step", "over U-Net", "plain / it", "images/s", "MFU %")
-    for name, seconds in found.items():
-        share = f"{100 * flops / seconds / peak:.1f}" if peak else "-"
-        cells = (f"{1e3 * seconds:.1f}", f"{seconds / floor:.3f}", f"{other / seconds:.2f}")
-        line(name, *cells, f"{setting.batch / seconds:.1f}", share)
+class Contenders:
+    """All rows of the tables of one size and one way to treat the text: networks are made once, for every batch size.
+
+    Args:
+        setting: what they share; its batch size is the first.
+        variants: name of a row of ours -> its switches.
+    """
+
+    def __init__(self, setting: Setting, variants: Mapping[str, Mapping[str, object]]) -> None:
+        self.setting = setting
+        self.ours = {name: Ours(replace(setting, speed=speed)) for name, speed in variants.items()}
+        self.alone = next(reversed(self.ours.values()))  # the network as the last of them lays it out and compiles it
+        with setting.device:  # a GPU draws a billion weights at once, a CPU in half a minute
+            for one in self.ours.values():
+                one.module.configure_model()
+                one.module.cpu()  # its training takes it to the device, and brings it back
+            self.plain = plain_of(setting)
+        self.data = InMemory(LatentShardsDataset(setting.shards, "train"), self.alone.module.model)
+
+    def table(self, batch: int, steps: int, repeats: int, peak: float) -> None:
+        """Print the rows for a batch size."""
+        setting = replace(self.setting, batch=batch)
+        for one in self.ours.values():
+            one.setting = replace(one.setting, batch=batch)
+        rows: dict[str, Callable[[int], float]] = {name: one.run for name, one in self.ours.items()}
+        rows["U-Net alone"] = UnetAlone(self.alone).run
+        rows["plain"] = partial(self.plain.run, self.data, batch)
+        found = measure(rows, steps, repeats)
+        floor, other = found.get("U-Net alone"), found.get("plain")
+        flops = 3 * trained_flops(self.alone.module.model) * batch
+        print(f"\n{setting.size}, {'frozen' if setting.frozen else 'learnable'}, batch {batch}, {setting.device}, "
+              f"{'bf16' if setting.half else 'float32'}, {torch.get_num_threads()} threads")  # fmt: skip
+        line("", "ms a step", "over U-Net", "plain / it", "images/s", "MFU %", "warm-up s")
+        for name, (seconds, warm_up) in found.items():
+            share = f"{100 * flops / seconds / peak:.1f}" if peak else "-"
+            over = f"{seconds / floor[0]:.3f}" if floor else "-"
+            times = f"{other[0] / seconds:.2f}" if other else "-"
+            line(name, f"{1e3 * seconds:.1f}", over, times, f"{batch / seconds:.1f}", share, f"{warm_up:.0f}")
+        for name in rows.keys() - found.keys():
+            line(name, "out of memory")
 
 
 def grounding(setting: Setting, pairs: int, peak: float) -> None:
@@ -102,15 +136,21 @@ def grounding(setting: Setting, pairs: int, peak: float) -> None:
 
 
 def line(*cells: object) -> None:
-    print(f"{cells[0]!s:<24}" + "".join(f"{cell!s:>12}" for cell in cells[1:]), flush=True)
+    print(f"{cells[0]!s:<28}" + "".join(f"{cell!s:>12}" for cell in cells[1:]), flush=True)
 
 
-#: Each switch by itself, as it is measured on a CPU.
+#: Each switch by itself.
 SWITCHES: dict[str, dict[str, object]] = {
     "ours, text_cache": {"text_cache": 256},
     "ours, ema_every 10": {"ema_every": 10},
     "ours, channels_last": {"channels_last": True},
     "ours, checkpointing": {"activation_checkpointing": "all"},
+}
+#: ... and those that only a GPU has, or that take minutes elsewhere.
+GPU_SWITCHES: dict[str, dict[str, object]] = {
+    "ours, prefetch": {"prefetch": True},
+    "ours, compile regions": {"compile": "regions"},
+    "ours, + channels_last": {"compile": "regions", "channels_last": True},
 }
 
 
@@ -119,7 +159,10 @@ def switches(words: list[str], file: Path | None) -> dict[str, object]:
     found: dict[str, object] = {}
     if file is not None:
         found = dict(yaml.safe_load(file.read_text())["model"]["init_args"]["speed"])
-    return found | {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in words)}
+    # YAML reads `off` as false, the command does not
+    return found | {
+        name: value if value == "off" else yaml.safe_load(value) for name, _, value in (w.partition("=") for w in words)
+    }
 
 
 def main() -> None:
@@ -130,8 +173,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--speed", nargs="*", default=[], metavar="NAME=VALUE", help="switches of a row of its own")
-    parser.add_argument("--speed-file", type=Path, help="the same from a config, such as configs/speed/gpu.yaml")
+    parser.add_argument(
+        "--speed",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="switches of a row; may be repeated",
+    )
+    parser.add_argument("--speed-file", type=Path, help="a config that they add to, such as configs/speed/gpu.yaml")
     parser.add_argument("--switches", action="store_true", help="a row for each switch by itself")
     parser.add_argument(
         "--samples", type=int, default=256, help="images, each with a caption of its own if there are so many"
@@ -143,25 +193,25 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    device, given = torch.device(options.device), switches(options.speed, options.speed_file)
+    device = torch.device(options.device)
     on_gpu = device.type == "cuda"
     known = device_peak(torch.cuda.get_device_name(device)) if on_gpu else None
     peak = options.peak_tflops * 1e12 if options.peak_tflops else known or 0.0
-    variants = {"ours": {}, **(SWITCHES if options.switches else {}), **({"ours, as given": given} if given else {})}
+    rows = options.speed or ([[]] if options.speed_file else [])
+    given = {f"ours, {' '.join(words) or 'as given'}": switches(words, options.speed_file) for words in rows}
+    switched = SWITCHES | (GPU_SWITCHES if on_gpu else {}) if options.switches else {}
+    variants = {"ours": {}, **switched, **given}
     unet = SIZES[options.size][0]
     side = int(unet["sample_size"]) if isinstance(unet, dict) else 16  # type: ignore[call-overload]  # a number here
     with tempfile.TemporaryDirectory() as name:
         write_shards(Path(name), options.samples, (4, side, side))
-        for batch in options.batch:
-            for text in options.text:
-                setting = Setting(options.size, text == "frozen", batch, device, on_gpu, Path(name))
-                try:
-                    table(setting, variants, options.steps, options.repeats, peak)
-                except torch.OutOfMemoryError:
-                    print(f"\n{options.size}, {text}, batch {batch}: out of memory")
-                gc.collect()
-                if on_gpu:
-                    torch.cuda.empty_cache()
+        for text in options.text:
+            first = Setting(options.size, text == "frozen", options.batch[0], device, on_gpu, Path(name))
+            contenders = Contenders(first, variants)
+            for batch in options.batch:
+                contenders.table(batch, options.steps, options.repeats, peak)
+            del contenders
+            gc.collect()
         if options.grounding:
             grounding(Setting(options.size, True, 64, device, on_gpu, Path(name)), 400 if on_gpu else 40, peak)
 

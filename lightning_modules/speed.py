@@ -21,6 +21,8 @@ Checkpointing = Literal["none", "unet", "all"]
 MIB = 2**20
 #: Parts of diffusers' U-Nets that repeat; compiled one by one they are most of the computing.
 REGIONS = ("ResnetBlock2D", "BasicTransformerBlock")
+#: Different shapes of one class of block that are compiled: SDv2's U-Net has 16, times the batch sizes of a run.
+RECOMPILE_LIMIT = 128
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,12 @@ def compile_networks(model: LatentDiffusion, how: Compile) -> None:
     if how == "regions":
         blocks = [part for part in model.unet.modules() if type(part).__name__ in REGIONS]
         networks = [*blocks, *networks[1:]]
+    # Blocks of one class share their code: those of equal shapes share what was compiled, too, and eight that differ would
+    # use up torch's limit of recompilations.
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, RECOMPILE_LIMIT)
     for network in networks:
-        # blocks of one class share their code: without isolation eight of them use up torch's limit of recompilations
-        network.compile(isolate_recompiles=True)
+        network.compile(dynamic=False if how == "regions" else None)
 
 
 def match_layout(optimizer: torch.optim.Optimizer) -> None:

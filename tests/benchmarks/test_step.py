@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.contenders import RATE, SIZES, Ours, Setting, UnetAlone, plain_of
 from benchmarks.made_shards import write_shards
 from benchmarks.plain_loop import InMemory
-from benchmarks.step import measure, switches, table
+from benchmarks.step import Contenders, measure, switches
 from meddiff.shards.batches import TokenBatch
 from meddiff.shards.dataset import LatentShardsDataset
 
@@ -70,20 +70,27 @@ def test_every_row_is_measured_and_the_order_turns() -> None:
         calls.append(name)
         return seconds
 
-    found = measure({"a": lambda steps: row("a", steps), "b": lambda steps: row("b", 2.0 * steps)}, 3, 2)
-    assert found == {"a": 3, "b": 6.0}
+    def too_large(steps: int) -> float:
+        raise torch.OutOfMemoryError
+
+    rows = {"a": lambda steps: row("a", steps), "c": too_large, "b": lambda steps: row("b", 2.0 * steps)}
+    found = measure(rows, 3, 2)
+    assert {name: seconds for name, (seconds, _) in found.items()} == {"a": 3, "b": 6.0}
     assert calls == ["a", "b", "a", "b", "b", "a"]
 
 
 def test_the_table_has_a_row_for_each_way(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
-    table(setting, {"ours": {"text_cache": 16}}, 1, 1, 1e11)
-    printed = capsys.readouterr().out
-    rows = [line.split() for line in printed.splitlines() if line.startswith(("ours", "U-Net alone", "plain"))]
-    assert len(rows) == 3
-    assert all(float(row[-1]) > 0 for row in rows)
-    alone, plain = (next(row for row in rows if row[0] == name) for name in ("U-Net", "plain"))
-    assert float(alone[-4]) == 1.0
-    assert float(plain[-3]) == 1.0
+    contenders = Contenders(setting, {"ours": {"text_cache": 16}})
+    for batch in (8, 4):
+        contenders.table(batch, 1, 1, 1e11)
+        printed = capsys.readouterr().out
+        assert f"batch {batch}," in printed
+        rows = [line.split() for line in printed.splitlines() if line.startswith(("ours", "U-Net alone", "plain"))]
+        assert len(rows) == 3
+        assert all(float(row[-2]) > 0 for row in rows)
+        alone, plain = (next(row for row in rows if row[0] == name) for name in ("U-Net", "plain"))
+        assert float(alone[-5]) == 1.0
+        assert float(plain[-4]) == 1.0
 
 
 def test_switches_are_read_as_yaml(tmp_path: Path) -> None:
