@@ -29,7 +29,7 @@ def problems_before_start(verb: str, section: Namespace) -> list[str]:
     problems = trainer_problems(verb, section.trainer, data, [kind for kind, _ in callbacks])
     problems += checkpoint_problems(section.get("ckpt_path"))
     problems += given_twice(section) if verb != "predict" else []
-    problems += layout_problems(section.trainer, model_args) if verb == "fit" else []
+    problems += speed_problems(section.trainer, model_args) if verb == "fit" else []
     check, ranks = getattr(data, "preflight_ranks", None), ranks_asked_for(section.trainer)
     if verb == "fit" and check is not None and ranks is not None and not problems:
         problems += check(ranks, section.trainer.get("accumulate_grad_batches") or 1, **data_args)
@@ -56,16 +56,26 @@ def ranks_asked_for(trainer: Namespace) -> int | None:
     return each * nodes if isinstance(each, int) and each > 0 else None
 
 
-def layout_problems(trainer: Namespace, model: Mapping[str, Any]) -> list[str]:
-    """A sentence where weights that lie with the channels together would be cut, which torch cannot."""
-    strategy, speed = trainer.get("strategy"), model.get("speed")
-    cut = cuts_weights(strategy.get("class_path") if isinstance(strategy, Namespace) else strategy)
-    if not cut or not isinstance(speed, Mapping | Namespace) or not speed.get("channels_last"):
+def speed_problems(trainer: Namespace, model: Mapping[str, Any]) -> list[str]:
+    """A sentence for each switch of ``speed`` that does not go with weights that are shared among GPUs."""
+    given, speed = trainer.get("strategy"), model.get("speed")
+    strategy = str(given.get("class_path") if isinstance(given, Namespace) else given)
+    if not cuts_weights(strategy) or not isinstance(speed, Mapping | Namespace):
         return []
-    return [
-        "model: speed.channels_last lays weights out in a way in which FSDP cannot cut them: "
-        "add --model.init_args.speed.channels_last false, or take strategy ddp."
-    ]
+    problems = []
+    if speed.get("channels_last"):
+        problems.append(
+            "model: speed.channels_last lays weights out in a way in which FSDP cannot cut them: "
+            "add --model.init_args.speed.channels_last false, or take strategy ddp."
+        )
+    # FullyShardedStrategy leaves a frozen tower whole, the older FSDP cuts that, too
+    if speed.get("text_cache") and "fullysharded" not in strategy.lower():
+        problems.append(
+            "model: speed.text_cache keeps states of a frozen text tower that FSDP shares among processes: they would wait for "
+            "each other at texts that not all of them have to encode: add --model.init_args.speed.text_cache 0, or take "
+            "strategy ddp."
+        )
+    return problems
 
 
 def checkpoint_problems(path: str | None) -> list[str]:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 
 from callbacks import GroundingCallback
 from lightning_modules.sharding import refuse_whole
+from meddiff.cli.preflight import speed_problems
 from meddiff.common.errors import UserError
 from tests.builders.command import call
 
@@ -63,6 +65,20 @@ def test_weights_that_cannot_be_cut_are_refused(
     assert code == 2
     assert "speed.channels_last lays weights out in a way in which FSDP cannot cut them" in err
     assert "Traceback" not in err
+
+
+def test_a_cache_of_texts_is_refused_where_the_tower_is_cut_before_data_are_made(
+    capsys: pytest.CaptureFixture[str], shards: Path, vae_folder: Path, tmp_path: Path
+) -> None:
+    from tests.builders.command import write_fit
+
+    older = {"class_path": "lightning.pytorch.strategies.FSDPStrategy"}
+    config = write_fit(tmp_path / "c.yaml", shards, vae_folder, {"strategy": older})
+    code, _, err = call(capsys, "fit", "-c", str(config), "--model.speed.text_cache", "8")
+    assert code == 2
+    assert "speed.text_cache keeps states of a frozen text tower that FSDP shares" in err
+    whole = {"strategy": "lightning_modules.FullyShardedStrategy"}
+    assert not speed_problems(Namespace(whole), {"speed": {"text_cache": 8}}), "its frozen tower is whole"
 
 
 def test_the_older_fsdp_says_what_it_cannot_do() -> None:
