@@ -21,7 +21,7 @@ from tests.builders.command import write_fit
 from tests.builders.drawn_parts import make_classifier
 from tests.builders.secret_cohort import Cohort, make_cohort
 from tests.builders.tiny import model_config, quiet_trainer
-from tests.builders.wandb_records import everything
+from tests.builders.wandb_records import everything, offline_run
 
 #: The type under which W&B keeps several pictures of one name.
 SHOWN = "images/separated"
@@ -63,7 +63,7 @@ def found_in(run: Path, cohort: Cohort) -> list[str]:
     """Which secrets, and whether pictures or tables, are anywhere in what W&B holds of a run."""
     _, records, files = everything(run)
     data = [records, *files.values(), "\n".join(files).encode()]
-    names = [*cohort.secrets, SHOWN, "image-file", "table-file"]
+    names = [*cohort.secrets, SHOWN, "image-file", "table-file", "boxes2D", "Vega2"]
     return [name for name in names if any(name.encode() in one for one in data)] + [
         name for name, one in files.items() if PNG in one
     ]
@@ -102,7 +102,7 @@ def test_every_record_of_a_run_over_a_credentialed_cohort(
     assert all(name.startswith(("run-", "logs/debug")) for name in files), "no packages, code, metadata or media"
     for path in (tmp_path, vae_folder, classifier):  # the command line, the configuration, the machine
         assert str(path).encode() not in records
-    for name in (b"train/loss", b"grounding/cnr", b"fidelity/fd_domain", b"batch_size", b"learning_rate"):
+    for name in (b"train/loss", b"grounding/cnr", b"fidelity/fd_domain", b"batch_size", b"learning_rate/unet", b"best_cnr"):
         assert name in records, name
     # the run folder has them: the report shows them
     entries = json.loads(next((run / "media" / "attention").glob("0*.json")).read_text())
@@ -121,6 +121,9 @@ def test_what_is_allowed_goes_out(
     assert "moderate edema seen by Dr fidelity4" in found
     assert "edema as of grounding visit 0" in found
     assert sum(name.endswith(".png") for name in found) > 4
+    assert "table-file" in found, "the phrases"
+    kept = [path.name for path in offline_run(run).rglob("*.json")]
+    assert any("boxes2D" in name for name in kept)
     assert "go to W&B because --allow_media_upload is true" in capsys.readouterr().out
 
 

@@ -1,0 +1,25 @@
+"""W&B in trouble while a run trains: a full disk, its own process gone. Training goes on without it. Source: own."""
+
+from collections.abc import Callable
+
+from lightning.pytorch.loggers import WandbLogger
+
+#: Mark of a logger to which nothing is sent any more.
+GIVEN_UP = "wandb_given_up"
+
+
+def unless_in_trouble(logger: WandbLogger, send: Callable[[], None]) -> None:
+    """Call ``send``; if it fails, a line says why, and from then on nothing is sent to this logger.
+
+    ``metrics.jsonl`` and the run folder have everything all the same.
+    """
+    import wandb
+
+    if getattr(logger, GIVEN_UP, False):
+        return
+    try:
+        send()
+    except (wandb.errors.Error, OSError) as error:
+        setattr(logger, GIVEN_UP, True)
+        why = " ".join(str(error).split()) or type(error).__name__
+        print(f"W&B gave up ({why}): training goes on without it; metrics.jsonl and the report have everything")
