@@ -11,6 +11,7 @@ from PIL import Image
 
 from callbacks.media import Media, Picture, TextTable
 from callbacks.wandb_axis import draw_over_images
+from callbacks.wandb_files import kept_beside
 from callbacks.wandb_trouble import unless_in_trouble
 from meddiff.reports.page.subject import CNR
 from meddiff.reports.page.wording import direction, fidelity_keys, first_of, label, parts
@@ -50,7 +51,8 @@ def log_to_wandb(
         chart = tradeoff_chart(evaluations, str(getattr(run, "name", "") or "run"))
         if chart is not None:
             shown["tradeoff"] = chart
-        logger.log_metrics({**row, **shown}, step)  # type: ignore[dict-item]  # W&B's takes more than numbers
+        with kept_beside(run):
+            logger.log_metrics({**row, **shown}, step)  # type: ignore[dict-item]  # W&B's takes more than numbers
         run.summary.update(best_values(evaluations))
 
     unless_in_trouble(logger, send)

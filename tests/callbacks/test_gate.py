@@ -21,7 +21,7 @@ from tests.builders.command import write_fit
 from tests.builders.drawn_parts import make_classifier
 from tests.builders.secret_cohort import Cohort, make_cohort
 from tests.builders.tiny import model_config, quiet_trainer
-from tests.builders.wandb_records import everything, offline_run
+from tests.builders.wandb_records import everything, offline_run, wandb_records
 
 #: The type under which W&B keeps several pictures of one name.
 SHOWN = "images/separated"
@@ -40,14 +40,14 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, cohort: Cohort, vae: Path, classifier: Path, *flags: str) -> Path:
-    """A fit of two steps with every evaluation that shows pictures; the run folder."""
+    """A fit of two steps with every evaluation that shows pictures, asked to send its checkpoints; the run folder."""
     way = {"sampler": "dpm++", "steps": 1, "guidance_scale": 1.0}
     config = write_fit(
         folder / "fit.yaml",
         cohort.shards,
         vae,
         {"max_steps": 2},
-        checkpoint={},
+        checkpoint={"wandb_artifacts": True},
         grounding={"every_n_images": 16, "timesteps": 1},
         gallery={"every_n_images": 16, "timesteps": 1, "shown": 4},
         fidelity={"every_n_images": 16, "samples": 4, "weights": {"domain": str(classifier)}, "controls": [],
@@ -80,6 +80,10 @@ def test_every_record_of_a_run_over_a_credentialed_cohort(
 ) -> None:
     run = train(tmp_path, credentialed, vae_folder, classifier)
     told = [line for line in capsys.readouterr().out.splitlines() if "credentialed" in line]
+    assert told.pop() == (
+        "checkpoint.wandb_artifacts: checkpoints stay in the run folder, a cohort is credentialed and "
+        "--allow_media_upload is not true"
+    )
     assert told == [
         f"folder is credentialed: pictures, captions and keys stay in {run / 'media'}; only numbers go to W&B; "
         "--allow_media_upload true changes that"
@@ -131,6 +135,8 @@ def test_what_is_allowed_goes_out(
     assert "table-file" in found, "the phrases"
     kept = [path.name for path in offline_run(run).rglob("*.json")]
     assert any("boxes2D" in name for name in kept)
+    sent = [one.artifact for one in wandb_records(run, "artifact") if one.artifact.type == "model"]
+    assert [list(one.aliases)[-1] for one in sent] == ["last"]
     assert "go to W&B because --allow_media_upload is true" in capsys.readouterr().out
 
 

@@ -218,3 +218,29 @@ def test_a_sweep_that_no_server_knows_is_told_by_its_group(monkeypatch: pytest.M
     assert run_facts({})["sweep"] == "sweep-freezing-1"
     monkeypatch.setenv("WANDB_RUN_GROUP", "a group of one's own")
     assert "sweep" not in run_facts({})
+
+
+def test_checkpoints_go_along_where_they_are_wanted(
+    tmp_path: Path, run: Path, parts: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    home = tmp_path / "home"
+    monkeypatch.setenv("XDG_DATA_HOME", str(home))
+    sent = tracked_fit(tmp_path, *parts, "--checkpoint.wandb_artifacts", "true")
+    found = [one.artifact for one in wandb_records(sent, "artifact") if one.artifact.type == "model"]
+    rows = {int(row["step"]): row for row in read_table(sent / "tradeoff.csv")}
+    best = {
+        "best_cnr": max((2, 4), key=lambda step: float(rows[step]["grounding/macro_cnr"])),
+        "best_distance": min((2, 4), key=lambda step: float(rows[step]["fidelity/fd_domain"])),
+        "last": 4,
+    }
+    told = {alias: json.loads(one.metadata)["step"] for one in found for alias in one.aliases if alias != "latest"}
+    assert told == best
+    assert [json.loads(one.metadata)["step"] for one in found][-1] == 4, "W&B calls the newest one latest"
+    for one in found:
+        step, (entry,) = json.loads(one.metadata)["step"], one.manifest.contents
+        assert Path(entry.local_path) == sent / "checkpoints" / f"step-{step:08d}.ckpt", "read where it lies"
+        assert json.loads(one.metadata)["images"] == 8 * step
+    assert not home.exists(), "nothing waits outside the run folder"
+    # the control: nobody asked for it
+    assert not [one for one in wandb_records(run, "artifact") if one.artifact.type == "model"]
