@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks.wandb_axis import draw_over_images
 from callbacks.wandb_server import UNREACHABLE, WRONG_KEY, logged_in_to_wandb, server_trouble
-from callbacks.wandb_trouble import unless_in_trouble
+from callbacks.wandb_trouble import give_up, unless_in_trouble
 from meddiff.common.files import atomic_open, make_folder
 from meddiff.common.outside import own_file
 from meddiff.runs import names
@@ -167,9 +167,11 @@ class RunWandbLogger(WandbLogger):
 
         try:
             run = super().experiment
-        except wandb.errors.Error as error:  # the server went away since it was asked, or refuses this run
-            if self._offline:
-                raise
+        except (wandb.errors.Error, OSError) as error:  # the server went away since it was asked, or refuses this run
+            if self._offline or isinstance(error, OSError):  # not even its files can be written
+                give_up(self, error)
+                self._wandb_init["mode"] = "disabled"
+                return super().experiment
             refused = isinstance(error, wandb.errors.AuthenticationError | wandb.errors.UsageError)
             print(WRONG_KEY if refused else UNREACHABLE)
             self._offline = True

@@ -26,6 +26,7 @@ from callbacks.learning_rates import LearningRates
 from callbacks.progress import ImagesProgressBar
 from callbacks.stopping import StopBetweenSteps
 from callbacks.tracking import JsonlLogger, default_loggers
+from callbacks.wandb_trouble import finish_wandb
 from meddiff.cli.closing import ways_on
 from meddiff.cli.lost_process import end_without_launcher, lost_process
 from meddiff.cli.named_callbacks import NAMED, add_named_callbacks, listed_callbacks, named_callbacks, options_help
@@ -220,8 +221,7 @@ def run(verb: str, arguments: list[str]) -> int:
     finally:
         held.close()
         sys.argv = before
-        if "wandb" in sys.modules:  # so that a second run in this process gets a W&B run of its own
-            sys.modules["wandb"].finish()
+        finish_wandb()
         if inherited is None:
             os.environ.pop(RUN_DIR_VARIABLE, None)
 
