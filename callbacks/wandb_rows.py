@@ -13,7 +13,6 @@ from callbacks.media import Media, Picture, TextTable
 from callbacks.wandb_axis import draw_over_images
 from callbacks.wandb_files import kept_beside
 from callbacks.wandb_trouble import unless_in_trouble
-from meddiff.reports.page.subject import CNR
 from meddiff.reports.page.wording import direction, fidelity_keys, first_of, label, parts
 
 if TYPE_CHECKING:
@@ -23,8 +22,10 @@ if TYPE_CHECKING:
 CHART_VARIABLE = "MEDDIFF_WANDB_CHART"
 #: W&B's own scatter plot, which every server has.
 PLAIN_CHART = "wandb/scatter/v0"
-#: Fields of our chart -> columns of its table.
-FIELDS = {"run": "run", "images": "images", "fid": "distance", "cnr": "CNR"}
+#: Columns of its table, named as the fields of our own chart.
+COLUMNS = ("run", "encoder", "prompt", "images", "distance", "cnr")
+#: Which score stands for grounding, if a run has several.
+CNR = ("grounding/macro_cnr", "grounding/cnr")
 #: W&B shows no more rows of a table.
 MOST_ROWS = 10_000
 
@@ -48,7 +49,8 @@ def log_to_wandb(
         for one in media:
             shown |= {name: wandb_images(pictures) for name, pictures in one.pictures.items() if pictures}
             shown |= {name: wandb_table(table) for name, table in one.tables.items()}
-        chart = tradeoff_chart(evaluations, str(getattr(run, "name", "") or "run"))
+        told = dict(run.config)
+        chart = tradeoff_chart(evaluations, (str(run.name), told.get("encoder"), told.get("prompt")))
         if chart is not None:
             shown["tradeoff"] = chart
         with kept_beside(run):
@@ -93,24 +95,27 @@ def wandb_table(table: TextTable) -> "wandb.Table":
     return wandb.Table(columns=list(columns), data=[list(row) for row in rows[:MOST_ROWS]], allow_mixed_types=True)
 
 
-def tradeoff_chart(evaluations: Evaluations, run: str) -> "wandb.plot.CustomChart | None":
+def tradeoff_chart(evaluations: Evaluations, who: tuple[object, object, object]) -> "wandb.plot.CustomChart | None":
     """The path of the run so far; None until an evaluation had both sides.
 
     Drawn by the chart that :data:`CHART_VARIABLE` names, else by W&B's own scatter plot.
+
+    Args:
+        who: the run, its text encoder ("frozen" or "learnable"), its prompts.
     """
     import wandb
 
     cnr, distance = sides(evaluations)
     rows = [
-        [run, images, values[distance], values[cnr]]
+        [*who, images, values[distance], values[cnr]]
         for images, values in evaluations
         if math.isfinite(values.get(distance, math.nan)) and math.isfinite(values.get(cnr, math.nan))
     ]
     if not rows:
         return None
-    table = wandb.Table(columns=list(FIELDS.values()), data=rows)
+    table = wandb.Table(columns=list(COLUMNS), data=rows)
     own = os.environ.get(CHART_VARIABLE)
-    fields = FIELDS if own else {"x": FIELDS["fid"], "y": FIELDS["cnr"]}
+    fields = {name: name for name in COLUMNS} if own else {"x": "distance", "y": "cnr"}
     return wandb.plot_table(own or PLAIN_CHART, table, fields, {"title": f"{label(cnr)} against {label(distance)}"})
 
 

@@ -160,12 +160,15 @@ def test_the_trade_off_is_a_chart_of_the_path_so_far(run: Path, evaluations: Row
     for i, row in enumerate(evaluations, start=1):
         path = table(run, row, "tradeoff_table")
         assert [one["images"] for one in path] == [0, 16, 32][:i]
-        assert [one["CNR"] for one in path] == [one["grounding/macro_cnr"] for one in evaluations[:i]]
+        assert {(one["run"], one["encoder"], one["prompt"]) for one in path} == {
+            (f"t/{run.name}", "learnable", "impression")
+        }
+        assert [one["cnr"] for one in path] == [one["grounding/macro_cnr"] for one in evaluations[:i]]
         assert [one["distance"] for one in path] == [one["fidelity/fd_domain"] for one in evaluations[:i]]
     panel = last_values(run, "config")["_wandb.visualize.tradeoff"]
     assert isinstance(panel, dict)
     assert panel["panel_config"]["panelDefId"] == "wandb/scatter/v0"
-    assert panel["panel_config"]["fieldSettings"] == {"x": "distance", "y": "CNR"}
+    assert panel["panel_config"]["fieldSettings"] == {"x": "distance", "y": "cnr"}
 
 
 def test_what_the_environment_says_wins(
@@ -207,7 +210,8 @@ def test_what_the_environment_says_wins(
     panel = told["_wandb.visualize.tradeoff"]
     assert isinstance(panel, dict)
     assert panel["panel_config"]["panelDefId"] == "lab/tradeoff"
-    assert panel["panel_config"]["fieldSettings"] == {"run": "run", "images": "images", "fid": "distance", "cnr": "CNR"}
+    names = ("run", "encoder", "prompt", "images", "distance", "cnr")
+    assert panel["panel_config"]["fieldSettings"] == {name: name for name in names}
 
 
 def test_a_sweep_that_no_server_knows_is_told_by_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
