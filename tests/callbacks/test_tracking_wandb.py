@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from callbacks.run_facts import run_facts
+from meddiff.reports.glossary import unexplained
 from meddiff.runs.metrics_file import read_metrics
 from meddiff.runs.tables import read_table
 from tests.builders.command import child
@@ -248,3 +249,11 @@ def test_checkpoints_go_along_where_they_are_wanted(
     assert not home.exists(), "nothing waits outside the run folder"
     # the control: nobody asked for it
     assert not [one for one in wandb_records(run, "artifact") if one.artifact.type == "model"]
+
+
+def test_every_name_that_is_logged_is_explained(run: Path) -> None:
+    keys = {key for row in read_metrics(run / "metrics.jsonl") for key in row}
+    keys |= {key.split(".")[0] for row in history(run) for key in row if not key.startswith("_")}
+    own = {"step", "time", "epoch", "trainer/global_step"}  # of Lightning and of the file
+    shown = {"grounding/attention", "grounding/phrases", "fidelity/samples", "tradeoff_table"}
+    assert set(unexplained(sorted(keys))) == own | shown
