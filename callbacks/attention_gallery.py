@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.evaluation import EvaluationCallback, ranks_of, run_folder
-from callbacks.media import keep_png, log_images, write_png
+from callbacks.media import Media, Picture, keep_png, write_png
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps
 from meddiff.attribution.overlay import overlay
 from meddiff.attribution.words import query_tokens
@@ -106,11 +106,16 @@ class AttentionGalleryCallback(EvaluationCallback):
         if trainer.is_global_zero:
             write_json(folder / f"{images:09d}.json", entries)
             # from the disk: other ranks drew some of them
-            pictures = [
-                np.asarray(Image.open(folder / entry["map"])) for entry in entries if (folder / entry["map"]).is_file()
-            ]
-            log_images(trainer, "grounding/attention", pictures, [f"{e['word']}: {e['phrase']}" for e in entries])
+            there = [entry for entry in entries if (folder / entry["map"]).is_file()]
+            self.media = Media({"grounding/attention": [_picture(folder, entry) for entry in there]})
         return {}
+
+
+def _picture(folder: Path, entry: Entry) -> Picture:
+    """An overlay with the boxes and the mask of its finding."""
+    mask = None if entry["mask"] is None else np.asarray(Image.open(file_in(folder, entry["mask"]))) > 0
+    pixels = np.asarray(Image.open(file_in(folder, entry["map"])))
+    return Picture(pixels, f"{entry['word']}: {entry['phrase']}", entry["class"], entry["boxes"], mask)
 
 
 def _write_entry(

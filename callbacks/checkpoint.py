@@ -1,6 +1,7 @@
 """Checkpoints in the run folder, at intervals counted in images."""
 
 import os
+import re
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from callbacks.evaluation import interval_in_steps
 from callbacks.step_boundary import as_at_batch_end, call_between_steps, call_no_more
 from callbacks.tracking import JsonlLogger
+from callbacks.wandb_artifacts import send_checkpoints, sends_checkpoints
 from meddiff.common.errors import UserError
 
 
@@ -22,9 +24,11 @@ class RunCheckpoint(ModelCheckpoint):
         every_n_images: interval; a multiple of the global batch size. Null: at the end only.
         keep_all: false keeps only the newest one (a full SDv2 state takes about 15 GB). The old one is removed when the
             new one is on the disk.
+        wandb_artifacts: send the last checkpoint, and the best of either side where they are kept, to W&B when training
+            ends. Of a credentialed cohort only with ``--allow_media_upload true``.
     """
 
-    def __init__(self, every_n_images: int | None = None, keep_all: bool = True) -> None:
+    def __init__(self, every_n_images: int | None = None, keep_all: bool = True, wandb_artifacts: bool = False) -> None:
         super().__init__(
             filename="step-{step:08d}",
             auto_insert_metric_name=False,
@@ -36,7 +40,7 @@ class RunCheckpoint(ModelCheckpoint):
         )
         if every_n_images is not None and every_n_images <= 0:
             raise UserError(f"RunCheckpoint: every_n_images is {every_n_images}; it must be positive, or null.")
-        self.every_n_images = every_n_images
+        self.every_n_images, self.wandb_artifacts = every_n_images, wandb_artifacts
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -48,6 +52,8 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         call_between_steps(trainer)
+        if self.wandb_artifacts:
+            self.wandb_artifacts = sends_checkpoints(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
@@ -69,6 +75,13 @@ class RunCheckpoint(ModelCheckpoint):
         """The end is always worth a checkpoint, whatever the interval."""
         if self._last_global_step_saved != trainer.global_step and not self._skip(trainer):
             self._save(trainer)
+        if self.wandb_artifacts and not trainer.interrupted and trainer.is_global_zero and not self._skip(trainer):
+            send_checkpoints(trainer, self._kept())
+
+    def _kept(self) -> dict[int, Path]:
+        """Optimiser steps -> checkpoint, of those that are there."""
+        files = Path(self.dirpath or ".").glob("step-*.ckpt")
+        return {int(match[1]): file for file in files if (match := re.fullmatch(r"step-(\d+)\.ckpt", file.name))}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().teardown(trainer, pl_module, stage)

@@ -6,7 +6,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from callbacks.evaluation import EvaluationCallback, ranks_of, run_folder
-from callbacks.grounding import write_grounding
+from callbacks.grounding import PHRASES, phrase_table, write_grounding
+from callbacks.media import Media
 from meddiff.evaluation.coco import Coco, CocoOptions, coco_samples
 from meddiff.evaluation.coco_priors import coco_priors
 from meddiff.evaluation.measurement import Result
@@ -49,3 +50,4 @@ class CocoGroundingCallback(EvaluationCallback):
     def write(self, trainer: Trainer, split: LatentShardsDataset, result: Result, images: int) -> None:
         """``RUN/grounding/IMAGES.csv``, and ``excluded.csv`` beside it."""
         write_grounding(trainer, result.tables["coco"], result.tables["coco_excluded"], images)
+        self.media = Media(tables={PHRASES: phrase_table(result.tables["coco"])})

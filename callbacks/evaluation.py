@@ -11,6 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.gate import gate_of
+from callbacks.media import Media
+from callbacks.moments import log_moment
 from meddiff.common.errors import UserError
 from meddiff.evaluation.measurement import Measurement, Result
 from meddiff.evaluation.ranks import Ranks
@@ -83,6 +85,9 @@ class EvaluationCallback(Callback):
         self.every_n_images, self.split = every_n_images, split
         self.latest: dict[str, float] = {}
         self.latest_images = -1
+        self.media = Media()
+        self._unlogged = False
+        self._logged: list[tuple[int, Mapping[str, float]]] = []  # by whoever is the last evaluation of a trainer
         self.seconds = 0.0
         self._last_images = 0
 
@@ -137,6 +142,7 @@ class EvaluationCallback(Callback):
             self.run(trainer, pl_module)
         else:
             self._tell(trainer)  # of a run that goes on
+        self._log(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
@@ -147,18 +153,25 @@ class EvaluationCallback(Callback):
         self._last_images = images
         if due:
             self.run(trainer, pl_module)
+        self._log(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         stopped = trainer.interrupted or getattr(trainer, "fast_dev_run", False)
         if not stopped and self.latest_images != images_seen(trainer):
             self.run(trainer, pl_module)
+        self._log(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:  # `lightning validate`, not the validation of a fit
             self.run(trainer, pl_module)
+        self._log(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """What was measured before the next evaluation broke is not lost."""
+        self._log(trainer)
 
     def run(self, trainer: Trainer, module: LightningModule) -> None:
-        """Evaluate now, log, and remember."""
+        """Evaluate now and remember; it is logged together with what else is measured at this moment."""
         start = time.monotonic()
         images = images_seen(trainer)
         with undisturbed(module):
@@ -166,9 +179,21 @@ class EvaluationCallback(Callback):
         self.latest_images = images
         self.seconds += time.monotonic() - start
         self._tell(trainer)
-        if trainer.is_global_zero and self.latest:
-            for logger in trainer.loggers:
-                logger.log_metrics({**self.latest, "images": float(images)}, step=trainer.global_step)
+        self._unlogged = True
+
+    def _log(self, trainer: Trainer) -> None:
+        """One row for all that was measured since the last one; written by the last evaluation, when all had their turn."""
+        all_of_them = evaluations(trainer)
+        fresh = [one for one in all_of_them if one._unlogged]
+        if all_of_them[-1] is not self or not fresh:
+            return
+        start = time.monotonic()
+        if trainer.is_global_zero:
+            figures = {name: value for one in fresh for name, value in one.latest.items()}
+            log_moment(trainer, images_seen(trainer), figures, [one.media for one in fresh], self._logged)
+        for one in fresh:
+            one._unlogged, one.media = False, Media()
+        self.seconds += time.monotonic() - start
 
     def _tell(self, trainer: Trainer) -> None:
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.latest.items()})

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from callbacks.evaluation import EvaluationCallback, ranks_of, run_folder
-from callbacks.media import save_samples
+from callbacks.media import Media, save_samples
 from meddiff.evaluation.fidelity import Fidelity, FidelityOptions
 from meddiff.models.feature_extractors import missing_extractors
 from meddiff.models.latent_diffusion import LatentDiffusion
@@ -46,7 +46,8 @@ class FidelityCallback(EvaluationCallback):
             if result.controls:
                 update_controls(run_folder(trainer), "fidelity", result.controls)
             sampler = self.options.ways(model)[0].sampler
-            save_samples(trainer, images, split, result.images, sampler, self.shown)
+            drawn = save_samples(trainer, images, split, result.images, sampler, self.shown)
+            self.media = Media({"fidelity/samples": drawn})
         # controls have a file of their own; figures of another sampler have its name before them
         ways = {way.sampler for way in self.options.compare_with}
         figures = result.figures.items()

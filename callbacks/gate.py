@@ -201,6 +201,9 @@ class NumbersOnly(Logger):
         if isinstance(numbers, dict):
             self._logger.log_hyperparams(numbers)
 
+    def log_summary(self, values: Mapping[str, float]) -> None:
+        getattr(self._logger, "log_summary", _Nothing())(numbers_of(values))
+
     def save(self) -> None:
         self._logger.save()
 

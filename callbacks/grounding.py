@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.evaluation import EvaluationCallback, ranks_of, run_folder
+from callbacks.media import Media, TextTable
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
 from meddiff.common.outside import inside
@@ -15,7 +16,11 @@ from meddiff.evaluation.priors import grounding_priors
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.runs import names
 from meddiff.runs.tables import update_controls, write_table
+from meddiff.runs.values import number
 from meddiff.shards.dataset import LatentShardsDataset
+
+#: Under which name the table of phrases is logged.
+PHRASES = "grounding/phrases"
 
 
 class GroundingCallback(EvaluationCallback):
@@ -67,6 +72,17 @@ class GroundingCallback(EvaluationCallback):
     def write(self, trainer: Trainer, split: LatentShardsDataset, result: Result, images: int) -> None:
         """``RUN/grounding/IMAGES.csv``, and ``excluded.csv`` beside it."""
         write_grounding(trainer, result.tables["grounding"], result.tables["excluded"], images)
+        self.media = Media(tables={PHRASES: phrase_table(result.tables["grounding"])})
+
+
+def phrase_table(table: Table) -> TextTable:
+    """What a reader wants of each phrase: its class, its text, how well the word's map fits, whether the hottest pixel does."""
+    columns = ("class", "phrase", "CNR", "AUROC", "hit")
+    rows: list[tuple[object, ...]] = []
+    for row in sorted(table.rows, key=lambda row: (str(row["class"]), str(row["phrase"]), str(row["key"]))):
+        cnr, auroc, hit = (number(row.get(name)) for name in ("cnr", "auroc", "top1"))
+        rows.append((str(row["class"]), str(row["phrase"]), cnr, auroc, None if hit is None else hit > 0))
+    return columns, rows
 
 
 def write_grounding(trainer: Trainer, table: Table, excluded: Table, images: int) -> None:

@@ -1,7 +1,8 @@
-"""Pictures of a run: files under ``RUN/media`` that the report shows, and the same pictures in W&B. Source: own."""
+"""Pictures of a run: files under ``RUN/media`` that the report shows, and the same pictures for loggers. Source: own."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,35 @@ from meddiff.common.outside import file_in, inside
 from meddiff.runs import names
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.members import png_bytes
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for a logger.
+
+    Attributes:
+        pixels: uint8 (H, W) or (H, W, 3).
+        caption: what it shows.
+        label: of what ``boxes`` (x, y, w, h in pixels) and ``mask`` (bool (H, W)) are; "" where there are none.
+    """
+
+    pixels: NDArray[np.uint8]
+    caption: str
+    label: str = ""
+    boxes: Sequence[Sequence[float]] = ()
+    mask: NDArray[np.bool_] | None = None
+
+
+#: Names of columns, and the rows.
+TextTable = tuple[tuple[str, ...], list[tuple[object, ...]]]
+
+
+@dataclass
+class Media:
+    """What an evaluation has to show beside its figures, by the name under which it is logged."""
+
+    pictures: dict[str, list[Picture]] = field(default_factory=dict)
+    tables: dict[str, TextTable] = field(default_factory=dict)
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -39,15 +69,6 @@ def keep_png(folder: Path, stem: str, pixels: NDArray[np.uint8]) -> str:
     return name
 
 
-def log_images(trainer: Trainer, name: str, images: Sequence[NDArray[np.uint8]], captions: Sequence[str]) -> None:
-    """To every logger that takes images (W&B's does)."""
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_image") and images:
-            logger.log_image(
-                name, [Image.fromarray(image) for image in images], step=trainer.global_step, caption=list(captions)
-            )
-
-
 def save_samples(
     trainer: Trainer,
     images: int,
@@ -55,8 +76,8 @@ def save_samples(
     drawn: Mapping[int, NDArray[np.uint8]],
     sampler: str,
     shown: int,
-) -> None:
-    """Keep the first ``shown`` drawn images beside the real images of the same captions.
+) -> list[Picture]:
+    """Keep the first ``shown`` drawn images beside the real images of the same captions; returns them.
 
     Args:
         images: seen in training.
@@ -69,6 +90,6 @@ def save_samples(
         name, real = f"{images:09d}-{key}.png", keep_png(folder, f"real-{key}", split.image(index))
         write_png(file_in(folder, name), drawn[index])
         entries.append({"key": key, "prompt": prompt, "image": name, "real": real, "sampler": sampler})
-        pictures.append(drawn[index])
+        pictures.append(Picture(drawn[index], prompt))
     write_json(folder / f"{images:09d}.json", entries)
-    log_images(trainer, "fidelity/samples", pictures, [entry["prompt"] for entry in entries])
+    return pictures

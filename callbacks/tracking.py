@@ -7,6 +7,7 @@ import os
 import re
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from callbacks.wandb_axis import draw_over_images
 from callbacks.wandb_server import UNREACHABLE, WRONG_KEY, logged_in_to_wandb, server_trouble
+from callbacks.wandb_trouble import give_up, unless_in_trouble
 from meddiff.common.files import atomic_open, make_folder
 from meddiff.common.outside import own_file
 from meddiff.runs import names
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Seconds that W&B may take to begin a run; its own 90 are too long to say nothing.
 INIT_TIMEOUT = 30.0
+#: Seconds that W&B may take at the end for what a server has not taken yet; its own rule is to wait for ever.
+FINISH_TIMEOUT = 300.0
 
 
 class JsonlLogger(Logger):
@@ -87,7 +92,7 @@ class JsonlLogger(Logger):
                 stream.writelines(json.dumps(row) + "\n" for row in kept)
 
 
-def default_loggers(run_dir: Path, name: str) -> list[Logger]:
+def default_loggers(run_dir: Path, name: str, job_type: str | None = None) -> list[Logger]:
     """W&B and metrics.jsonl; online when WANDB_MODE says so, or says nothing and the user is logged in.
 
     A server that does not answer, or not to this key, keeps nobody from training: W&B is offline then, and a line says so.
@@ -95,6 +100,7 @@ def default_loggers(run_dir: Path, name: str) -> list[Logger]:
     Args:
         run_dir: the run folder; W&B's files go into its ``wandb/``.
         name: name shown in W&B.
+        job_type: what the run does, as W&B shows it; its verb.
     """
     mode = os.environ.get("WANDB_MODE")
     if mode == "disabled":
@@ -103,7 +109,7 @@ def default_loggers(run_dir: Path, name: str) -> list[Logger]:
     if online and getattr(rank_zero_only, "rank", 0) == 0 and (trouble := server_trouble()):
         print(trouble)
         online = False
-    return [RunWandbLogger(run_dir, name, offline=not online), JsonlLogger(run_dir)]
+    return [RunWandbLogger(run_dir, name, not online, job_type), JsonlLogger(run_dir)]
 
 
 def known_id(file: Path) -> str | None:
@@ -113,23 +119,35 @@ def known_id(file: Path) -> str | None:
 
 
 class RunWandbLogger(WandbLogger):
-    """W&B in the run folder, under an id that a continued run finds again.
+    """W&B in the run folder, under an id that a continued run finds again; its curves are drawn over ``images``.
+
+    ``WANDB_NAME``, ``WANDB_PROJECT``, ``WANDB_ENTITY``, ``WANDB_RUN_GROUP``, ``WANDB_JOB_TYPE``, ``WANDB_TAGS``,
+    ``WANDB_NOTES``, and what ``wandb agent`` sets (``WANDB_RUN_ID``, ``WANDB_SWEEP_ID``, ``WANDB_SWEEP_PARAM_PATH``) win over
+    what is said here.
 
     Args:
         run_dir: the run folder.
-        name: name of the run.
+        name: name of the run, and of the group that W&B shows together: seeds of one configuration.
         offline: write to disk only (``wandb sync RUN/wandb/offline-run-*`` uploads later).
+        job_type: what the run does.
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str], name: str, offline: bool = True) -> None:
+    def __init__(
+        self, run_dir: str | os.PathLike[str], name: str, offline: bool = True, job_type: str | None = None
+    ) -> None:
         import wandb
 
         folder = Path(run_dir)
         id_file = folder / names.WANDB_ID
         run_id = known_id(id_file)  # W&B makes names of folders of it
         logging.getLogger("wandb").setLevel(logging.ERROR)
+        settings = wandb.Settings(silent=True, console="off", disable_git=True, init_timeout=INIT_TIMEOUT)
+        if "WANDB_FINISH_TIMEOUT" not in os.environ and "finish_timeout" in wandb.Settings.model_fields:
+            settings.finish_timeout = FINISH_TIMEOUT
         super().__init__(
-            name=f"{name}/{folder.name}",
+            name=os.environ.get("WANDB_NAME") or f"{name}/{folder.name}",
+            group=os.environ.get("WANDB_RUN_GROUP") or name,
+            job_type=os.environ.get("WANDB_JOB_TYPE") or job_type,
             save_dir=str(folder),
             id=run_id,
             project=os.environ.get("WANDB_PROJECT", "meddiff-tradeoff"),
@@ -137,7 +155,7 @@ class RunWandbLogger(WandbLogger):
             resume="allow" if run_id else None,
             # Said outright: an explicit Settings() would otherwise bring its own default, online.
             mode="offline" if offline else "online",
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, init_timeout=INIT_TIMEOUT),
+            settings=settings,
         )
         self._wandb_init.pop("anonymous", None)  # Lightning still passes it, W&B warns that it means nothing
         self._id_file = id_file
@@ -149,9 +167,11 @@ class RunWandbLogger(WandbLogger):
 
         try:
             run = super().experiment
-        except wandb.errors.Error as error:  # the server went away since it was asked, or refuses this run
-            if self._offline:
-                raise
+        except (wandb.errors.Error, OSError) as error:  # the server went away since it was asked, or refuses this run
+            if self._offline or isinstance(error, OSError):  # not even its files can be written
+                give_up(self, error)
+                self._wandb_init["mode"] = "disabled"
+                return super().experiment
             refused = isinstance(error, wandb.errors.AuthenticationError | wandb.errors.UsageError)
             print(WRONG_KEY if refused else UNREACHABLE)
             self._offline = True
@@ -160,4 +180,22 @@ class RunWandbLogger(WandbLogger):
         if known_id(self._id_file) is None and getattr(run, "id", None):
             with atomic_open(self._id_file, "w") as stream:
                 stream.write(run.id + "\n")
+        return run
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        def send() -> None:
+            draw_over_images(self._run(), metrics)
+            super(RunWandbLogger, self).log_metrics(metrics, step)
+
+        unless_in_trouble(self, send)
+
+    @rank_zero_only
+    def log_summary(self, values: Mapping[str, float]) -> None:
+        """Values of the whole run, such as the best of each figure."""
+        unless_in_trouble(self, lambda: self._run().summary.update(dict(values)))
+
+    def _run(self) -> "Run":
+        run = self.experiment
+        assert run is not None, "asked on rank 0 only"
         return run

@@ -22,9 +22,11 @@ from callbacks.checkpoint import RunCheckpoint
 from callbacks.checkpoint_io import DurableCheckpointIO
 from callbacks.gate import cohorts_of, gated
 from callbacks.image_writer import ImageWriter
+from callbacks.learning_rates import LearningRates
 from callbacks.progress import ImagesProgressBar
 from callbacks.stopping import StopBetweenSteps
 from callbacks.tracking import JsonlLogger, default_loggers
+from callbacks.wandb_trouble import finish_wandb
 from meddiff.cli.closing import ways_on
 from meddiff.cli.lost_process import end_without_launcher, lost_process
 from meddiff.cli.named_callbacks import NAMED, add_named_callbacks, listed_callbacks, named_callbacks, options_help
@@ -142,7 +144,7 @@ class SuiteCLI(LightningCLI):
                 callback.dirpath = str(self.run_dir / names.CHECKPOINTS)
         loggers = trainer.get("logger")
         if loggers is None or loggers is True:
-            loggers = default_loggers(self.run_dir, self.section.name)
+            loggers = default_loggers(self.run_dir, self.section.name, str(self.subcommand))
         elif loggers is False:
             loggers = []
         loggers = loggers if isinstance(loggers, list) else [loggers]
@@ -151,6 +153,7 @@ class SuiteCLI(LightningCLI):
             loggers = [*loggers, JsonlLogger(self.run_dir)]
         loggers = gated(loggers, cohorts_of(self.datamodule), self.run_dir, self.section.allow_media_upload)
         if self.subcommand == "fit":
+            callbacks.append(LearningRates())
             callbacks.insert(0, StopBetweenSteps())  # first: a signal is heeded from the first moment of training on
         section["trainer"]["callbacks"] = callbacks
         section["trainer"]["plugins"] = with_durable_checkpoints(trainer)
@@ -218,8 +221,7 @@ def run(verb: str, arguments: list[str]) -> int:
     finally:
         held.close()
         sys.argv = before
-        if "wandb" in sys.modules:  # so that a second run in this process gets a W&B run of its own
-            sys.modules["wandb"].finish()
+        finish_wandb()
         if inherited is None:
             os.environ.pop(RUN_DIR_VARIABLE, None)
 

@@ -6,6 +6,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
+from callbacks.run_facts import tell_facts
 from callbacks.tracking import JsonlLogger
 from meddiff.cli.closing import ways_on
 from meddiff.common.files import atomic_open
@@ -32,7 +33,7 @@ class RunConfig(SaveConfigCallback):
         with atomic_open(Path(trainer.default_root_dir) / name, "w") as stream:
             yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
         for logger in trainer.loggers:
-            logger.log_hyperparams(config)
+            tell_facts(logger, config)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Whatever stopped the run: say how to go on from what is there."""

@@ -1,5 +1,6 @@
 """Everything that a run of W&B holds on disk: the records of its file, and the files beside it."""
 
+import json
 import struct
 import time
 from collections.abc import Iterator
@@ -61,3 +62,27 @@ def everything(run: Path) -> tuple[dict[str, int], bytes, dict[str, bytes]]:
     text = "\n".join(str(record) for record in records).encode()
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     return kinds, text + b"".join(payloads(file)), files
+
+
+def wandb_records(run: Path, kind: str) -> list[wandb_internal_pb2.Record]:
+    """The records of one kind (history, metric, config, run, summary, artifact) of the one offline run of a run folder."""
+    (file,) = offline_run(run).glob("run-*.wandb")
+    return [record for record in read_records(file) if record.WhichOneof("record_type") == kind]
+
+
+def history(run: Path) -> list[dict[str, object]]:
+    """Every row that was committed: name -> value; what W&B nests has its names joined by dots."""
+    rows = []
+    for record in wandb_records(run, "history"):
+        items = {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+        rows.append(items)
+    return rows
+
+
+def last_values(run: Path, kind: str) -> dict[str, object]:
+    """``summary`` or ``config`` as it stands at the end; nested names joined by dots."""
+    found: dict[str, object] = {}
+    for record in wandb_records(run, kind):
+        for item in getattr(record, kind).update:
+            found[".".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    return found

@@ -21,7 +21,7 @@ from tests.builders.command import write_fit
 from tests.builders.drawn_parts import make_classifier
 from tests.builders.secret_cohort import Cohort, make_cohort
 from tests.builders.tiny import model_config, quiet_trainer
-from tests.builders.wandb_records import everything
+from tests.builders.wandb_records import everything, offline_run, wandb_records
 
 #: The type under which W&B keeps several pictures of one name.
 SHOWN = "images/separated"
@@ -40,14 +40,14 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, cohort: Cohort, vae: Path, classifier: Path, *flags: str) -> Path:
-    """A fit of two steps with every evaluation that shows pictures; the run folder."""
+    """A fit of two steps with every evaluation that shows pictures, asked to send its checkpoints; the run folder."""
     way = {"sampler": "dpm++", "steps": 1, "guidance_scale": 1.0}
     config = write_fit(
         folder / "fit.yaml",
         cohort.shards,
         vae,
         {"max_steps": 2},
-        checkpoint={},
+        checkpoint={"wandb_artifacts": True},
         grounding={"every_n_images": 16, "timesteps": 1},
         gallery={"every_n_images": 16, "timesteps": 1, "shown": 4},
         fidelity={"every_n_images": 16, "samples": 4, "weights": {"domain": str(classifier)}, "controls": [],
@@ -63,7 +63,7 @@ def found_in(run: Path, cohort: Cohort) -> list[str]:
     """Which secrets, and whether pictures or tables, are anywhere in what W&B holds of a run."""
     _, records, files = everything(run)
     data = [records, *files.values(), "\n".join(files).encode()]
-    names = [*cohort.secrets, SHOWN, "image-file", "table-file"]
+    names = [*cohort.secrets, SHOWN, "image-file", "table-file", "boxes2D", "Vega2"]
     return [name for name in names if any(name.encode() in one for one in data)] + [
         name for name, one in files.items() if PNG in one
     ]
@@ -80,6 +80,10 @@ def test_every_record_of_a_run_over_a_credentialed_cohort(
 ) -> None:
     run = train(tmp_path, credentialed, vae_folder, classifier)
     told = [line for line in capsys.readouterr().out.splitlines() if "credentialed" in line]
+    assert told.pop() == (
+        "checkpoint.wandb_artifacts: checkpoints stay in the run folder, a cohort is credentialed and "
+        "--allow_media_upload is not true"
+    )
     assert told == [
         f"folder is credentialed: pictures, captions and keys stay in {run / 'media'}; only numbers go to W&B; "
         "--allow_media_upload true changes that"
@@ -102,7 +106,14 @@ def test_every_record_of_a_run_over_a_credentialed_cohort(
     assert all(name.startswith(("run-", "logs/debug")) for name in files), "no packages, code, metadata or media"
     for path in (tmp_path, vae_folder, classifier):  # the command line, the configuration, the machine
         assert str(path).encode() not in records
-    for name in (b"train/loss", b"grounding/cnr", b"fidelity/fd_domain", b"batch_size", b"learning_rate"):
+    for name in (
+        b"train/loss",
+        b"grounding/cnr",
+        b"fidelity/fd_domain",
+        b"batch_size",
+        b"learning_rate/unet",
+        b"best_cnr",
+    ):
         assert name in records, name
     # the run folder has them: the report shows them
     entries = json.loads(next((run / "media" / "attention").glob("0*.json")).read_text())
@@ -121,6 +132,11 @@ def test_what_is_allowed_goes_out(
     assert "moderate edema seen by Dr fidelity4" in found
     assert "edema as of grounding visit 0" in found
     assert sum(name.endswith(".png") for name in found) > 4
+    assert "table-file" in found, "the phrases"
+    kept = [path.name for path in offline_run(run).rglob("*.json")]
+    assert any("boxes2D" in name for name in kept)
+    sent = [one.artifact for one in wandb_records(run, "artifact") if one.artifact.type == "model"]
+    assert [list(one.aliases)[-1] for one in sent] == ["last"]
     assert "go to W&B because --allow_media_upload is true" in capsys.readouterr().out
 
 

@@ -1,0 +1,239 @@
+"""A chart, a workspace and a report in W&B, for those who are logged in: what `lightning dashboard push` makes.
+
+Everything but the last step, sending it, is built here without asking a server (W&B's own library checks it then).
+Source: own; panels and queries as W&B's web editor writes them (spec/sweeps_dashboard.md 2).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meddiff.common.errors import UserError
+from meddiff.runs import names
+
+if TYPE_CHECKING:
+    from wandb_workspaces.reports import v2
+    from wandb_workspaces.workspaces import Workspace
+
+    Panel = (
+        v2.LinePlot | v2.ScatterPlot | v2.ParallelCoordinatesPlot | v2.CustomChart | v2.MediaBrowser | v2.RunComparer
+    )
+
+CHART = "meddiff-tradeoff"
+TITLE = "Image quality against grounding"
+AXIS = "images"
+CNR, AUROC, TOP1, DISTANCE = (
+    "grounding/macro_cnr",
+    "grounding/macro_auroc",
+    "grounding/macro_top1",
+    "fidelity/fd_domain",
+)
+#: Field of the chart -> column of a run's history. What a row is of, W&B says itself, as ``name``.
+FIELDS = {"run": "name", "images": AXIS, "distance": DISTANCE, "cnr": CNR}
+#: Runs that are drawn; W&B's own is 10.
+MOST_RUNS = 100
+
+
+def push(runs: Sequence[Path], project: str, entity: str, distance: str = DISTANCE) -> list[str]:
+    """Make the chart, the workspace and the report; returns their addresses, the chart's as ENTITY/NAME.
+
+    Args:
+        runs: run folders that are meant; none: every run of the project.
+        project, entity: where they are.
+        distance: the logged name of the Frechet distance that stands for image quality.
+
+    Raises:
+        UserError: the extra is not installed, nobody is logged in, or none of the runs was sent.
+    """
+    _need_extra()
+    import wandb
+
+    try:
+        if not wandb.login(prompt=False, verify=False):
+            raise UserError("Nobody is logged in to W&B here: `wandb login` first.")
+        ids = run_ids(runs)
+        chart = wandb.Api().create_custom_chart(
+            entity=entity,
+            name=CHART,
+            display_name=TITLE,
+            spec_type="vega2",
+            access="private",
+            spec=tradeoff_preset(),
+        )
+        board = workspace(entity, project, chart, ids, distance)
+        board.save()
+        page = report(entity, project, chart, ids, distance)
+        page.save()
+    except wandb.errors.Error as error:
+        raise UserError(f"W&B refused ({' '.join(str(error).split())}): look at entity, project and key.") from error
+    return [str(chart), str(board.url), str(page.url)]
+
+
+def run_ids(runs: Sequence[Path]) -> list[str]:
+    """W&B's ids of run folders.
+
+    Raises:
+        UserError: a run has none, or lies on the disk only.
+    """
+    found = []
+    for run in runs:
+        file = run / names.WANDB_ID
+        if not file.is_file():
+            raise UserError(f"{run} was not logged to W&B (no {names.WANDB_ID}): leave it out.")
+        found.append(file.read_text(encoding="utf-8").strip())
+        unsent = [folder for folder in (run / "wandb").glob("offline-run-*") if not any(folder.glob("*.wandb.synced"))]
+        if unsent:
+            raise UserError(f"{run} was not sent yet: `wandb sync {unsent[0]}` first.")
+    return found
+
+
+def workspace(entity: str, project: str, chart: str, ids: Sequence[str] = (), distance: str = DISTANCE) -> "Workspace":
+    """The trade-off first, then each side, the words, the controls, the loss; runs grouped by text encoder.
+
+    Args:
+        chart: of the trade-off, ENTITY/NAME.
+        ids: of the runs; none: all of the project.
+    """
+    _need_extra()
+    from wandb_workspaces.workspaces import Config, Metric, RunsetSettings, Section, Workspace, WorkspaceSettings
+
+    sections = [
+        Section(name=name, panels=list(panels), is_open=i < 3)
+        for i, (name, panels) in enumerate(panels_of(chart, distance).items())
+    ]
+    return Workspace(
+        entity=entity,
+        project=project,
+        name=TITLE,
+        sections=sections,
+        settings=WorkspaceSettings(x_axis=AXIS, max_runs=MOST_RUNS),
+        runset_settings=RunsetSettings(
+            filters=[Metric("ID").isin(list(ids))] if ids else [],
+            groupby=[Config("encoder"), Config("prompt")],
+            pinned_columns=["config:encoder.value", "config:prompt.value", "summary:best_cnr", "summary:best_distance"],
+        ),
+    )
+
+
+def report(entity: str, project: str, chart: str, ids: Sequence[str] = (), distance: str = DISTANCE) -> "v2.Report":
+    """The same panels as a page with a sentence on how each is read. Asks the server for its project."""
+    _need_extra()
+    from wandb_workspaces.reports import v2
+
+    filters = f"ID in {list(ids)!r}" if ids else ""
+    blocks: list[v2.TableOfContents | v2.H1 | v2.P | v2.PanelGrid] = [v2.TableOfContents()]
+    for name, panels in panels_of(chart, distance).items():
+        runset = v2.Runset(entity, project, filters=filters, groupby=["config.encoder"])
+        blocks += [v2.H1(name), v2.P(READ[name]), v2.PanelGrid(runsets=[runset], panels=list(panels))]
+    return v2.Report(project=project, entity=entity, title=TITLE, description=READ["Trade-off"], blocks=[*blocks])
+
+
+#: How each section is read.
+READ = {
+    "Trade-off": "To the right images get better, upwards words point better at their findings; a path that goes right and "
+    "down buys image quality with understanding.",
+    "Words": "Does a word's attention lie on its finding? More is better; flat lines are the location prior, which looks at no "
+    "image.",
+    "Images": "How far are drawn images from real ones? Less is better; the flat line is real against other real images.",
+    "Phrases": "Word maps with boxes and masks, and every phrase of the newest evaluation.",
+    "Runs": "The best of each run, by what it was made with.",
+    "Training": "Loss and learning rates: that training goes on says little about words.",
+}
+
+
+def panels_of(chart: str, distance: str = DISTANCE) -> "dict[str, list[Panel]]":
+    """Section -> panels. Only short, flat names of the configuration: a sweep's dotted ones W&B cannot tell from nested."""
+    from wandb_workspaces.reports import v2
+
+    history = {"history": {"keys": [AXIS, distance, CNR]}}
+    return {
+        "Trade-off": [
+            v2.CustomChart(
+                query=history, chart_name=chart, chart_fields={**FIELDS, "distance": distance},
+                layout=v2.Layout(w=24, h=14)
+            ),
+        ],
+        "Words": [
+            _curve("macro CNR", [CNR, "grounding/prior/macro_cnr"]),
+            _curve("macro AUROC", [AUROC, "grounding/prior/macro_auroc"]),
+            _curve("macro Top-1 (pointing game)", [TOP1, "grounding/prior/macro_top1"]),
+            _curve("own finding first", ["grounding/own_beats_other"]),
+        ],
+        "Images": [
+            _curve("Frechet distance", [distance, f"fidelity/real_vs_real/{distance.partition('/')[2]}"]),
+            v2.MediaBrowser(title="samples", media_keys=["fidelity/samples"]),
+        ],
+        "Phrases": [
+            v2.MediaBrowser(title="word maps", media_keys=["grounding/attention"]),
+            v2.MediaBrowser(title="phrases", media_keys=["grounding/phrases"]),
+        ],
+        "Runs": [
+            v2.ScatterPlot(
+                title="best of each run", x=v2.SummaryMetric("best_distance"), y=v2.SummaryMetric("cnr_at_best_distance")
+            ),
+            v2.ParallelCoordinatesPlot(
+                columns=[
+                    v2.ParallelCoordinatesPlotColumn(v2.Config("freeze_text_encoder")),
+                    v2.ParallelCoordinatesPlotColumn(v2.Config("prompt")),
+                    v2.ParallelCoordinatesPlotColumn(v2.SummaryMetric("best_distance")),
+                    v2.ParallelCoordinatesPlotColumn(v2.SummaryMetric("best_cnr")),
+                ]
+            ),
+            v2.RunComparer(diff_only="split"),
+        ],
+        "Training": [
+            _curve("loss", ["train/loss", "val/loss"]),
+            _curve("learning rates", ["learning_rate/unet", "learning_rate/text_encoder"]),
+        ],
+    }  # fmt: skip
+
+
+def _curve(title: str, keys: list[str]) -> "v2.LinePlot":
+    from wandb_workspaces.reports import v2
+
+    return v2.LinePlot(title=title, x=AXIS, y=[*keys], smoothing_type="none")
+
+
+def tradeoff_preset() -> dict[str, object]:
+    """The trade-off as a spec of W&B's: columns are ``${field:NAME}`` for NAME of :data:`FIELDS`."""
+    known = " && ".join(
+        f"isNumber(datum['{_at(name)}']) && isFinite(datum['{_at(name)}'])" for name in ("distance", "cnr")
+    )
+    shared = {
+        "x": {
+            "field": _at("distance"), "type": "quantitative", "title": "Frechet distance; better images to the right",
+            "scale": {"reverse": True, "zero": False},
+        },
+        "y": {
+            "field": _at("cnr"), "type": "quantitative", "title": "macro CNR; better grounding upwards",
+            "scale": {"zero": False},
+        },
+        "order": {"field": _at("images"), "type": "quantitative"},
+        "color": {"field": _at("run"), "type": "nominal", "title": "run", "scale": {"range": {"field": "color"}}},
+        "tooltip": [
+            {"field": _at("run"), "type": "nominal", "title": "run"},
+            {"field": _at("images"), "type": "quantitative", "title": "training images", "format": ",d"},
+            {"field": _at("distance"), "type": "quantitative", "title": "Frechet distance", "format": ".4~r"},
+            {"field": _at("cnr"), "type": "quantitative", "title": "macro CNR", "format": ".3f"},
+        ],
+    }  # fmt: skip
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "data": {"name": "wandb"},
+        "width": "container",
+        "autosize": {"type": "fit", "contains": "padding"},
+        "transform": [{"filter": known}],
+        "encoding": shared,
+        "layer": [{"mark": {"type": "line"}}, {"mark": {"type": "point", "filled": True, "size": 45}}],
+    }
+
+
+def _at(name: str) -> str:
+    return f"${{field:{name}}}"
+
+
+def _need_extra() -> None:
+    try:
+        import wandb_workspaces  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UserError("This needs W&B's library of workspaces: pip install 'meddiff-tradeoff[wandb]'.") from error

@@ -1,0 +1,118 @@
+"""What is pushed to W&B, as its own library writes it down: panels, workspace and chart. Sending it needs an account."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from meddiff.common.errors import UserError
+from meddiff.reports.page.wording import direction, label
+from meddiff.reports.wandb_push import AXIS, CNR, DISTANCE, FIELDS, panels_of, push, run_ids, tradeoff_preset, workspace
+
+CHART = "lab/meddiff-tradeoff"
+XRV = "fidelity/fid_xrv224"
+
+
+def written(panel: object) -> dict[str, object]:
+    """A panel as it is sent."""
+    found: dict[str, object] = panel._to_model().model_dump(by_alias=True, exclude_none=True, mode="json")  # type: ignore[attr-defined]
+    return found
+
+
+def test_the_trade_off_asks_for_both_sides_in_one_query() -> None:
+    (panel,) = panels_of(CHART, XRV)["Trade-off"]
+    config = written(panel)["config"]
+    assert isinstance(config, dict)
+    assert config["panelDefId"] == CHART
+    assert config["fieldSettings"] == {"run": "name", "images": "images", "distance": XRV, "cnr": CNR}
+    (runs,) = config["userQuery"]["queryFields"]
+    (history,) = [field for field in runs["fields"] if field["name"] == "history"]
+    # as the web editor writes it: the names are an argument, not a value (which the server ignores)
+    assert history["args"] == [{"name": "keys", "value": ["images", XRV, CNR]}]
+    assert "value" not in history
+
+
+def test_every_line_is_over_images_and_of_names_that_we_log() -> None:
+    lines = [
+        written(panel)["config"]
+        for panels in panels_of(CHART).values()
+        for panel in panels
+        if type(panel).__name__ == "LinePlot"
+    ]
+    assert len(lines) == 7
+    assert {config["xAxis"] for config in lines} == {AXIS}  # type: ignore[index]
+    for config in lines:
+        for key in config["metrics"]:  # type: ignore[index]
+            plain = re.sub(r"/(prior|real_vs_real)/", "/", key)
+            assert label(plain) != plain or plain.startswith(("train/", "val/", "learning_rate/")), key
+            assert direction(plain) or plain.startswith("learning_rate/"), key
+
+
+def test_the_configuration_is_asked_for_by_flat_names() -> None:
+    """Of a sweep's `model.freeze_text_encoder` W&B makes a nested name that is not there."""
+    text = json.dumps([written(panel) for panel in panels_of(CHART)["Runs"]])
+    assert re.findall(r"config:([\w.]+)", text) == ["freeze_text_encoder.value", "prompt.value"]
+    assert "summary:cnr_at_best_distance" in text
+
+
+def test_the_workspace_has_the_sections_and_only_the_runs_that_are_meant() -> None:
+    pytest.importorskip("wandb_workspaces")
+    all_of_them, two = (workspace("lab", "project", CHART, ids) for ids in ((), ("abc", "def")))
+    model = two._to_model().model_dump(by_alias=True, exclude_none=True, mode="json")
+    sections = model["spec"]["section"]["panelBankConfig"]["sections"]
+    assert [one["name"] for one in sections] == list(panels_of(CHART))
+    assert model["spec"]["section"]["settings"]["xAxis"] == AXIS
+    assert model["spec"]["section"]["settings"]["maxRuns"] == 100, "W&B's own is 10"
+    (runset,) = model["spec"]["section"]["runSets"]
+    assert "abc" in json.dumps(runset)
+    assert "abc" not in json.dumps(all_of_them._to_model().model_dump(by_alias=True, mode="json"))
+
+
+@pytest.mark.parametrize("version", ["5.8", "6.4"])
+def test_the_chart_draws_rows_as_the_panel_gives_them(version: str) -> None:
+    """Columns of other names in the places, rows with W&B's own name and colour, a row without a number left out."""
+    convert = pytest.importorskip("vl_convert")
+    columns = {**FIELDS, "distance": DISTANCE}
+    text = json.dumps(tradeoff_preset())
+    assert set(re.findall(r"\$\{field:(\w+)\}", text)) == set(columns)
+    for name, column in columns.items():
+        text = text.replace(f"${{field:{name}}}", column.replace("/", "_"))
+    rows = [
+        {"name": run, "color": colour, "images": i, "fidelity_fd_domain": 9.0 - i, "grounding_macro_cnr": 0.1 * i}
+        for run, colour in (("a", "#d95f02"), ("b", "#1b9e77"))
+        for i in range(3)
+    ]
+    spec = {**json.loads(text), "width": 300, "height": 200}
+
+    def drawn(values: list[dict[str, object]]) -> str:
+        svg: str = convert.vegalite_to_svg({**spec, "datasets": {"wandb": values}}, vl_version=version)
+        return svg
+
+    svg = drawn(rows)
+    assert "#d95f02" in svg
+    assert "#1b9e77" in svg
+    assert len(re.findall(r'aria-roledescription="(?:point|symbol)"', svg)) == 6
+    nothing = {**rows[0], "images": 9, "grounding_macro_cnr": None}
+    assert drawn([*rows, nothing]) == svg
+    # the control: one more number is one more point
+    assert drawn([*rows, {**rows[0], "images": 9, "grounding_macro_cnr": math.pi}]) != svg
+
+
+def test_what_cannot_be_pushed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    (run / "wandb" / "offline-run-1-abc").mkdir(parents=True)
+    with pytest.raises(UserError, match="was not logged to W&B"):
+        run_ids([run])
+    (run / "wandb_id.txt").write_text("abc\n")
+    with pytest.raises(UserError, match=r"`wandb sync .*offline-run-1-abc` first"):
+        run_ids([run])
+    (run / "wandb" / "offline-run-1-abc" / "run-abc.wandb.synced").touch()
+    assert run_ids([run]) == ["abc"]
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="Nobody is logged in to W&B here"):
+        push([run], "project", "lab")
