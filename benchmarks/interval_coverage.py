@@ -166,7 +166,7 @@ FIGURES: dict[str, tuple[str, Callable[[Random, int], Trial]]] = {
     "paired difference": ("tests below tables", difference),
     "AUROC of maps": ("tables 1, 2", sample_auroc),
     "Top-1, micro": ("table 1; mirrored pairs", top1),
-    "own mask first": ("controls", own_first),
+    "own finding first": ("controls", own_first),
     "Top-1, macro": ("table 1", macro_top1),
     "classifier AUROC, macro": ("table 5", classifier),
     "MS-SSIM within prompts": ("table 4", ms_ssim_prompts),

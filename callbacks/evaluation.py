@@ -16,6 +16,7 @@ from meddiff.evaluation.measurement import Measurement, Result
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.models.latent_diffusion import LatentDiffusion, model_of
+from meddiff.runs.earlier_names import current_name, current_names
 from meddiff.shards.batches import CountsImages
 from meddiff.shards.dataset import LatentShardsDataset
 
@@ -171,6 +172,10 @@ class EvaluationCallback(Callback):
 
     def _tell(self, trainer: Trainer) -> None:
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.latest.items()})
+        for one in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it without declaring it
+            wanted = getattr(one, "monitor", None)  # a config of earlier days may watch what has another name now
+            if isinstance(wanted, str) and wanted not in self.latest and current_name(wanted) in self.latest:
+                trainer.callback_metrics[wanted] = torch.tensor(self.latest[current_name(wanted)])
 
     def state_dict(self) -> dict[str, object]:
         """The latest figures: a resumed run can monitor them before its next evaluation."""
@@ -178,7 +183,7 @@ class EvaluationCallback(Callback):
 
     def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
         latest = state_dict.get("latest")
-        self.latest = dict(latest) if isinstance(latest, dict) else {}
+        self.latest = current_names(latest) if isinstance(latest, dict) else {}
 
 
 def shows_progress(trainer: Trainer) -> bool:

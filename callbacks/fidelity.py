@@ -15,7 +15,7 @@ from meddiff.shards.dataset import LatentShardsDataset
 
 
 class FidelityCallback(EvaluationCallback):
-    """Logs ``fidelity/fid_*`` and ``fidelity/kid_*``: drawn images against real ones, feature extractor by extractor.
+    """Logs ``fidelity/fid_*`` or ``fd_*`` and ``kid_*``: drawn images against real ones, extractor by extractor.
 
     The controls (real against real, through the autoencoder, noise, an untrained network) are measured once, at step 0,
     into ``RUN/controls.json``. What is measured: :class:`meddiff.evaluation.fidelity.Fidelity`.

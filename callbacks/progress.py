@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from callbacks.evaluation import batch_size, evaluations, images_seen
 
 #: What the bar shows of the evaluations.
-SHOWN = {"grounding/macro_cnr": "CNR", "fidelity/fid_domain": "FD"}
+SHOWN = {"grounding/macro_cnr": "CNR", "fidelity/fd_domain": "FD"}
 
 
 class ImagesProgressBar(TQDMProgressBar):

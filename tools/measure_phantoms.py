@@ -91,8 +91,8 @@ def print_prior(seeds: list[int]) -> None:
     def row(name: str, values: dict[str, float]) -> str:
         return f"| {name} | {values['n']:.0f} | " + " | ".join(f"{values[key]:.2f}" for key in columns) + " |"
 
-    columns = {"cnr": "CNR (mask)", "cnr_box": "CNR (box)", "auroc": "AUROC", "top1": "Top-1"}
-    print(f"| class | n | {' | '.join(columns.values())} |\n|---|---|---|---|---|---|")
+    columns = {"cnr": "CNR (mask)", "cnr_box": "CNR (box)", "auroc": "AUROC", "top1": "Top-1 (pointing game)"}
+    print(f"| class | findings (n) | {' | '.join(columns.values())} |\n|---|---|---|---|---|---|")
     for label in runs[0]:
         mean = {key: float(np.mean([run[label][key] for run in runs])) for key in columns}
         print(row(label, mean | {"n": sum(run[label]["n"] for run in runs)}))

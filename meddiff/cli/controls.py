@@ -60,8 +60,8 @@ def sentences(row: Mapping[str, Value]) -> list[str]:
     found = []
     if "first" in row:
         found.append(
-            f"own finding before another's {percent(row, 'first', 'low', 'high')} of {row['pairs']:.0f} pairs (CNR "
-            f"{row['own']:.2f} and {row['other']:.2f}; end token {100 * float(row['eos_first'] or 0):.0f} %)"
+            f"own finding first: {percent(row, 'first', 'low', 'high')} of {row['pairs']:.0f} pairs of findings "
+            f"(CNR {row['own']:.2f} and {row['other']:.2f}; end token {100 * float(row['eos_first'] or 0):.0f} %)"
         )
     if "moved" in row:
         found.append(

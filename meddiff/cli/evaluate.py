@@ -33,7 +33,7 @@ class Part:
 
 
 PARTS = {
-    "grounding": Part("phrase grounding: CNR, AUROC, Top-1, IoU (Tables 1, 3, 7)", "grounding"),
+    "grounding": Part("phrase grounding: CNR, AUROC, Top-1 (pointing game), IoU (Tables 1, 3, 7)", "grounding"),
     "words": Part("phrase grounding of every single word (Table 6), out of the same pass", "grounding"),
     "fidelity": Part("Frechet and kernel distances of drawn to real images (Table 4)", "fidelity"),
     "diversity": Part("MS-SSIM between images drawn for one prompt (Table 4)", "diversity"),

@@ -129,7 +129,7 @@ class Controls:
         if others.crowded is not None:
             named, left_out = naming_samples(model, others.crowded)
             for name, network in present.items():
-                with self._bar(len(named), f"own first, {name}") as bar:
+                with self._bar(len(named), f"own finding first, {name}") as bar:
                     table = cross_table(network, others.crowded, named, self.steps, bar.update)
                 compared[name] |= {**compare(table), "unnamed": float(left_out)}
                 if name == "trained":

@@ -75,7 +75,7 @@ class FidelityOptions:
 
 
 class Fidelity:
-    """``fid_*`` and ``kid_*`` of drawn images, feature extractor by extractor, with their controls at the same N.
+    """``fid_*`` or ``fd_*``, and ``kid_*``, of drawn images, feature extractor by extractor, with their controls at the same N.
 
     Extractors and the features of the reference are kept for the next run.
 
@@ -167,7 +167,7 @@ class Fidelity:
         figures: dict[str, float] = {}
         controls: dict[str, dict[str, float | None]] = {}
         for name, reference in self._reference.items():
-            protocol = f"{name}/{EXTRACTORS[name].version}"
+            protocol, frechet = f"{name}/{EXTRACTORS[name].version}", f"{EXTRACTORS[name].frechet}_{name}"
             # the features of all ranks are here already; the reference meets every set
             metric = FrechetFeatureDistance(keep_real=True, sync_on_compute=False)
             metric.update(reference, real=True)
@@ -177,7 +177,7 @@ class Fidelity:
                     metric.reset()
                     metric.update(sets[name], real=False)
                     distances = metric.compute()
-                for kind, value in ((f"fid_{name}", distances["frechet"]), (f"kid_{name}", distances["kid"])):
+                for kind, value in ((frechet, distances["frechet"]), (f"kid_{name}", distances["kid"])):
                     figures[f"{control}/{kind}" if control else kind] = value
                     rows.append(dict(zip(FIRST, (kind, value, n, protocol, control, self.options.seed), strict=True)))
                     if control in CONTROLS:

@@ -66,7 +66,7 @@ def cross_table(
 
 
 def compare(table: CrossTable) -> dict[str, float]:
-    """Share of pairs with the own mask first, its interval, the mean CNRs, and the end token's share."""
+    """Share of pairs with the own finding first, its interval, the mean CNRs, and the end token's share."""
     pairs = [(key, label, name) for key, label, name in table if label != name]
     own = np.array([table[key, label, label] for key, label, _ in pairs])  # (N, 2)
     other = np.array([table[pair] for pair in pairs])

@@ -43,6 +43,8 @@ class Protocol:
         recipe: input range, resizing and layer, in words.
         load: file or folder of weights -> network.
         features: network, images -> features.
+        frechet: what a Frechet distance of these features is called: ``fid`` where the literature calls it so, else ``fd``
+            (FID means Inception's features).
         version: raised whenever the numbers change, so that stored features of an older recipe are not taken for these.
     """
 
@@ -50,16 +52,21 @@ class Protocol:
     recipe: str
     load: Callable[[str], nn.Module]
     features: Callable[..., Tensor]
+    frechet: str = "fid"
     version: int = 1
 
 
 _CLASSIFIER = "folder of a classifier trained by `lightning fit -c configs/phantom_classifier.yaml`"
 _INCEPTION = "pt_inception-2015-12-05-6726825d.pth or weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
 _XRV = "state dict of torchxrayvision's densenet121-res224-all as .safetensors"
-#: name -> protocol; the name is the suffix of the metric (``fid_domain``, ``kid_inception_paper``).
+#: name -> protocol; the name is the suffix of the metric (``fd_domain``, ``kid_inception_paper``).
 EXTRACTORS: dict[str, Protocol] = {
     "domain": Protocol(
-        _CLASSIFIER, "[-1024, 1024], stored size, ReLU and global average pool", load_classifier, domain_features
+        _CLASSIFIER,
+        "[-1024, 1024], stored size, ReLU and global average pool",
+        load_classifier,
+        domain_features,
+        frechet="fd",
     ),
     "inception": Protocol(
         _INCEPTION, "bytes, TensorFlow-1 bilinear to 299 without antialiasing, pool", load_inception, inception_features

@@ -213,8 +213,8 @@ def _numbers(model: ModelFacts, run: Run | None) -> str:
     evaluation = rows[-1] if rows else None
     if run is None or evaluation is None:
         return (
-            "CNR, AUROC, Top-1 and image distances: not measured (`lightning evaluate`). Nothing is known about how good "
-            "images or maps of these weights are."
+            "CNR, AUROC, Top-1 (pointing game) and image distances: not measured (`lightning evaluate`). Nothing is known "
+            "about how good images or maps of these weights are."
         )
     known = [key for key in grounding if key in evaluation.values]
     distances = [key for key in fidelity_keys(evaluation.values) if key.partition("_")[2] in EXTRACTORS]
@@ -227,7 +227,7 @@ def _numbers(model: ModelFacts, run: Run | None) -> str:
         + (" Of the averaged weights exported here nothing was measured." if model.ema else "")
         + " CNR and AUROC are of attention maps of the prompted word; distances grow as fewer images are compared.",
         _room(run, evaluation, "grounding", known, whose)
-        or "Grounding (CNR, AUROC, Top-1): not measured, and neither are its controls.",
+        or "Grounding (CNR, AUROC, Top-1 (pointing game)): not measured, and neither are its controls.",
         _room(run, evaluation, "fidelity", [*distances, *others], whose) or "Image distances (FID, KID): not measured.",
     ]
     return "\n\n".join(parts)
@@ -249,7 +249,8 @@ def _room(run: Run, evaluation: Evaluation, room: str, keys: Sequence[str], whos
             rows.append((meaning, *cells))
     table = _table(("", *(label(key) for key in keys)), rows)
     n = evaluation.values.get(f"{room}/n")
-    of = f"{room}{f', N = {count_text(n)}' if n is not None else ''}"
+    unit = "phrases" if room == "grounding" else "images"
+    of = f"{room}{f', N = {count_text(n)} {unit}' if n is not None else ''}"
     if len(rows) == 1:
         what = "A CNR" if room == "grounding" else "A distance"
         return f"{of}. **Controls: {NOT_MEASURED}. {what} without its controls says nothing: measure them first.**\n\n{table}"

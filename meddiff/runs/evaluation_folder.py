@@ -10,6 +10,7 @@ from meddiff.common.errors import UserError
 from meddiff.common.outside import inside
 from meddiff.runs import names
 from meddiff.runs.config_file import parse_config
+from meddiff.runs.earlier_names import current_name
 from meddiff.runs.tables import read_table
 from meddiff.runs.values import number
 
@@ -30,9 +31,12 @@ class EvaluationFolder:
     _tables: dict[str, list[dict[str, str]]] = field(default_factory=dict, repr=False)
 
     def table(self, name: str) -> list[dict[str, str]]:
-        """Rows of ``NAME.csv`` as text."""
+        """Rows of ``NAME.csv`` as text, measurements under the names of today."""
         if name not in self._tables:
-            self._tables[name] = read_table(self.path / f"{name}.csv")
+            rows = read_table(self.path / f"{name}.csv")
+            self._tables[name] = [
+                {**row, "metric": current_name(row["metric"])} if "metric" in row else row for row in rows
+            ]
         return self._tables[name]
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from meddiff.common.files import write_json
 from meddiff.runs import names
+from meddiff.runs.earlier_names import current_controls
 from meddiff.runs.earlier_results import MADE
 from meddiff.runs.tables import update_controls, write_table
 
@@ -40,7 +41,7 @@ class EvaluationWriter:
         made: Mapping[str, object] | None = None,
     ) -> None:
         """Record that a part was measured, with which options, its averages, and from which weights and samples."""
-        record, summary = self._read(names.ABOUT), self._read(names.SUMMARY)
+        record, summary = self._read(names.ABOUT), current_controls(self._read(names.SUMMARY))
         parts = record.get("parts")
         done = {**(parts if isinstance(parts, dict) else {}), name: dict(options)}
         earlier = record.get(MADE)

@@ -18,6 +18,7 @@ import yaml
 from meddiff.common.errors import UserError
 from meddiff.runs import names
 from meddiff.runs.config_file import parse_config
+from meddiff.runs.earlier_names import current_controls
 from meddiff.runs.facts import Facts
 from meddiff.runs.metrics_file import MetricsRow, parse_metrics
 from meddiff.runs.tables import parse_table
@@ -105,7 +106,7 @@ class Run:
     def controls(self) -> dict[str, object]:
         """``controls.json``."""
         controls = self._json(names.CONTROLS)
-        return controls if isinstance(controls, dict) else {}
+        return current_controls(controls) if isinstance(controls, dict) else {}
 
     @cached_property
     def phrases_images(self) -> int | None:

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from meddiff.runs.earlier_names import current_names
+
 __all__ = ["MetricsRow", "end_cut_line", "parse_metrics", "read_metrics"]
 
 #: ``{"step": 9, "time": 1795251052.9, "train/loss": 0.41}``; null is a value that was not finite.
@@ -11,7 +13,7 @@ MetricsRow = dict[str, float | None]
 
 
 def parse_metrics(text: str) -> list[MetricsRow]:
-    """Rows of a ``metrics.jsonl``; a last line cut off by a kill is left out.
+    """Rows of a ``metrics.jsonl`` under the names of today; a last line cut off by a kill is left out.
 
     Example:
         >>> parse_metrics('{"step": 9, "train/loss": 0.5}\\n{"step": 19, "tra')
@@ -24,7 +26,7 @@ def parse_metrics(text: str) -> list[MetricsRow]:
         except json.JSONDecodeError:
             continue
         if isinstance(row, dict):
-            rows.append(row)
+            rows.append(current_names(row))
     return rows
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from meddiff.common.csv_rows import csv_records
 from meddiff.common.files import atomic_open, write_json
 from meddiff.common.locks import locked
+from meddiff.runs.earlier_names import current_controls, current_names
 from meddiff.runs.names import CONTROLS
 
 
@@ -37,7 +38,7 @@ def _cell(value: object) -> object:
 
 
 def parse_table(text: str) -> list[dict[str, str]]:
-    """Rows of a table as text; cells without a column and columns without a cell are left out.
+    """Rows of a table as text, columns under the names of today; without cells that have no column and the reverse.
 
     Raises:
         csv.Error: not a table.
@@ -47,7 +48,7 @@ def parse_table(text: str) -> list[dict[str, str]]:
         [{'a': '1', 'b': '2'}, {'a': '3'}, {'a': '4', 'b': '5'}]
     """
     return [
-        {name: cell for name, cell in row.items() if isinstance(name, str) and isinstance(cell, str)}
+        current_names({name: cell for name, cell in row.items() if isinstance(name, str) and isinstance(cell, str)})
         for row in csv_records(io.StringIO(text, newline=""))
     ]
 
@@ -66,5 +67,6 @@ def update_controls(run: Path, side: str, values: Mapping[str, object]) -> None:
     with locked(
         run, "controls.json", wait=True, name=f".{CONTROLS}.lock"
     ):  # a training and an evaluation may both write
-        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        write_json(path, {**before, side: {**before.get(side, {}), **values}})
+        before = current_controls(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        earlier = before.get(side)
+        write_json(path, {**before, side: {**(earlier if isinstance(earlier, dict) else {}), **values}})

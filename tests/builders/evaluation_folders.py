@@ -105,7 +105,7 @@ def _write_images(out: Path, side: str, seed: int) -> None:
         ("fid_inception_paper", 1.0),
         ("fid_inception", 0.8),
         ("fid_xrv224", 0.1),
-        ("fid_domain", 0.2),
+        ("fd_domain", 0.2),
     ):
         for control, value in (("", base + seed), ("real_vs_real", 3.0), ("noise", 400.0)):
             row = {

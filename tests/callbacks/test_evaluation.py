@@ -126,7 +126,7 @@ def test_one_row_at_step_0_at_every_interval_and_none_twice(run: Run) -> None:
     for row in rows:
         for name in ("grounding/cnr", "grounding/macro_cnr", "grounding/mask_cnr", "grounding/eos_cnr", "fidelity/n"):
             assert np.isfinite(float(row[name])), name
-        assert float(row["fidelity/fid_domain"]) > 0
+        assert float(row["fidelity/fd_domain"]) > 0
         assert "fidelity/pndm/kid_domain" in row
     logged = [row for row in read_metrics(run[0] / "metrics.jsonl") if "grounding/cnr" in row]
     assert [row["images"] for row in logged] == [0, 24, 48]
@@ -152,11 +152,11 @@ def test_per_sample_tables_and_pictures(run: Run, cohort: Path) -> None:
             assert all((folder / file).stat().st_size > 50 for file in files)
     controls = json.loads((run[0] / "controls.json").read_text())["fidelity"]
     assert controls["n"] == 6
-    assert set(controls["fid_domain"]) == {"real_vs_real", "autoencoder", "noise", "untrained"}
+    assert set(controls["fd_domain"]) == {"real_vs_real", "autoencoder", "noise", "untrained"}
     # an untrained U-Net here too, but another draw of its weights: far from real images, not the run's own figure
-    found = controls["fid_domain"]["untrained"]
-    first = float(read_table(run[0] / "tradeoff.csv")[0]["fidelity/fid_domain"])
-    assert found > controls["fid_domain"]["real_vs_real"]
+    found = controls["fd_domain"]["untrained"]
+    first = float(read_table(run[0] / "tradeoff.csv")[0]["fidelity/fd_domain"])
+    assert found > controls["fd_domain"]["real_vs_real"]
     assert found != first
     assert (run[0] / "report.html").stat().st_size > 1000
 
@@ -236,6 +236,6 @@ def test_w_and_b_holds_curves_and_pictures_offline(
         check=True,
     ).stdout
     row = read_table(tmp_path / "tradeoff.csv")[-1]
-    for name in ("grounding/cnr", "fidelity/fid_domain"):
+    for name in ("grounding/cnr", "fidelity/fd_domain"):
         assert name in shown
         assert f"{float(row[name]):.3f}"[:5] in shown, f"{name} is {row[name]} in the table"

@@ -65,8 +65,8 @@ def test_two_ranks_find_what_one_finds(tmp_path: Path, vae_folder: Path) -> None
             ), name
     controls = [json.loads((run / "controls.json").read_text()) for run in folders]
     assert controls[1]["grounding"]["prior"] == pytest.approx(controls[0]["grounding"]["prior"])
-    for name, values in controls[0]["fidelity"]["fid_domain"].items():
-        assert controls[1]["fidelity"]["fid_domain"][name] == pytest.approx(values, rel=1e-4), name
+    for name, values in controls[0]["fidelity"]["fd_domain"].items():
+        assert controls[1]["fidelity"]["fd_domain"][name] == pytest.approx(values, rel=1e-4), name
     for run in folders:
         assert len(json.loads((run / "media" / "attention" / "000000016.json").read_text())) == 3
         assert (run / "report.html").is_file()

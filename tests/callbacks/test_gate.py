@@ -102,7 +102,7 @@ def test_every_record_of_a_run_over_a_credentialed_cohort(
     assert all(name.startswith(("run-", "logs/debug")) for name in files), "no packages, code, metadata or media"
     for path in (tmp_path, vae_folder, classifier):  # the command line, the configuration, the machine
         assert str(path).encode() not in records
-    for name in (b"train/loss", b"grounding/cnr", b"fidelity/fid_domain", b"batch_size", b"learning_rate"):
+    for name in (b"train/loss", b"grounding/cnr", b"fidelity/fd_domain", b"batch_size", b"learning_rate"):
         assert name in records, name
     # the run folder has them: the report shows them
     entries = json.loads(next((run / "media" / "attention").glob("0*.json")).read_text())

@@ -168,13 +168,13 @@ def test_the_report_draws_its_point_beside_runs(
     assert (row["step"], row["images"]) == ("0", "0")
     summary = json.loads((measured / "summary.json").read_text())
     assert float(row["grounding/macro_cnr"]) == pytest.approx(summary["grounding"]["macro_cnr"], rel=1e-4)
-    assert float(row["fidelity/fid_domain"]) == pytest.approx(summary["fidelity"]["fid_domain"], rel=1e-4)
+    assert float(row["fidelity/fd_domain"]) == pytest.approx(summary["fidelity"]["fd_domain"], rel=1e-4)
     assert not [name for name in row if "impressions" in name]
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text("name: frozen\n")
     (run / "tradeoff.csv").write_text(
-        "step,images,grounding/macro_cnr,fidelity/fid_domain\n0,0,0.1,9\n10,1000,0.5,4\n20,2000,0.9,2\n"
+        "step,images,grounding/macro_cnr,fidelity/fd_domain\n0,0,0.1,9\n10,1000,0.5,4\n20,2000,0.9,2\n"
     )
     code, _, _ = call(capsys, "report", str(run), str(measured), "--out", str(tmp_path / "report.html"))
     assert code == 0

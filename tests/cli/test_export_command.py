@@ -325,7 +325,7 @@ def test_the_card_says_what_it_is_and_what_was_not_measured(
     assert "| prediction_type | v_prediction |" in card
     assert "raw (not averaged)" in card
     assert "EMA (averaged" in (exports["ema"] / "README.md").read_text()
-    assert "CNR, AUROC, Top-1 and image distances: not measured" in card
+    assert "CNR, AUROC, Top-1 (pointing game) and image distances: not measured" in card
     (code,) = (part for part in card.split("```") if part.startswith("python\n"))
     assert len(code.strip().splitlines()) == 4  # the fence's own line, and three
 
@@ -333,7 +333,7 @@ def test_the_card_says_what_it_is_and_what_was_not_measured(
 def planted(run: Path, controls: dict[str, object] | None, tmp_path: Path) -> Path:
     """A copy of a run that was evaluated."""
     copy = Path(shutil.copytree(run, tmp_path / "runs" / "t" / "evaluated"))
-    head = "step,images,grounding/cnr,grounding/auroc,grounding/top1,grounding/n,fidelity/fid_domain,fidelity/n"
+    head = "step,images,grounding/cnr,grounding/auroc,grounding/top1,grounding/n,fidelity/fd_domain,fidelity/n"
     rows = ["0,0,0.1,0.5,0.1,8,90.5,8", "2,16,0.876,0.654,0.321,8,45.75,8", "4,32,9.9,0.99,0.99,8,1.0,8"]
     (copy / "tradeoff.csv").write_text("\n".join([head, *rows]) + "\n")
     if controls is not None:
@@ -344,7 +344,7 @@ def planted(run: Path, controls: dict[str, object] | None, tmp_path: Path) -> Pa
 def test_numbers_stand_above_their_controls(runs: dict[str, Path], tmp_path: Path) -> None:
     controls = {
         "grounding": {"prior": {"cnr": 1.234, "auroc": 0.777}, "random": {"cnr": 0.011}},
-        "fidelity": {"fid_domain": {"real_vs_real": 3.482, "untrained": 145.1}},
+        "fidelity": {"fd_domain": {"real_vs_real": 3.482, "untrained": 145.1}},
     }
     run = planted(runs["epsilon"], controls, tmp_path)
     assert dispatch(["export", "--run", str(run), "--out", str(tmp_path / "out")]) == 0

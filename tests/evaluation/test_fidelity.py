@@ -57,7 +57,7 @@ def test_numbers_are_those_of_the_files_and_a_second_call_draws_nothing(
     rows = read_table(tmp_path / "fidelity.csv")
     assert list(rows[0]) == ["metric", "value", "n", "protocol", "control", "seed"]
     assert [(row["metric"], row["control"]) for row in rows] == [
-        (f"{kind}_domain", control) for control in ("", *CONTROLS) for kind in ("fid", "kid")
+        (f"{kind}_domain", control) for control in ("", *CONTROLS) for kind in ("fd", "kid")
     ]
     assert {(row["n"], row["protocol"], row["seed"]) for row in rows} == {(str(N), "domain/1", "0")}
     for row in rows:
@@ -77,8 +77,8 @@ def test_numbers_are_those_of_the_files_and_a_second_call_draws_nothing(
     files = [np.array(Image.open(drawn / f"{key}.png")) for key in split.keys[N:]]
     real = [split.image(i) for i in range(2 * N)]
     # fewer images than features: of scipy's root only a few digits are left
-    assert found["fid_domain"] == pytest.approx(numpy_frechet(features(real[:N]), features(files)), rel=1e-2)
-    assert found["real_vs_real/fid_domain"] < found["noise/fid_domain"]
+    assert found["fd_domain"] == pytest.approx(numpy_frechet(features(real[:N]), features(files)), rel=1e-2)
+    assert found["real_vs_real/fd_domain"] < found["noise/fd_domain"]
     assert found["n"] == N
 
     before = {part: stamps(tmp_path / "images" / part) for part in ("fidelity", "untrained")}
@@ -93,7 +93,7 @@ def test_missing_images_are_drawn_again_alike(
 ) -> None:
     quick = options(classifier, controls=[], statistics=str(tmp_path / "statistics"))
     found = run_part(Fidelity(quick), model, split, tmp_path)
-    assert set(found) == {"fid_domain", "kid_domain", "n"}
+    assert set(found) == {"fd_domain", "kid_domain", "n"}
     folder = tmp_path / "images" / "fidelity"
     before, lost = stamps(folder), [f"{key}.png" for key in split.keys[N : N + 5]]
     pixels = {name: (folder / name).read_bytes() for name in lost}
@@ -113,7 +113,7 @@ def test_controls_stand_in_their_order_under_a_classifier_that_knows_phantoms(
 ) -> None:
     shipped = FidelityOptions(samples=N, sampling=QUICK, controls=["real_vs_real", "noise", "untrained"])
     found = run_part(Fidelity(shipped), model, split, tmp_path)
-    for kind in ("fid", "kid"):
+    for kind in ("fd", "kid"):
         worst = min(found[f"{control}{kind}_domain"] for control in ("", "noise/", "untrained/"))
         assert found[f"real_vs_real/{kind}_domain"] < worst
 
@@ -159,7 +159,7 @@ def test_with_and_without_a_folder_the_figures_are_the_same(
         stored = np.array(Image.open(tmp_path / "images" / "fidelity" / f"{split.keys[i]}.png"))
         assert np.array_equal(image, stored)
     other = Fidelity(options(classifier, seed=1)).run(model, split, None, Ranks())
-    assert other.figures["fid_domain"] != pytest.approx(found[0].figures["fid_domain"], rel=1e-5)
+    assert other.figures["fd_domain"] != pytest.approx(found[0].figures["fd_domain"], rel=1e-5)
 
 
 def test_it_costs_what_it_says_once(

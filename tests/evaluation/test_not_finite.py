@@ -95,16 +95,16 @@ def test_no_distance_from_a_set_with_a_broken_image(
     options = FidelityOptions(samples=N, weights={"domain": str(classifier)}, batch_size=4, controls=["real_vs_real"])
     for out in (tmp_path, None):
         result = Fidelity(options).run(flaky, split, out, Ranks())
-        assert math.isnan(result.figures["fid_domain"])
+        assert math.isnan(result.figures["fd_domain"])
         assert math.isnan(result.figures["kid_domain"])
-        assert math.isfinite(result.figures["real_vs_real/fid_domain"])
+        assert math.isfinite(result.figures["real_vs_real/fd_domain"])
         assert [split.keys[i] for i in result.images] == (
             [] if out else [key for key in split.keys[N:] if key != flaky.bad]
         )
     run_part(Fidelity(options), flaky, split, tmp_path)
     values = {(row["metric"], row["control"]): row["value"] for row in read_table(tmp_path / "fidelity.csv")}
-    assert values["fid_domain", ""] == values["kid_domain", ""] == ""
-    assert values["fid_domain", "real_vs_real"] != ""
+    assert values["fd_domain", ""] == values["kid_domain", ""] == ""
+    assert values["fd_domain", "real_vs_real"] != ""
     kept = sorted(stamps(tmp_path / "images" / "fidelity"))
     assert kept == [f"{key}.png" for key in split.keys[N:] if key != flaky.bad]
 
@@ -197,7 +197,7 @@ def trained(
         )
         code, _, err = call(capsys, "fit", "-c", str(config), "--model.sampling.steps=2", *flags)
         (folder,) = (tmp_path / "runs" / "t").iterdir()
-        rows = [row for row in read_metrics(folder / "metrics.jsonl") if "fidelity/fid_domain" in row]
+        rows = [row for row in read_metrics(folder / "metrics.jsonl") if "fidelity/fd_domain" in row]
         pictures = {path.name[:9] for path in (folder / "media" / "samples").glob("0*.png")}
         return code, err, {"rows": {row["images"]: row for row in rows}, "pictures": pictures, "run": folder}
 
@@ -214,8 +214,8 @@ def test_a_model_that_broke_has_no_figures_while_it_trains(
     rows = found["rows"]
     assert isinstance(rows, dict)
     assert list(rows) == [0, 8]
-    assert isinstance(rows[0]["fidelity/fid_domain"], float)
-    assert rows[8]["fidelity/fid_domain"] is rows[8]["fidelity/kid_domain"] is None
+    assert isinstance(rows[0]["fidelity/fd_domain"], float)
+    assert rows[8]["fidelity/fd_domain"] is rows[8]["fidelity/kid_domain"] is None
     assert found["pictures"] == {"000000000"}  # none that is black
 
 
@@ -241,7 +241,7 @@ def test_drawing_says_which_prompts_gave_none_and_writes_no_black_image(
     code, _, err = call(capsys, "evaluate", "fidelity", *flags, *classifier)
     assert code == 0, err
     summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text(), parse_constant=pytest.fail)
-    assert summary["fidelity"]["fid_domain"] is None
+    assert summary["fidelity"]["fd_domain"] is None
 
 
 def test_predicting_keeps_what_is_fine_and_ends_with_a_sentence(

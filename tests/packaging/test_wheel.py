@@ -143,7 +143,7 @@ def test_installed_wheel_does_everything_from_an_empty_directory(lightning, empt
     (run,) = empty.glob("runs/few/*")
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert any("grounding/macro_cnr" in row for row in losses)
-    assert any("fidelity/fid_domain" in row for row in losses)
+    assert any("fidelity/fd_domain" in row for row in losses)
     assert (run / "report.html").is_file()
 
     lightning("prepare", "phantom", "--n", "16", "--out", "shards")

@@ -27,7 +27,7 @@ def run_with(name: str = "r", **parts: object) -> Run:
 
 
 def run_of(points: list[tuple[int, float, float]], name: str = "a") -> Run:
-    rows = [Evaluation(n // 16, n, {"fidelity/fid_domain": x, "grounding/macro_cnr": y}) for n, x, y in points]
+    rows = [Evaluation(n // 16, n, {"fidelity/fd_domain": x, "grounding/macro_cnr": y}) for n, x, y in points]
     return run_with(name, evaluations=rows)
 
 
@@ -56,7 +56,7 @@ def test_tick_text_is_exact():
 
 def test_better_images_lie_to_the_right_and_better_grounding_above():
     svg = charts.tradeoff(
-        [run_of([(0, 100.0, 0.1), (1600, 10.0, 0.9)])], "fidelity/fid_domain", "grounding/macro_cnr", "", ""
+        [run_of([(0, 100.0, 0.1), (1600, 10.0, 0.9)])], "fidelity/fd_domain", "grounding/macro_cnr", "", ""
     )
     assert svg is not None
     places = re.findall(r'<circle class="mark (\w*) r0" cx="([\d.]+)" cy="([\d.]+)"', svg)
@@ -85,9 +85,9 @@ def test_labels_do_not_overlap_and_stay_inside(seed):
         runs.append(run_of([(1600 * i, float(f), float(rng.uniform(0, 1.2))) for i, f in enumerate(fids)], name))
         runs[-1].controls = {
             "grounding": {"prior": {"macro_cnr": 0.4 + 0.01 * len(runs)}},
-            "fidelity": {"fid_domain": {"real_vs_real": 3.0}},
+            "fidelity": {"fd_domain": {"real_vs_real": 3.0}},
         }
-    svg = charts.tradeoff(runs, "fidelity/fid_domain", "grounding/macro_cnr", "", "")
+    svg = charts.tradeoff(runs, "fidelity/fd_domain", "grounding/macro_cnr", "", "")
     assert svg is not None
     boxes = labels_of(svg)
     assert len(boxes) > 8
@@ -189,15 +189,15 @@ def test_names():
     assert label("grounding/unheard_of") == "unheard_of"
     assert label("grounding/mask_macro_cnr") == "macro CNR on exact masks"
     assert label("grounding/eos_cnr") == "CNR of the end token"
-    assert label("fidelity/pndm/fid_domain") == "Fréchet distance, domain-classifier features, drawn by pndm"
+    assert label("fidelity/pndm/fd_domain") == "Fréchet distance, domain-classifier features, drawn by pndm"
     assert [direction(f"grounding/{name}") for name in ("mask_auroc", "eos_cnr", "own_beats_other", "n")] == [
         1,
         0,
         1,
         0,
     ]
-    assert direction("fidelity/pndm/fid_domain") == -1
+    assert direction("fidelity/pndm/fd_domain") == -1
     assert (direction("grounding/top1"), direction("fidelity/kid_domain"), direction("fidelity/n")) == (1, -1, 0)
     assert "class means" in meaning("grounding/macro_auroc")
-    keys = ["fidelity/kid_domain", "fidelity/fid_inception", "fidelity/n", "fidelity/fid_domain", "grounding/cnr"]
-    assert fidelity_keys(keys) == ["fidelity/fid_domain", "fidelity/fid_inception", "fidelity/kid_domain"]
+    keys = ["fidelity/kid_domain", "fidelity/fid_inception", "fidelity/n", "fidelity/fd_domain", "grounding/cnr"]
+    assert fidelity_keys(keys) == ["fidelity/fd_domain", "fidelity/fid_inception", "fidelity/kid_domain"]

@@ -64,7 +64,7 @@ def test_like_for_like_averages_stand_beside_them(paper_tables, method, micro, m
     ],
 )
 def test_averages_of_table_1(paper_tables, model, auroc, top1):
-    for metric, (micro, macro) in (("AUROC %", auroc), ("Top-1 %", top1)):
+    for metric, (micro, macro) in (("AUROC %", auroc), ("Top-1 (pointing game) %", top1)):
         cells = column(paper_tables["table1"], f"paper: {model}", metric)
         assert (cells[MICRO].value, cells[MACRO].value) == pytest.approx((micro, macro), abs=0.051)
         assert abs(cells[MICRO].value - cells[PRINTED].value) <= 0.55  # printed without decimals
@@ -82,7 +82,8 @@ def test_published_values_are_complete():
 
 
 @pytest.mark.parametrize(
-    ("metric", "head", "scale"), [("cnr", "CNR", 1), ("auroc", "AUROC %", 100), ("top1", "Top-1 %", 100)]
+    ("metric", "head", "scale"),
+    [("cnr", "CNR", 1), ("auroc", "AUROC %", 100), ("top1", "Top-1 (pointing game) %", 100)],
 )
 @pytest.mark.parametrize("side", ["frozen", "learnable"])
 def test_seeds_are_pooled_to_mean_and_deviation(paper_tables, evaluated_runs, metric, head, scale, side):
@@ -102,11 +103,11 @@ def test_seeds_are_pooled_to_mean_and_deviation(paper_tables, evaluated_runs, me
 
 
 def test_counts_leave_out_undefined_maps_and_say_so(paper_tables, evaluated_runs):
-    n = column(paper_tables["table1"], "n", "CNR")
+    n = column(paper_tables["table1"], "n phrases", "CNR")
     expected = Counter(row["class"] for row in phrases(evaluated_runs["frozen0"]))
     assert {name: int(n[name].value) for name in FINDINGS} == expected
     assert int(n[MICRO].value) == sum(expected.values()) == 93
-    assert column(paper_tables["table1"], "n paper", "CNR")["Edema"].value == 46
+    assert column(paper_tables["table1"], "n phrases, paper", "CNR")["Edema"].value == 46
     assert "frozen: samples without a defined CNR, in no column: 1." in paper_tables["table1"].notes
 
 
@@ -139,7 +140,7 @@ def test_paired_tests_by_class(paper_tables, evaluated_runs):
         for seed in range(3):
             for row in phrases(evaluated_runs[f"{side}{seed}"]):
                 found[row["key"], row["class"], row["phrase"]].append(float(row["cnr"]))
-    names = ("p", "p Holm", "p BH", "p Wilcoxon", "difference", "n", "images")
+    names = ("p", "p Holm", "p BH", "p Wilcoxon", "difference", "n phrases", "images")
     cells = {head: column(tests, head, "CNR", "frozen - learnable") for head in names}
     raw, ranks = [], []
     for name in FINDINGS:
@@ -148,7 +149,7 @@ def test_paired_tests_by_class(paper_tables, evaluated_runs):
             if sample[1] == name:
                 images[sample[0]].append(mean(sides[0][sample]) - mean(sides[1][sample]))
         everything = [value for values in images.values() for value in values]
-        assert cells["n"][name].value == len(everything)
+        assert cells["n phrases"][name].value == len(everything)
         assert cells["images"][name].value == len(images)
         assert cells["difference"][name].value == pytest.approx(mean(everything))
         exact = stats.permutation_test(
@@ -204,7 +205,7 @@ def test_models_on_other_samples_are_not_tested(tmp_path, evaluated_runs):
 def test_prompt_variability_has_a_row_for_each_text(evaluated_runs, six_runs):
     others = [evaluated_runs[f"{side}-{text}"] for side in ("frozen", "learnable") for text in ("synthetic", "label")]
     table = build_tables([*six_runs, *others], [7])[0]
-    assert table.columns[3:] == ["n", "learnable", "frozen", "paper: learnable", "paper: frozen"]
+    assert table.columns[3:] == ["n phrases", "learnable", "frozen", "paper: learnable", "paper: frozen"]
     for text, published in (("impression", (0.15, 0.95)), ("synthetic", (0.22, 0.42)), ("label", (0.29, 0.80))):
         for side, value in zip(("learnable", "frozen"), published, strict=True):
             names = [f"{side}{seed}" for seed in range(3)] if text == "impression" else [f"{side}-{text}"]

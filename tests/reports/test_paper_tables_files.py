@@ -102,7 +102,7 @@ def test_text_is_aligned_and_says_how_to_read_it(paper_tables):
     rule = lines[1]
     assert set(rule) == {"-"}
     block = lines[2 : lines.index(rule, 4)]
-    end = block[0].index("n paper") + len("n paper")
+    end = block[0].index("n phrases, paper") + len("n phrases, paper")
     assert {line[:end][-1] for line in block[2:] if "printed" not in line} <= set("0123456789")
     assert "Compare micro with micro" in text
     assert "standard deviation over seeds" in text

@@ -33,8 +33,8 @@ def test_table_5_says_of_how_many_images_each_class_speaks(paper_tables, evaluat
         of_class = [one for one in rows if one["class"] == row[0].value and one["source"] == "drawn"]
         if of_class:
             positives = sum(float(one["label"]) > 0 for one in of_class)
-            assert row[place("n +")].value == str(positives)
-            assert row[place("n -")].value == str(len(of_class) - positives)
+            assert row[place("n images +")].value == str(positives)
+            assert row[place("n images -")].value == str(len(of_class) - positives)
 
 
 def test_fidelity_stands_beside_the_row_of_its_protocol(paper_tables):
@@ -51,8 +51,8 @@ def test_fidelity_stands_beside_the_row_of_its_protocol(paper_tables):
     standard = rows["FID (Inception), standard"]
     assert standard[place("paper: frozen")].value is None
     assert rows["FID_XRV, 224 px"][place("paper: learnable")].value == 7.7
-    assert rows["FID, domain classifier"][place("learnable")].value == pytest.approx(0.2 * 62.9)
-    assert rows["FID (Inception), standard"][place("n")].value == "200"
+    assert rows["FD, domain classifier"][place("learnable")].value == pytest.approx(0.2 * 62.9)
+    assert rows["FID (Inception), standard"][place("n images (MS-SSIM: n pairs)")].value == "200"
 
 
 def test_similarity_is_the_mean_over_pairs_in_percent(paper_tables, evaluated_runs):
@@ -147,7 +147,10 @@ def test_mscoco_has_table_2_and_no_other(tmp_path):
     means = [{"class": label, "auroc": mean(values)} for (label, _), values in images.items()]
     assert mine[place("AUROC %, macro")].value == pytest.approx(100 * mean(by_class(means, "auroc").values()))
     assert mine[place("AUROC %, micro")].value == pytest.approx(100 * mean(row["auroc"] for row in means))
-    assert (mine[place("n")].value, mine[place("classes")].value) == (len(images), len({label for label, _ in images}))
+    assert (mine[place("n samples")].value, mine[place("classes")].value) == (
+        len(images),
+        len({label for label, _ in images}),
+    )
     assert len(images) < len(rows), "the control: an average over captions would be another one"
     assert mine[place("FID, as in the paper")].value == 75.5
     assert [row[place("FID, as in the paper")].value for row in published] == [26.1, 29.5, 25.0, 25.8, 19.4]

@@ -19,8 +19,8 @@ def test_numbers_with_change_control_and_n(run):
     first, last = (dict(zip(columns, line.split(","), strict=True)) for line in (rows[1], rows[-1]))
     for key in ("grounding/macro_cnr", "grounding/macro_auroc", "grounding/macro_top1"):
         assert f"{float(last[key]):.3f}"[:4] in page.text
-    assert f"{float(last['fidelity/fid_domain']):.2f}" in page.text
-    fall = float(first["fidelity/fid_domain"]) - float(last["fidelity/fid_domain"])
+    assert f"{float(last['fidelity/fd_domain']):.2f}" in page.text
+    fall = float(first["fidelity/fd_domain"]) - float(last["fidelity/fd_domain"])
     assert f"better by {fall:.1f} since step 0" in page.text
     assert "location prior 0.410" in page.text
     assert "real against real 3.10" in page.text
@@ -38,7 +38,7 @@ def test_numbers_with_change_control_and_n(run):
         "autoencoder",
     ):
         assert control in page.text
-    far, near, now = 176.0, 3.1, float(last["fidelity/fid_domain"])
+    far, near, now = 176.0, 3.1, float(last["fidelity/fd_domain"])
     assert f"{100 * (far - now) / (far - near):.0f} %" in page.text
 
 
@@ -86,9 +86,9 @@ def test_light_and_dark(run):
 
 def test_the_way_to_real_images_starts_at_the_first_evaluation_where_no_untrained_model_was_measured(run, tmp_path):
     folder = copy_run(run, tmp_path)
-    controls = {"fidelity": {"n": 500, "fid_domain": {"real_vs_real": 0.0}}}
+    controls = {"fidelity": {"n": 500, "fd_domain": {"real_vs_real": 0.0}}}
     (folder / "controls.json").write_text(json.dumps(controls))
-    (folder / "tradeoff.csv").write_text("step,images,fidelity/fid_domain\n0,0,80\n9,144,20\n")
+    (folder / "tradeoff.csv").write_text("step,images,fidelity/fd_domain\n0,0,80\n9,144,20\n")
     page = read(write_report([folder]))
     assert "share of the way from the first evaluation to real against real" in page.text
     assert "75 %" in page.text
@@ -96,9 +96,9 @@ def test_the_way_to_real_images_starts_at_the_first_evaluation_where_no_untraine
 
 def test_what_else_the_maps_say(run):
     page = read(write_report([run]))
-    for text in ("macro CNR on exact masks", "CNR of the end token", "CNR on confounders", "own finding beats other"):
+    for text in ("macro CNR on exact masks", "CNR of the end token", "CNR on confounders", "own finding first"):
         assert text in page.text
-    assert "own finding beats other, N = 24 pairs" in page.text
+    assert "own finding first, N = 24 pairs" in page.text
     assert "macro CNR on exact masks, N = 80 phrases" in page.text
 
 

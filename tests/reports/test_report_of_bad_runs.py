@@ -87,7 +87,7 @@ def test_step_zero_alone(tmp_path):
 @pytest.mark.parametrize("left_out", ["fidelity", "grounding"])
 def test_one_side_alone(tmp_path, left_out):
     (tmp_path / "tradeoff.csv").write_text(
-        "step,images,grounding/macro_cnr,fidelity/fid_domain\n"
+        "step,images,grounding/macro_cnr,fidelity/fd_domain\n"
         + ("0,0,0.1,\n100,1600,0.4,\n" if left_out == "fidelity" else "0,0,,90\n100,1600,,40\n")
     )
     page = read(write_report([tmp_path]))
@@ -97,7 +97,7 @@ def test_one_side_alone(tmp_path, left_out):
 
 
 def test_evaluations_without_both_are_counted(tmp_path):
-    table = "step,images,grounding/macro_cnr,fidelity/fid_domain\n0,0,0.1,90\n50,800,0.2,\n100,1600,0.4,nan\n200,3200,0.5,20\n"
+    table = "step,images,grounding/macro_cnr,fidelity/fd_domain\n0,0,0.1,90\n50,800,0.2,\n100,1600,0.4,nan\n200,3200,0.5,20\n"
     (tmp_path / "tradeoff.csv").write_text(table)
     page = read(write_report([tmp_path]))
     assert "2 evaluations without both measurements are not drawn." in page.text

@@ -68,11 +68,11 @@ def test_problems_are_told_in_the_order_of_the_files_whatever_was_read_first(tmp
 
 
 def test_rows_of_a_run_that_went_on_count_once(tmp_path):
-    table = "step,images,grounding/macro_cnr,fidelity/fid_domain\n0,0,0.1,9\n10,160,0.2,8\n10,160,0.3,\n5,80,0.15,8.5\n,,1,1\n"
+    table = "step,images,grounding/macro_cnr,fidelity/fd_domain\n0,0,0.1,9\n10,160,0.2,8\n10,160,0.3,\n5,80,0.15,8.5\n,,1,1\n"
     (tmp_path / "tradeoff.csv").write_text(table)
     run = read_run(tmp_path)
     assert [e.images for e in run.evaluations] == [0, 80, 160]
-    assert run.evaluations[-1].values == {"grounding/macro_cnr": 0.3, "fidelity/fid_domain": 8.0}
+    assert run.evaluations[-1].values == {"grounding/macro_cnr": 0.3, "fidelity/fd_domain": 8.0}
 
 
 def test_equal_names_are_told_apart(run, tmp_path):

@@ -25,7 +25,7 @@ class Subject:
         self.keys = sorted({key for run in runs for evaluation in run.evaluations for key in evaluation.values})
         self.cnr, self.auroc, self.top1 = (first_of(self.keys, wanted) for wanted in (CNR, AUROC, TOP1))
         self.distances = fidelity_keys(self.keys)
-        self.distance = self.distances[0] if self.distances else "fidelity/fid_domain"
+        self.distance = self.distances[0] if self.distances else "fidelity/fd_domain"
         self.n_phrases = one_n([phrases_n(run) for run in runs], "phrases")
         self.n_images = one_n([fidelity_n(run) for run in runs], "images")
 

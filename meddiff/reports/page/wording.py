@@ -15,7 +15,7 @@ GROUNDING = {
     "cnr": ("CNR", "contrast to noise ratio: (mean inside − mean outside) / pooled standard deviation, no unit"),
     "cnr_abs": ("|CNR|", "absolute contrast to noise ratio, no unit"),
     "auroc": ("AUROC", "area under the ROC curve over pixels, 0 to 1, chance 0.5"),
-    "top1": ("Top-1", "share of phrases whose hottest pixel lies inside, 0 to 1"),
+    "top1": ("Top-1 (pointing game)", "share of phrases whose hottest pixel lies inside, 0 to 1"),
     "miou": ("mIoU", "mean intersection over union of foreground and background, 0 to 1"),
 }
 #: the first part of a grounding name -> on what, or of what, the same is measured
@@ -28,7 +28,7 @@ QUESTIONS = {
         -1,
     ),
     "own_beats_other": (
-        "own finding beats other",
+        "own finding first",
         "share of pairs in which the map fits its own finding's mask better than another's in the image, chance 0.5",
         1,
     ),
@@ -63,7 +63,7 @@ FIDELITY = {
     "classifier_auc": ("Classifier AUC", "does a classifier find the prompted finding? 0 to 1, chance 0.5"),
 }
 #: which distance stands for fidelity, if a run has several
-FIDELITY_ORDER = ("fid_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_xrv", "fid_inception")
+FIDELITY_ORDER = ("fd_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_xrv", "fid_inception")
 
 
 def esc(value: object) -> str:
@@ -89,8 +89,8 @@ def label(key: str) -> str:
             return text + (f" {PLACES[place]}" if place else "") + (f", {group}" if group else "")
         return QUESTIONS[name][0] if name in QUESTIONS else name
     if room == "fidelity":
-        if match := re.fullmatch(r"(?:(.+)/)?(fid|kid)_(\w+)", name):
-            kind = "Fréchet distance" if match[2] == "fid" else "Kernel distance"
+        if match := re.fullmatch(r"(?:(.+)/)?(fid|fd|kid)_(\w+)", name):
+            kind = "Kernel distance" if match[2] == "kid" else "Fréchet distance"
             sampler = f", drawn by {match[1]}" if match[1] else ""
             return f"{kind}, {EXTRACTORS.get(match[3], match[3] + ' features')}{sampler}"
         return FIDELITY[name][0] if name in FIDELITY else name
@@ -107,8 +107,8 @@ def meaning(key: str) -> str:
     room, _, name = key.partition("/")
     if room == "fidelity":
         name = name.rpartition("/")[2]
-        if name.startswith("fid_"):
-            features = EXTRACTORS.get(name[4:], "the features")
+        if name.startswith(("fid_", "fd_")):
+            features = EXTRACTORS.get(name.partition("_")[2], "the features")
             return f"squared distance of two Gaussians, in the units of {features}; depends on N"
         if name.startswith("kid_"):
             return "squared maximum mean discrepancy of features, no unit"
@@ -127,14 +127,14 @@ def direction(key: str) -> int:
         metric, _, place, _ = parts(name)
         return QUESTIONS[name][2] if name in QUESTIONS else int(metric in GROUNDING and place != "eos")
     name = name.rpartition("/")[2]
-    if name.startswith(("fid_", "kid_")) or name == "ms_ssim" or "loss" in name:
+    if name.startswith(("fid_", "fd_", "kid_")) or name == "ms_ssim" or "loss" in name:
         return -1
     return 1 if name == "classifier_auc" else 0
 
 
 def fidelity_keys(keys: Iterable[str]) -> list[str]:
     """The Frechet distances among ``keys``, the one that stands for fidelity first; kernel distances after them."""
-    found = {key for key in keys if re.fullmatch(r"fidelity/(fid|kid)_\w+", key)}
+    found = {key for key in keys if re.fullmatch(r"fidelity/(fid|fd|kid)_\w+", key)}
     order = {f"fidelity/{name}": place for place, name in enumerate(FIDELITY_ORDER)}
     return sorted(found, key=lambda key: (key.startswith("fidelity/kid"), order.get(key, 99), key))
 

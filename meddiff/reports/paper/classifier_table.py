@@ -33,7 +33,7 @@ def table5(models: Sequence[Model], intervals: bool) -> Table:
     real = [classes for model in found for one in model.evaluations if (classes := _by_class(one, "real"))][:1]
     sources = {row["source"]: row for row in paper.published(5)}
     heads = [*columns, *(["real images"] if real else [])]
-    table.columns = ["class", "n +", "n -", *heads, *(f"paper: {name}" for name in sources)]
+    table.columns = ["class", "n images +", "n images -", *heads, *(f"paper: {name}" for name in sources)]
     measured = [*columns.values(), *([real] if real else [])]
     for name in class_order([*FINDINGS, *(name for runs in measured for run in runs for name in run)]):
         cells = [number_cell(*_spread([_area(run, name) for run in runs]), scale=100.0) for runs in measured]
@@ -46,7 +46,7 @@ def table5(models: Sequence[Model], intervals: bool) -> Table:
     blank = [Cell() for _ in measured]
     table.add((PRINTED,), [Cell(), Cell(), *blank, *(paper.printed(row["average"]) for row in sources.values())])
     table.notes = [
-        "n + and n -: positives and negatives of an evaluation (of each where they differ).",
+        "n images + and -: positives and negatives of an evaluation (of each where they differ).",
         "Positives are images of exactly that class, negatives are No Finding; averages are means of the classes (macro).",
         "[low, high] is the 95 % interval of an average over its images, the negatives shared by all classes; there is none "
         "where a class has fewer than ten positives or negatives.",

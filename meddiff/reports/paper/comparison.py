@@ -21,7 +21,7 @@ from meddiff.metrics.statistics import (
 from meddiff.reports.paper.cells import MACRO, MICRO, Cell, Table, number_cell
 from meddiff.reports.paper.pooling import Model, Samples, Scores
 
-HEADINGS = ("n", "images", "difference", "p", "p Holm", "p BH", "p Wilcoxon", "p Wilcoxon Holm")
+HEADINGS = ("n phrases", "images", "difference", "p", "p Holm", "p BH", "p Wilcoxon", "p Wilcoxon Holm")
 NOTES = (
     "p: paired permutation test (signs of the differences are flipped image by image); Wilcoxon: signed ranks of the "
     "differences by image. Holm and Benjamini-Hochberg (BH) correct over the classes of one metric.",

@@ -17,7 +17,7 @@ from meddiff.runs.values import nested
 #: (column, heading, factor, decimals)
 Metric = tuple[str, str, float, int]
 CNR: Metric = ("cnr", "CNR", 1.0, 3)
-TABLE1: tuple[Metric, ...] = (("auroc", "AUROC %", 100.0, 1), ("top1", "Top-1 %", 100.0, 1), CNR)
+TABLE1: tuple[Metric, ...] = (("auroc", "AUROC %", 100.0, 1), ("top1", "Top-1 (pointing game) %", 100.0, 1), CNR)
 #: Metrics that are yes or no of a sample.
 SHARES = ("top1",)
 TEXTS = ("impression", "synthetic", "label")
@@ -157,7 +157,7 @@ def table1(models: Sequence[Model], intervals: bool) -> Table:
         return table
     shown, scores = [m for m, _ in found], [s for _, s in found]
     heads = [*(model.label for model in shown), *(f"paper: {name}" for name in PAPER_MODELS)]
-    table.columns = ["metric", "class", "n", "n paper", *heads]
+    table.columns = ["metric", "class", "n phrases", "n phrases, paper", *heads]
     for metric in TABLE1:
         columns = [paper_averages(paper.table1_column(name, metric[0]), metric[3]) for name in PAPER_MODELS]
         class_rows(table, [metric[1]], metric, scores, columns, intervals)
@@ -182,7 +182,13 @@ def table3(models: Sequence[Model], intervals: bool) -> Table:
     shown, scores = [m for m, _ in found], [s for _, s in found]
     methods = paper.table3_methods()
     columns = [paper_averages(paper.table3_column(method)[0], CNR[3]) for method in methods]
-    table.columns = ["class", "n", "n paper", *(m.label for m in shown), *(f"paper: {method}" for method in methods)]
+    table.columns = [
+        "class",
+        "n phrases",
+        "n phrases, paper",
+        *(m.label for m in shown),
+        *(f"paper: {method}" for method in methods),
+    ]
     class_rows(table, [], CNR, scores, columns, intervals)
     table.notes = common_notes(shown, scores, intervals)
     tests = comparison_table("table3", shown, scores, [CNR[:3]], intervals)
@@ -210,7 +216,7 @@ def table7(models: Sequence[Model], intervals: bool) -> Table:
         for model, one in of_side:
             columns.setdefault(side if alone else model.label, {})[model.prompt] = one
     variability = {row["text"]: row["variability"] for row in paper.published(7)}
-    table.columns = ["trained on", "variability", "average", "n", *columns, "paper: learnable", "paper: frozen"]
+    table.columns = ["trained on", "variability", "average", "n phrases", *columns, "paper: learnable", "paper: frozen"]
     for text in TEXTS:
         row = next(row for row in paper.published(7) if row["text"] == text)
         for kind in (MICRO, MACRO):

@@ -21,11 +21,13 @@ DISTANCES = (
     ("fid_xrv512", "FID_XRV, 512 px", ""),
     ("fid_xrv224", "FID_XRV, 224 px", "fid_xrv"),
     ("fid_xrv_gap", "FID_XRV, globally pooled", ""),
-    ("fid_domain", "FID, domain classifier", ""),
+    ("fd_domain", "FD, domain classifier", ""),
 )
 CONTROLS = {"real_vs_real": "real images", "autoencoder": "autoencoder", "untrained": "untrained", "noise": "noise"}
 DIVERSITY = (("paper", "MS-SSIM %, prompts mixed as in the paper"), ("standard", "MS-SSIM %, within a prompt"))
 PAPER_N = 5000
+#: What stands in the column of sizes: distances are of images, similarities of pairs of them.
+SIZES = "n images (MS-SSIM: n pairs)"
 
 
 def distances(evaluation: EvaluationFolder, metric: str, control: str = "") -> list[float]:
@@ -52,7 +54,7 @@ def table2(models: Sequence[Model], intervals: bool) -> Table:
         table.missing = "Table 2 needs MS-COCO: a run trained and evaluated on the cohort mscoco."
         return table
     table.columns = ["model", "text encoder", "images", "FID, as in the paper", "FID, standard"]
-    table.columns += ["AUROC %, macro", "AUROC %, micro", "n", "classes"]
+    table.columns += ["AUROC %, macro", "AUROC %, micro", "n samples", "classes"]
     for model in found:
         fid = [
             over_runs([distances(one, metric) for one in model.evaluations])
@@ -71,7 +73,7 @@ def table2(models: Sequence[Model], intervals: bool) -> Table:
         table.add((f"paper: {row['model']}", side), cells)
     table.notes = [
         "The paper's AUROC of this table is a mean over classes (macro); that of table 1 a mean over samples (micro).",
-        "A sample is a class in an image (n), the mean over the captions of the image that name the class.",
+        "A sample is a class in an image, the mean over the captions of the image that name the class.",
         *evaluation_notes(found, "fidelity"),
         *(model.describe() for model in found),
     ]
@@ -88,7 +90,7 @@ def table4(models: Sequence[Model], intervals: bool) -> Table:
     used = [row for model in found for one in model.evaluations for row in one.table("fidelity")]
     controls = [name for name in CONTROLS if any(row.get("control") == name for row in used)]
     heads = [*(m.label for m in found), *(f"control: {CONTROLS[c]}" for c in controls)]
-    table.columns = ["measure", "n", *heads, *(f"paper: {name}" for name in PAPER_MODELS)]
+    table.columns = ["measure", SIZES, *heads, *(f"paper: {name}" for name in PAPER_MODELS)]
     metrics = {row["metric"] for row in used if row.get("metric")}
     known = {metric: (label, column) for metric, label, column in DISTANCES}
     shown = [m for m in known if m in metrics or known[m][1]] + sorted(metrics - known.keys())
