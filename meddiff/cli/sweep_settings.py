@@ -49,34 +49,49 @@ class SettingsCLI(SuiteCLI):
         return problems_before_start(str(self.subcommand), self.section)
 
 
-def problems_of(arguments: list[str]) -> list[str]:
-    """Sentences about one command; empty when it may start."""
-    place = next((place for place, word in enumerate(arguments) if word in LIGHTNING_VERBS), None)
-    if place is None:
-        return []
-    rest = [spelled_out(word) for word in arguments[:place] + arguments[place + 1 :]]
-    said = io.StringIO()
-    try:
-        expanded = expand(rest)
-        certain = certain_problems(expanded)
-        if certain:
-            return certain
-        with contextlib.redirect_stderr(said):
-            return SettingsCLI(arguments[place], expanded).problems()
-    except UserError as error:
-        return [str(one) for one in error.args]
-    except SystemExit:  # the parser's own sentence
-        lines = said.getvalue().splitlines() or ["the command line is not understood"]
-        return [lines[-1].removeprefix("error: ")]
+class Checker:
+    """Says of one command after the other what is wrong with it; the parser, which takes a second to build, is kept."""
+
+    def __init__(self) -> None:
+        self._parsed: SettingsCLI | None = None
+
+    def parsed(self, verb: str, arguments: list[str]) -> SettingsCLI:
+        """The command as the parser understands it."""
+        if self._parsed is None:
+            self._parsed = SettingsCLI(verb, arguments)
+        else:
+            self._parsed.parse_arguments(self._parsed.parser, [verb, *arguments])
+            self._parsed.subcommand = verb
+        return self._parsed
+
+    def problems_of(self, arguments: list[str]) -> list[str]:
+        """Sentences about one command; empty when it may start, or is none of Lightning's verbs."""
+        place = next((place for place, word in enumerate(arguments) if word in LIGHTNING_VERBS), None)
+        if place is None:
+            return []
+        rest = [spelled_out(word) for word in arguments[:place] + arguments[place + 1 :]]
+        said = io.StringIO()
+        try:
+            expanded = expand(rest)
+            certain = certain_problems(expanded)
+            if certain:
+                return certain
+            with contextlib.redirect_stderr(said):
+                return self.parsed(arguments[place], expanded).problems()
+        except UserError as error:
+            return [str(one) for one in error.args]
+        except SystemExit:  # the parser's own sentence
+            lines = said.getvalue().splitlines() or ["the command line is not understood"]
+            return [lines[-1].removeprefix("error: ")]
 
 
 def main() -> None:
     """Read, check, write."""
     commands = cast("list[list[str]]", json.load(sys.stdin))
-    answers = []
+    answers, checker = [], Checker()
     with contextlib.redirect_stdout(sys.stderr):
         for place, one in enumerate(commands, 1):
-            answers.append(problems_of(one))
+            answers.append(checker.problems_of(one))
             print(f"lightning sweep: checked {place} of {len(commands)}", flush=True)
     print(json.dumps(answers))
 

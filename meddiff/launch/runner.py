@@ -22,7 +22,7 @@ from meddiff.launch.stop_request import StopRequest
 from meddiff.launch.sweep_file import SweepFile, canonical
 
 #: Seconds between two looks at the runs, and between two at their metrics.
-LOOK_S, READ_S = 0.1, 2.0
+LOOK_S, READ_S = 0.1, 1.0
 #: A run that is interrupted so often within one call without anybody asking is a failed one.
 MOST_STARTS = 3
 

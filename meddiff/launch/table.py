@@ -46,12 +46,12 @@ class LiveTable:
         self._drawn = 0
         self._told = 0
         self._steps: dict[int, float] = {}
-        self._done_before: int | None = None
+        self._before: int | None = None
 
     def __call__(self, runner: Runner) -> None:
         """Draw, if it is time."""
-        if self._done_before is None:
-            self._done_before = done(runner)
+        if self._before is None:
+            self._before = trained(runner)
         now = time.monotonic()
         fresh = len(runner.notes) > self._told
         if not fresh and now < self._last + (LIVE_S if self._live else FILE_S):
@@ -89,7 +89,7 @@ class LiveTable:
         parts += ["stopping: waiting for the runs to end between two steps"] if runner.stopping else []
         passed = (time.monotonic() - self._begin) / 3600
         fractions = [one for job in runner.running if (one := self._fraction(job)) is not None]
-        work = done(runner) - (self._done_before or 0) + sum(fractions)
+        work = trained(runner) - (self._before or 0) + sum(fractions)
         if work > 0.01 and passed > 0:
             left = runner.total() - done(runner) - sum(fractions)
             parts.append(f"{work / passed:.3g} runs/h, {clock(left / work * passed * 3600)} left")
@@ -130,9 +130,14 @@ def steps_of(run: Path) -> float | None:
     return most if most is not None and most > 0 else None
 
 
+def trained(runner: Runner) -> int:
+    """Runs that took their time: one that failed at its start says nothing about the others."""
+    return count(runner, FINISHED) + count(runner, STOPPED)
+
+
 def done(runner: Runner) -> int:
     """Runs that need nothing more."""
-    return sum(count(runner, state) for state in (FINISHED, STOPPED, FAILED))
+    return trained(runner) + count(runner, FAILED)
 
 
 def clock(seconds: float) -> str:
