@@ -7,6 +7,7 @@ whoever started it. On a file system without locks the number and the birth of t
 import errno
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -255,7 +256,9 @@ def last_lines(log: Path) -> list[str]:
     except OSError:
         return []
     drawn = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
-    return [line for line in drawn if line][-LINES:]
+    # a refusal that follows a bar stands on its line
+    parts = [part for line in drawn for part in re.split(r"(?<=\])(?=error: )", line)]
+    return [part for part in parts if part][-LINES:]
 
 
 def told(lines: Sequence[str]) -> str:

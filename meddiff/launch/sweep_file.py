@@ -10,6 +10,7 @@ from typing import cast
 import yaml
 
 from meddiff.common.errors import UserError, refuse
+from meddiff.common.places import locate
 from meddiff.common.text_files import read_text
 from meddiff.launch.command import AS_WORDS, macros
 from meddiff.launch.hyperband import bands_of
@@ -107,7 +108,7 @@ def read_sweep_file(path: str | Path) -> SweepFile:
     Raises:
         UserError: not readable, not valid for W&B, or it cannot be run here; a sentence for each reason.
     """
-    path = Path(path)
+    path = locate(path)
     text = read_text(path)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)

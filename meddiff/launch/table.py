@@ -231,9 +231,9 @@ def newest_and_best(measured: Measured, goals: Mapping[str, str]) -> dict[str, o
     row: dict[str, object] = {}
     images = measured.newest("images")
     row |= {"images": int(images)} if images is not None else {}
-    for name in measured.figures():
-        if not name.startswith(("grounding/", "fidelity/")) and name not in goals:
-            continue
+    looked_at = [name for name in goals if measured.newest(name) is not None]
+    found = [name for name in measured.figures() if name.startswith(("grounding/", "fidelity/"))]
+    for name in dict.fromkeys([*looked_at, *found]):
         row[name] = measured.newest(name)
         goal = goals.get(name) or goal_of(name)
         if goal is not None:

@@ -243,3 +243,21 @@ def test_a_number_that_another_process_has_now_is_left_alone(tmp_path):
     finally:
         stranger.kill()
         stranger.wait()
+
+
+def test_the_reason_is_found_behind_a_bar(tmp_path):
+    """A bar is drawn over itself, and what refuses may stand on its line; only the last state of it is a line."""
+    log = tmp_path / "log"
+    bar = "\r".join(f"train {at} % [00:0{at}<00:10]" for at in range(9))
+    log.write_text("begins\n" + bar + "error: No more images: add some.\n" + "train 8 % [end]\n\n")
+    assert job.last_lines(log) == [
+        "begins",
+        "train 8 % [00:08<00:10]",
+        "error: No more images: add some.",
+        "train 8 % [end]",
+    ]
+    assert job.told(job.last_lines(log)) == "No more images: add some."
+    log.write_text("x\n" * 99 + "Traceback\nValueError: 3\n")
+    assert len(job.last_lines(log)) == job.LINES
+    assert job.told(job.last_lines(log)) == "ValueError: 3"
+    assert job.told(job.last_lines(tmp_path / "none")) == ""
