@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from meddiff.cli.arguments import read_yaml
@@ -15,8 +16,9 @@ from meddiff.common.locks import locked
 from meddiff.common.outside import run_name, terminal
 from meddiff.launch.command import argv
 from meddiff.launch.optuna_search import need_optuna
+from meddiff.launch.plan import Plan
 from meddiff.launch.record import FAILED
-from meddiff.launch.runner import Plan, Runner, count
+from meddiff.launch.runner import Runner, count
 from meddiff.launch.sweep_file import SweepFile, read_sweep_file
 from meddiff.launch.sweep_folder import open_sweep, settings_to_try
 from meddiff.launch.table import LiveTable, final_list, write_rows
@@ -77,7 +79,8 @@ def run_sweep(sweep: SweepFile, plan: Plan) -> int:
         runner.run()
     finally:
         table.close()
-        rows = write_rows(runner) if runner.record.runs else None
+        with suppress(OSError):  # a full disk is told by what it stopped
+            rows = write_rows(runner)
     print("\n".join(final_list(runner)))
     print(f"\nrows:   {terminal(rows)}")
     page = write_page(runner)
@@ -126,6 +129,8 @@ def check_settings(sweep: SweepFile, environment: dict[str, str]) -> None:
     if not program or shutil.which(program, path=environment["PATH"]) is None:
         raise UserError(f"{sweep.path}: command: there is no program {program!r} here: correct it, or install it.")
     ours = [found for one in words if (found := own_arguments(one)) is not None]
+    if ours and "fit" not in ours[0]:
+        raise UserError(f"{sweep.path}: command: a run ends with a mark that `lightning fit` writes: name that verb.")
     if ours:
         print(f"lightning sweep: checking {len(ours)} settings of the parameters", file=sys.stderr, flush=True)
         refuse([f"{sweep.path}: {problem}" for problem in problems_of(ours, environment)])

@@ -3,53 +3,26 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import cast
+from collections.abc import Callable
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, make_folder, no_room
 from meddiff.common.processes import started
-from meddiff.launch import hyperband, search
+from meddiff.launch import hyperband
 from meddiff.launch.command import argv, environment_of, macros, parameter_file
 from meddiff.launch.job import JOBS, End, Job, Place, is_alive, judge, launch, take_lock
-from meddiff.launch.objective import Measured, finite
-from meddiff.launch.optuna_search import Trial, next_point
+from meddiff.launch.objective import Measured
 from meddiff.launch.parameters import Values
+from meddiff.launch.plan import Plan
 from meddiff.launch.record import FAILED, FINISHED, INTERRUPTED, RUNNING, STOPPED, Record, RunRecord
 from meddiff.launch.stop_request import StopRequest
+from meddiff.launch.suggestions import next_values, total_runs
 from meddiff.launch.sweep_file import SweepFile, canonical
 
 #: Seconds between two looks at the runs, and between two at their metrics.
 LOOK_S, READ_S = 0.1, 1.0
 #: A run that is interrupted so often within one call without anybody asking is a failed one.
 MOST_STARTS = 3
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a sweep is run.
-
-    Attributes:
-        folder: of the sweep.
-        name: of the sweep.
-        sweep_id: tells it from others of that name.
-        seed: of random and Bayesian search.
-        jobs: runs at the same time.
-        retry_failed: failed runs are started again.
-        cores: of this machine, shared out between the jobs.
-        environment: of the runs, before what the sweep adds.
-    """
-
-    folder: Path
-    name: str
-    sweep_id: str
-    seed: int = 0
-    jobs: int = 1
-    retry_failed: bool = False
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
 class Runner:
@@ -59,6 +32,15 @@ class Runner:
         sweep: the file.
         plan: how it is run; whoever makes a runner holds the lock of ``plan.folder``.
         show: called at every look, to draw a table.
+
+    Attributes:
+        record: of all runs.
+        running: those that are under way.
+        waiting: numbers of those that go on when there is a place.
+        notes: sentences for whoever looks.
+        blocked: why nothing begins any more; "" it does.
+        stopping: it was asked to stop.
+        total: runs of the whole sweep.
     """
 
     def __init__(self, sweep: SweepFile, plan: Plan, show: Callable[["Runner"], None] = lambda runner: None) -> None:
@@ -69,6 +51,7 @@ class Runner:
         self.notes: list[str] = []
         self.blocked = ""
         self.stopping = False
+        self.total = total_runs(sweep)
         self._interruptions: dict[int, int] = {}
         self._measured: dict[int, Measured] = {}
         self._read = 0.0
@@ -83,15 +66,6 @@ class Runner:
     def measured(self, one: RunRecord) -> Measured:
         """What a run has logged so far."""
         return self._measured.setdefault(one.number, Measured(self.place(one).run))
-
-    def total(self) -> int:
-        """Runs that the sweep has when it is done, as far as that is known."""
-        cap = self.sweep.run_cap
-        if self.sweep.method != "grid":
-            return cast("int", cap)
-        if not hasattr(self, "_points"):
-            self._points = sum(1 for _ in search.grid(self.sweep.parameters))
-        return min(self._points, cap) if cap is not None else self._points
 
     # ---- the loop -----------------------------------------------------------------------------------------------
 
@@ -157,32 +131,16 @@ class Runner:
                 return True
         if any(number in self.waiting for number in self.record.runs):
             return False  # a child of an earlier start still holds its lock
-        values = self._next()
+        values = (
+            None
+            if self._reached
+            else next_values(self.sweep, self.plan.seed, list(self.record.runs.values()), self.measured)
+        )
         if values is None:
             return False
         number = max(self.record.runs, default=0) + 1
         digest = hashlib.sha256(canonical(values).encode()).hexdigest()[:8]
         return self._start(number, values, f"{number:04d}-{digest}")
-
-    def _next(self) -> Values | None:
-        """Parameters of a new run; None when there is to be none."""
-        runs, cap = list(self.record.runs.values()), self.sweep.run_cap
-        if self._reached or (cap is not None and len(runs) >= cap):
-            return None
-        if self.sweep.method == "grid":
-            return search.next_of_grid(self.sweep.parameters, [one.values for one in runs])
-        if self.sweep.method == "random":
-            return search.random_point(self.sweep.parameters, self.plan.seed, len(runs) + 1)
-        goals = [one.goal for one in self.sweep.objectives]
-        return next_point(self.sweep.parameters, goals, [self._trial(one) for one in runs], self.plan.seed)
-
-    def _trial(self, one: RunRecord) -> Trial:
-        if one.state in (RUNNING, INTERRUPTED):
-            return Trial(one.values, "running")
-        found = finite([self.measured(one).newest(objective.name) for objective in self.sweep.objectives])
-        if one.state == FAILED or found is None:
-            return Trial(one.values, "fail")
-        return Trial(one.values, "complete", found)
 
     def _start(self, number: int, values: Values, folder: str) -> bool:
         place = Place(self.plan.folder, folder)

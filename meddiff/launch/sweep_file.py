@@ -179,7 +179,9 @@ def _traps(name: str, config: Mapping[str, object], words: bool) -> list[str]:
     for key, value in given:
         parts = list(_parts(value))
         wrong = next((part for part in parts if not isinstance(part, str | int | float | None)), None)
-        if wrong is not None:
+        if any(not isinstance(name, str) for name in _keys(value)):
+            problems.append(f"{here}.{key}: names within {value!r} must be texts: write them in quotes.")
+        elif wrong is not None:
             problems.append(f"{here}.{key}: {wrong} is a {type(wrong).__name__} to YAML: write it in quotes.")
         elif any(isinstance(part, float) and not math.isfinite(part) for part in parts):
             problems.append(f"{here}.{key}: a value must be finite.")
@@ -192,6 +194,14 @@ def _traps(name: str, config: Mapping[str, object], words: bool) -> list[str]:
                 f"{here}.{key}: null within {value!r} becomes the text 'None': write a dotted name for that part."
             )
     return problems
+
+
+def _keys(value: object) -> Iterator[object]:
+    if isinstance(value, Mapping):
+        yield from value
+    if isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _keys(part)
 
 
 def _parts(value: object) -> Iterator[object]:

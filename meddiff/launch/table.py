@@ -11,7 +11,7 @@ from typing import TextIO, cast
 import yaml
 
 from meddiff.common.outside import own_file, terminal
-from meddiff.launch.job import Job
+from meddiff.launch.job import Job, last_lines
 from meddiff.launch.objective import Measured, goal_of
 from meddiff.launch.optuna_search import front
 from meddiff.launch.parameters import Values
@@ -84,15 +84,15 @@ class LiveTable:
 
     def summary(self, runner: Runner) -> str:
         """How far the sweep is, its rate, and how long it will take."""
-        parts = [f"{count(runner, FINISHED)} of {runner.total()} finished"]
+        parts = [f"{count(runner, FINISHED)} of {runner.total} finished"]
         parts += [f"{found} {state}" for state in (STOPPED, FAILED) if (found := count(runner, state))]
         parts += ["stopping: waiting for the runs to end between two steps"] if runner.stopping else []
         passed = (time.monotonic() - self._begin) / 3600
         fractions = [one for job in runner.running if (one := self._fraction(job)) is not None]
         work = trained(runner) - (self._before or 0) + sum(fractions)
         if work > 0.01 and passed > 0:
-            left = runner.total() - done(runner) - sum(fractions)
-            parts.append(f"{work / passed:.3g} runs/h, {clock(left / work * passed * 3600)} left")
+            left = runner.total - done(runner) - sum(fractions)
+            parts.append(f"{rate(work / passed)} runs/h, {clock(left / work * passed * 3600)} left")
         else:
             parts.append(f"{clock(passed * 3600)} so far")
         return f"{runner.plan.name}: ".replace("\n", " ") + ", ".join(parts)
@@ -102,7 +102,7 @@ class LiveTable:
         for job in runner.running[:MOST_LINES]:
             fraction = self._fraction(job)
             parts = [job.record.folder.partition("-")[0], short(varying(runner, job.record.values))]
-            parts += ["stopping" if job.asked else f"{100 * fraction:.0f} %" if fraction is not None else "begins"]
+            parts += ["stopping" if job.asked else f"{100 * fraction:.0f} %" if fraction else beginning(job)]
             parts += [f"{name} {value:.4g}" for name, value in figures(runner, job.record).items() if value is not None]
             rows.append(terminal("  ".join(parts)))
         hidden = len(runner.running) - MOST_LINES
@@ -118,6 +118,15 @@ class LiveTable:
             self._steps[job.record.number] = most
         step = next((at for row in reversed(job.measured.rows) if (at := number(row.get("step"))) is not None), None)
         return min(1.0, (step + 1) / most) if step is not None else 0.0
+
+
+def beginning(job: Job) -> str:
+    """What a run does of which no share is known: its step, or the last line of its log, cut."""
+    step = next((at for row in reversed(job.measured.rows) if (at := number(row.get("step"))) is not None), None)
+    if step is not None:
+        return f"step {step:.0f}"
+    lines = last_lines(job.place.log)
+    return f"begins: {cell(lines[-1])}" if lines else "begins"
 
 
 def steps_of(run: Path) -> float | None:
@@ -149,6 +158,16 @@ def clock(seconds: float) -> str:
     """
     whole = max(0, round(seconds))
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def rate(value: float) -> str:
+    """A number to two digits, without exponents.
+
+    Example:
+        >>> rate(0.123), rate(3.21), rate(1234.5)
+        ('0.12', '3.2', '1,234')
+    """
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def varying(runner: Runner, values: Values) -> Values:

@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 
 from meddiff.common.files import make_folder
-from meddiff.launch.runner import Plan, Runner
+from meddiff.launch.plan import Plan
+from meddiff.launch.runner import Runner
 from meddiff.launch.sweep_file import SweepFile, read_sweep_file
 from tests.builders.children import ROOT, environment
 

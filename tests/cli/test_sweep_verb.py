@@ -47,6 +47,13 @@ def test_what_the_command_does_not_take_is_said_before_any_run(tmp_path, shards,
         assert not (tmp_path / "trial").exists()
 
 
+def test_a_verb_that_leaves_no_mark_is_refused(tmp_path, capfd):
+    file = write(tmp_path, "c.yaml", {"a": [1]}, command=["lightning", "validate", "${args}"])
+    code, _, err = call(capfd, "sweep", str(file), "--runs", str(tmp_path))
+    assert code == 2
+    assert "name that verb" in err
+
+
 def test_missing_shards_are_said_before_any_run(tmp_path, shards, vae_folder, capfd):
     config = write_fit(tmp_path / "c.yaml", shards, vae_folder)
     file = write(tmp_path, str(config), {"data.shards": [str(shards), "nowhere"]})

@@ -64,6 +64,7 @@ def test_every_refused_golden_is_looked_at():
         (HEAD + "  model:\n    parameters:\n      lr:\n        values: [1, 2]\n", "write model.lr as the name"),
         (HEAD + "  a:\n    value: 2026-11-26\n", "is a date to YAML: write it in quotes"),
         (HEAD + "  a:\n    value: .nan\n", "must be finite"),
+        (HEAD + "  a:\n    value: [{1: 2, x: 3}]\n", "must be texts"),
         (HEAD + '  a:\n    value: "x\\0y"\n', "NUL"),
     ],
 )

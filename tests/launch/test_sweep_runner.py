@@ -135,7 +135,7 @@ def test_target_and_run_cap_end_a_sweep(tmp_path):
     runner = runner_of(file)
     runner.run()
     assert states(runner) == ["finished", "finished"]
-    assert runner.total() == 2
+    assert runner.total == 2
 
 
 def test_a_metric_that_no_run_logs_is_said_after_the_first(tmp_path):
