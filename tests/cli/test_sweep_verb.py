@@ -32,7 +32,14 @@ def test_what_the_command_does_not_take_is_said_before_any_run(tmp_path, shards,
     config = write_fit(tmp_path / "c.yaml", shards, vae_folder)
     wrong: list[tuple[dict[str, object], list[str]]] = [
         ({"model.lerning_rate": [1], "seed_everything": [0]}, ["lerning_rate"]),
-        ({"trainer.max_steps": [4, "many", 4], "data.prompt": ["label", "label", "haiku"]}, ["max_steps", "prompt"]),
+        (
+            {
+                "trainer.max_steps": [4, "many", 5, 6],
+                "data.prompt": ["label", "impression", "haiku", "mixed"],
+                "data.shards": [str(shards), str(shards), str(shards), "nowhere"],
+            },
+            ["max_steps", "prompt", "no latent shards at nowhere"],
+        ),
     ]
     for parameters, named in wrong:
         file = write(tmp_path, str(config), parameters)
@@ -52,15 +59,6 @@ def test_a_verb_that_leaves_no_mark_is_refused(tmp_path, capfd):
     code, _, err = call(capfd, "sweep", str(file), "--runs", str(tmp_path))
     assert code == 2
     assert "name that verb" in err
-
-
-def test_missing_shards_are_said_before_any_run(tmp_path, shards, vae_folder, capfd):
-    config = write_fit(tmp_path / "c.yaml", shards, vae_folder)
-    file = write(tmp_path, str(config), {"data.shards": [str(shards), "nowhere"]})
-    code, _, err = call(capfd, "sweep", str(file), "--runs", str(tmp_path))
-    assert code == 2
-    assert "no latent shards at nowhere" in err
-    assert not (tmp_path / "trial").exists()
 
 
 @pytest.mark.parametrize("options", [["--jobs", "0"], ["--jobs", "two"], ["--seed", "x"], []])

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -49,6 +48,7 @@ def test_runner_and_run_killed_together_go_on_from_where_they_were(tmp_path):
     assert all(rows(folder) == list(range(25)) for folder in folders(file))
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_draws_the_points_of_one_that_was_not(tmp_path):
     parameters: dict[str, object] = {"base": {"min": 0.0, "max": 9.0}, "steps": 4, "pause": 0.1}
     found = []
@@ -130,22 +130,6 @@ def test_another_sweep_in_the_same_folder_is_refused(tmp_path):
     assert process.returncode == 2
     assert "holds a sweep with other parameters than" in said
     assert len(folders(file)) == 1
-
-
-def test_it_is_never_silent_for_long_and_says_rate_and_time(tmp_path):
-    file = write_sweep(tmp_path, {"base": [1, 2], "steps": 50, "pause": 0.1})
-    process = command(file)
-    assert process.stdout is not None
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(process.stdout or []))
-    reader.start()
-    process.wait(timeout=120)
-    reader.join()
-    told = [line for line in lines if line.startswith("trial: ")]
-    assert len(told) >= 2  # ten seconds of runs, a line every four
-    assert "0 of 2 finished" in told[0]
-    assert any("runs/h" in line and "left" in line for line in told)
-    assert "base=2" in told[-1]
 
 
 def test_a_hostile_name_makes_no_folder_elsewhere_and_acts_on_no_terminal(tmp_path):

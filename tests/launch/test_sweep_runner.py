@@ -227,6 +227,25 @@ def test_a_run_that_heeds_no_sigterm_is_killed_and_goes_on_later(tmp_path, monke
     assert rows(folders(file)[0]) == list(range(20))
 
 
+def test_told_again_it_waits_for_nothing(tmp_path, monkeypatch):
+    """The run heeds no SIGTERM and the half minute is endless here: only the second signal can end it."""
+    monkeypatch.setattr(job, "GRACE_S", 1e9)
+    file = write_sweep(tmp_path, {"deaf": 1, "steps": 10_000, "pause": 0.1})
+    runner = runner_of(file)
+
+    def strike() -> None:
+        wait_for(lambda: len(folders(file)) == 1 and len(rows(folders(file)[0])) > 1, "rows")
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(2.2)  # sooner it would be the same request
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=strike).start()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    assert states(runner) == ["interrupted"]
+    assert not lives(starts(folders(file)[0])[0][0])
+
+
 def test_a_number_that_another_process_has_now_is_left_alone(tmp_path):
     """A pid comes again: what was recorded with another birth is not ours to signal."""
     stranger = subprocess.Popen(["sleep", "60"], process_group=0)
