@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a sweep is run.
@@ -27,5 +32,5 @@ class Plan:
     seed: int = 0
     jobs: int = 1
     retry_failed: bool = False
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    cores: int = field(default_factory=cores)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))

@@ -21,7 +21,7 @@ from meddiff.launch.sweep_file import SweepFile, canonical
 
 #: Seconds between two looks at the runs, and between two at their metrics.
 LOOK_S, READ_S = 0.1, 1.0
-#: A run that is interrupted so often within one call without anybody asking is a failed one.
+#: A run that is interrupted so often within one call, nobody asking and without getting further, is a failed one.
 MOST_STARTS = 3
 
 
@@ -52,7 +52,7 @@ class Runner:
         self.blocked = ""
         self.stopping = False
         self.total = total_runs(sweep)
-        self._interruptions: dict[int, int] = {}
+        self._interruptions: dict[int, tuple[int, int]] = {}  # number -> (how often, rows it had then)
         self._measured: dict[int, Measured] = {}
         self._read = 0.0
         self._reached = False
@@ -114,6 +114,8 @@ class Runner:
             if is_alive(place, one):
                 self.notes.append(f"{one.folder} still runs although its runner is gone: waiting for it")
                 self.running.append(Job(one, place))
+                if one.stopped_by:  # its runner may not have come to tell it
+                    self.running[-1].ask_to_stop()
             elif place.finished:
                 self._ended(one, End(FINISHED))
             elif one.state == RUNNING and one.stopped_by:
@@ -131,11 +133,9 @@ class Runner:
                 return True
         if any(number in self.waiting for number in self.record.runs):
             return False  # a child of an earlier start still holds its lock
-        values = (
-            None
-            if self._reached
-            else next_values(self.sweep, self.plan.seed, list(self.record.runs.values()), self.measured)
-        )
+        if self._reached:
+            return False
+        values = next_values(self.sweep, self.plan.seed, list(self.record.runs.values()), self.measured)
         if values is None:
             return False
         number = max(self.record.runs, default=0) + 1
@@ -189,15 +189,22 @@ class Runner:
         end, one = judge(job), job.record
         if end.no_room:
             self.blocked = f"{one.folder} found no room to write: make room, and the same command goes on from there."
-        elif end.state == INTERRUPTED and not job.adopted and not self.stopping:
-            self._interruptions[one.number] = self._interruptions.get(one.number, 0) + 1
-            if self._interruptions[one.number] >= MOST_STARTS:
-                end = End(FAILED, f"{end.reason}, {MOST_STARTS} times", end.last_lines)
+        elif end.state == INTERRUPTED and not self.stopping and self._interrupted_too_often(one, job):
+            end = End(FAILED, f"{end.reason}, {MOST_STARTS} times", end.last_lines)
         self._ended(one, end)
         if one.state == INTERRUPTED and not self.stopping:
             self.waiting.append(one.number)
         if one.state == FINISHED and self.sweep.objectives:
             self._known_metric(one)
+
+    def _interrupted_too_often(self, one: RunRecord, job: Job) -> bool:
+        if job.adopted:
+            return False
+        times, before = self._interruptions.get(one.number, (0, 0))
+        rows = len(self.measured(one).rows)
+        further = rows > before and job.process is not None and job.process.returncode != 0
+        self._interruptions[one.number] = (1 if further else times + 1, rows)
+        return self._interruptions[one.number][0] >= MOST_STARTS
 
     def _ended(self, one: RunRecord, end: End) -> None:
         try:

@@ -5,15 +5,17 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from meddiff.common.errors import UserError
+from meddiff.common.processes import started
 from meddiff.launch import job
 from meddiff.launch.record import Record
-from tests.builders.sweeps import events, folders, lives, rows, runner_of, starts, states, wait_for, write_sweep
+from tests.builders.sweeps import CHILD, events, folders, lives, rows, runner_of, starts, states, wait_for, write_sweep
 
 
 def test_a_grid_runs_to_its_end_and_a_failed_run_stops_no_other(tmp_path):
@@ -225,6 +227,45 @@ def test_a_run_that_heeds_no_sigterm_is_killed_and_goes_on_later(tmp_path, monke
     runner.run()
     assert states(runner) == ["finished"]
     assert rows(folders(file)[0]) == list(range(20))
+
+
+def test_a_run_that_gets_further_each_time_may_be_cut_off_often(tmp_path):
+    file = write_sweep(tmp_path, {"steps": 25, "pause": 0.1})
+    runner = runner_of(file)
+
+    def strike() -> None:
+        for times in range(1, 5):
+            wait_for(lambda t=times: len(folders(file)) == 1 and len(starts(folders(file)[0])) == t, "a start")  # type: ignore[misc]
+            before = len(rows(folders(file)[0]))
+            wait_for(lambda b=before: len(rows(folders(file)[0])) > b + 1, "rows")  # type: ignore[misc]
+            os.kill(starts(folders(file)[0])[-1][0], signal.SIGKILL)
+
+    threading.Thread(target=strike).start()
+    runner.run()
+    assert states(runner) == ["finished"]
+    assert len(starts(folders(file)[0])) == 5
+    assert rows(folders(file)[0]) == list(range(25))
+
+
+def test_an_orphan_that_was_to_be_stopped_is_told(tmp_path):
+    """The runner was killed between its note that hyperband stops the run and the signal."""
+    rule = {"type": "hyperband", "min_iter": 99}
+    file = write_sweep(tmp_path, {"steps": 5000, "pause": 0.1}, metric={"name": "score"}, early_terminate=rule)
+    runner = runner_of(file)
+    values, place = {"pause": 0.1, "steps": 5000}, job.Place(tmp_path / "trial", "0001-00000000")
+    (tmp_path / "trial" / "jobs").mkdir()
+    lock = job.take_lock(place.lock)
+    assert lock is not None
+    words = [sys.executable, str(CHILD), "--steps=5000", "--pause=0.1"]
+    orphan = job.launch(words, {**os.environ, "MEDDIFF_RUN_DIR": str(place.run)}, place, lock)
+    os.close(lock)
+    runner.record.append("started", 1, parameters=values, folder=place.folder)
+    runner.record.append("process", 1, pid=orphan.pid, began=started(orphan.pid))
+    runner.record.append("stop", 1, reason="it was the worst")
+    second = runner_of(file)
+    second.run()
+    assert (states(second), second.record.runs[1].reason) == (["stopped"], "it was the worst")
+    assert orphan.wait() == -signal.SIGTERM
 
 
 def test_told_again_it_waits_for_nothing(tmp_path, monkeypatch):
