@@ -229,20 +229,11 @@ def write_rows(runner: Runner) -> Path:
         rows.append(row)
     if len(goals) > 1:
         _mark_front(rows, goals)
-    first = [
-        "number",
-        "folder",
-        "state",
-        "reason",
-        *dict.fromkeys(name for row in rows for name in _parameters(runner, row)),
-    ]
+    parameters = dict.fromkeys(path[0] for path in runner.sweep.parameters)
+    first = ["number", "folder", "state", "reason", *parameters, "images", *goals]
     target = own_file(runner.plan.folder / ROWS)
     write_table(target, rows, first)
     return target
-
-
-def _parameters(runner: Runner, row: Mapping[str, object]) -> list[str]:
-    return [name for name in dict.fromkeys(path[0] for path in runner.sweep.parameters) if name in row]
 
 
 def newest_and_best(measured: Measured, goals: Mapping[str, str]) -> dict[str, object]:

@@ -77,7 +77,8 @@ def test_rows_and_list_say_what_became_of_each_run(tmp_path):
     runner = runner_of(file)
     runner.run()
     rows = read_table(write_rows(runner))
-    assert list(rows[0])[:8] == ["number", "folder", "state", "reason", "base", "fail", "slope", "steps"]
+    first = ["number", "folder", "state", "reason", "base", "fail", "slope", "steps", "images", "score", "best score"]
+    assert list(rows[0]) == first
     assert [row["state"] for row in rows] == ["finished", "failed", "finished", "failed"]
     assert [row["base"] for row in rows] == ["1e-05", "1e-05", "2", "2"]
     assert rows[1]["reason"] == "exit code 4: this one was told to fail"
