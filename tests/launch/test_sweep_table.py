@@ -48,7 +48,9 @@ def test_a_run_says_how_far_it_is_and_the_sweep_how_long_it_takes(tmp_path, monk
     """Before any run has ended the share of its steps tells; the control has no config.yaml and tells nothing."""
     monkeypatch.setattr(table, "FILE_S", 0.2)
     file = write_sweep(tmp_path, {"base": [1], "steps": 20, "pause": 0.1})
-    assert "runs/h" not in shown(runner_of(file), io.StringIO())
+    before = [line for line in shown(runner_of(file), io.StringIO()).splitlines() if "0 of 1 finished" in line]
+    assert len(before) > 2
+    assert not any("runs/h" in line or " %" in line for line in before)
     (tmp_path / "known").mkdir()
     file = write_sweep(tmp_path / "known", {"base": [1], "steps": 20, "pause": 0.1})
     runner = runner_of(file)
@@ -57,9 +59,8 @@ def test_a_run_says_how_far_it_is_and_the_sweep_how_long_it_takes(tmp_path, monk
     folder = runner.plan.folder / "0001-00000000"
     folder.mkdir()
     (folder / "config.yaml").write_text("trainer: {max_steps: 20}\n")
-    said = shown(runner, io.StringIO())
-    assert "runs/h" in said
-    assert " %" in said
+    before = [line for line in shown(runner, io.StringIO()).splitlines() if "0 of 1 finished" in line]
+    assert any("runs/h" in line and " %" in line for line in before)
 
 
 def test_a_terminal_is_drawn_over_and_left_clean(tmp_path, monkeypatch):
