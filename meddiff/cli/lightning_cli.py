@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.checkpoint_io import DurableCheckpointIO
+from callbacks.finished import FinishedMark
 from callbacks.gate import cohorts_of, gated
 from callbacks.image_writer import ImageWriter
 from callbacks.learning_rates import LearningRates
@@ -36,9 +37,10 @@ from meddiff.cli.run_config import RunConfig, last_written
 from meddiff.cli.side_by_side import exchange_between
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.outside import terminal
+from meddiff.common.processes import is_first_process
 from meddiff.runs import names
 from meddiff.runs.checkpoints import checkpoint_to_go_on, clear_leftovers
-from meddiff.runs.new_run import RUN_DIR_VARIABLE, restarted, run_folder
+from meddiff.runs.new_run import RUN_DIR_VARIABLE, begin_again, restarted, run_folder
 
 # `${data.init_args.batch_size}` in a file then means the same place under every verb, and follows overrides.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -121,6 +123,8 @@ class SuiteCLI(LightningCLI):
             clear_leftovers(self.run_dir / names.CHECKPOINTS)
             if restarted() and self.section.get("ckpt_path") is None:
                 self.section.ckpt_path = checkpoint_to_go_on(self.run_dir)
+                if self.section.ckpt_path is None and is_first_process():
+                    begin_again(self.run_dir)
         end_without_launcher(self.run_dir)
         if self.section.trainer.default_root_dir is None:
             self.section.trainer.default_root_dir = str(self.run_dir)
@@ -155,12 +159,28 @@ class SuiteCLI(LightningCLI):
         if self.subcommand == "fit":
             callbacks.append(LearningRates())
             callbacks.insert(0, StopBetweenSteps())  # first: a signal is heeded from the first moment of training on
+            callbacks += [] if trainer.get("fast_dev_run") else [FinishedMark()]
         section["trainer"]["callbacks"] = callbacks
         section["trainer"]["plugins"] = with_durable_checkpoints(trainer)
         try:
             return super().instantiate_trainer(logger=loggers, **kwargs)
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+#: How LightningCLI is built, whatever is done with what it parsed.
+CLI_OPTIONS: dict[str, Any] = {
+    "subclass_mode_model": True,
+    "subclass_mode_data": True,
+    "seed_everything_default": 0,
+    "save_config_callback": RunConfig,
+    "save_config_kwargs": {"save_to_log_dir": False},
+    "trainer_defaults": TRAINER_DEFAULTS,
+    "parser_kwargs": {"parser_mode": "omegaconf+", "prog": "lightning"},
+    "parser_class": SuiteParser,
+    "auto_configure_optimizers": False,
+    "load_from_checkpoint_support": False,
+}
 
 
 def with_durable_checkpoints(trainer: jsonargparse.Namespace) -> list[object]:
@@ -188,19 +208,7 @@ def run(verb: str, arguments: list[str]) -> int:
     sys.argv = [before[0], verb, *arguments]
     held = ExitStack()
     try:
-        cli = SuiteCLI(
-            held,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            save_config_callback=RunConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults=TRAINER_DEFAULTS,
-            parser_kwargs={"parser_mode": "omegaconf+", "prog": "lightning"},
-            parser_class=SuiteParser,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
+        cli = SuiteCLI(held, **CLI_OPTIONS)
         _closing_line(cli)
         callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
         return next((one.exit_code(cli.trainer) for one in callbacks if isinstance(one, StopBetweenSteps)), 0)

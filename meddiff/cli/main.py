@@ -34,6 +34,7 @@ OWN_VERBS = {
     "export": ("meddiff.cli.export", "a trained model as a diffusers pipeline, with its model card"),
     "tables": ("meddiff.cli.tables", "the paper's tables, published values beside measured ones"),
     "report": ("meddiff.cli.report", "one HTML page about one or several runs"),
+    "sweep": ("meddiff.cli.sweep", "many runs of one command, as a W&B sweep file says, on this machine"),
     "doctor": ("meddiff.cli.doctor", "check this installation and this machine"),
 }
 #: What a verb says when a signal stops it.
@@ -42,6 +43,7 @@ STOPPED = {
     "sample": ": finished images are whole, and the same command goes on from there",
     "export": ": nothing is left of what was not whole",
     "evaluate": ": what was measured is kept, and the same command goes on from there",
+    "sweep": ": its runs were told to stop with a checkpoint, and the same command goes on from there",
 }
 
 

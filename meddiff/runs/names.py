@@ -11,6 +11,7 @@
         report.html                  REPORT
         wandb_id.txt                 WANDB_ID     under which W&B knows the run
         job.json                     JOB          of a SLURM or torchrun job: the command, by which it finds its folder again
+        finished.json                FINISHED     written when a training has ended as it should; an exit code of 0 says less
         checkpoints/                 CHECKPOINTS
         grounding/IMAGES.csv         GROUNDING    one row a phrase
         grounding/excluded.csv       EXCLUDED     what could not be grounded, and why
@@ -34,6 +35,7 @@ CONTROLS = "controls.json"
 REPORT = "report.html"
 WANDB_ID = "wandb_id.txt"
 JOB = "job.json"
+FINISHED = "finished.json"
 CHECKPOINTS = "checkpoints"
 GROUNDING = "grounding"
 EXCLUDED = "excluded.csv"

@@ -16,6 +16,8 @@ from meddiff.runs import names
 
 #: Child processes of DDP, and a run that goes on, find their folder here.
 RUN_DIR_VARIABLE = "MEDDIFF_RUN_DIR"
+#: How often a run was started before, said by who starts it again (a sweep): it goes on from its newest checkpoint.
+RESTART_VARIABLE = "MEDDIFF_RESTART_COUNT"
 #: How long processes that were started together wait for the first one to name the folder.
 PATIENCE_S = 600.0
 
@@ -97,6 +99,13 @@ def job_id() -> str:
 
 
 def restarted() -> bool:
-    """Whether the job began before: requeued by SLURM, or its processes started again by torchrun."""
-    counts = (os.environ.get(name) or "0" for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
+    """Whether the job began before: requeued by SLURM, its processes started again by torchrun, or the run by a sweep."""
+    variables = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT", RESTART_VARIABLE)
+    counts = (os.environ.get(name) or "0" for name in variables)
     return any(count != "0" for count in counts)
+
+
+def begin_again(folder: Path) -> None:
+    """Take the rows of an earlier start away, when there is no checkpoint to go on from: they are logged again."""
+    for name in (names.METRICS, names.TRADEOFF, names.SKIPPED):
+        (folder / name).unlink(missing_ok=True)

@@ -16,9 +16,9 @@ from tests.builders.command import PATIENCE, ROOT
 
 NAMES = ("callbacks", "datamodules", "lightning_modules", "meddiff")
 #: Everything the build reads; a clone may hold runs, data and an old build/ beside it.
-SOURCES = (*NAMES, "configs", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = (*NAMES, "configs", "sweeps", "pyproject.toml", "README.md", "LICENSE")
 #: Folders whose files are no Python and must travel.
-CARRIED = ("configs", "meddiff/assets", "datamodules/synthetic", "meddiff/reports/paper/published")
+CARRIED = ("configs", "sweeps", "meddiff/assets", "datamodules/synthetic", "meddiff/reports/paper/published")
 
 
 def build(kind: str, tree: Path, out: Path) -> Path:
@@ -60,8 +60,12 @@ def expected(tree: Path) -> dict[str, bytes]:
     """Path in the wheel -> bytes, of all code and of everything that must travel with it."""
     files = [file for name in NAMES for file in (tree / name).rglob("*.py")]
     files += [file for folder in CARRIED for file in (tree / folder).rglob("*") if file.is_file()]
+    files.remove(tree / "sweeps" / "README.md")
     found = {file.relative_to(tree).as_posix(): file.read_bytes() for file in files if "build" not in file.parts}
-    return {f"meddiff/{name}" if name.startswith("configs/") else name: content for name, content in found.items()}
+    return {
+        f"meddiff/{name}" if name.startswith(("configs/", "sweeps/")) else name: content
+        for name, content in found.items()
+    }
 
 
 def test_wheel_carries_code_configs_assets_and_texts_and_nothing_else(tree, wheel):
@@ -70,6 +74,7 @@ def test_wheel_carries_code_configs_assets_and_texts_and_nothing_else(tree, whee
     for name in (
         "meddiff/configs/quickstart.yaml",
         "meddiff/configs/debug/tiny.yaml",
+        "meddiff/sweeps/quickstart_tradeoff.yaml",
         "datamodules/synthetic/impressions.csv",
     ):
         assert name in carried

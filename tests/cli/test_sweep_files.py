@@ -1,0 +1,158 @@
+"""Every grid point of every file in sweeps/ is taken by the command, with the words that W&B's own agent gives it."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from meddiff.cli.arguments import expand, read_yaml
+from meddiff.cli.lightning_cli import CLI_OPTIONS, SuiteCLI
+from meddiff.cli.sweep_settings import Checker
+from meddiff.launch.command import argv
+from meddiff.launch.parameters import Values
+from meddiff.launch.search import grid
+from meddiff.launch.sweep_file import SweepFile, read_sweep_file
+from meddiff.launch.sweep_folder import settings_to_try
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
+EXPECTED = {"freezing": 6, "prompt_variability": 9, "tradeoff": 18, "quickstart_tradeoff": 18, "pareto": None}
+#: What sentences about weights, shards and GPUs of the paper's configs begin with: they are not on this machine.
+NOT_HERE = (
+    "trainer: the configuration asks for", "unet: no weights", "no latent shards", "splits_from.grounding: no latent",
+    "No weights at weights/",
+)  # fmt: skip
+
+
+def settings(sweep: SweepFile) -> list[Values]:
+    """The grid; of a search with distributions its ends."""
+    return list(grid(sweep.parameters)) if sweep.method == "grid" else settings_to_try(sweep.parameters)
+
+
+def words_of_the_agent(sweep: SweepFile, values: Values, monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
+    """What W&B's agent would start for a run of these values."""
+    from wandb import wandb_agent
+
+    started: list[list[str]] = []
+
+    class Caught:
+        def __init__(self, command: list[str], **how: object) -> None:
+            started.append(command)
+
+    monkeypatch.setattr(wandb_agent, "AgentProcess", Caught)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sw123")
+    monkeypatch.setenv("WANDB_DIR", str(folder))
+    monkeypatch.setenv("WANDB_RUN_ID", "")  # the agent sets both in this process
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", "")
+    agent = wandb_agent.Agent.__new__(wandb_agent.Agent)
+    vars(agent).update(
+        _sweep_command=list(sweep.command or []), _in_jupyter=False, _function=None, _forward_signals=False,
+        _run_processes={}, _last_report_time=None,
+    )  # fmt: skip
+    args = {name: {"value": value} for name, value in sorted(values.items())}
+    agent._command_run({"run_id": "abc", "args": args, "program": sweep.program})
+    return started[0]
+
+
+def test_the_files_are_those_that_are_documented():
+    assert {file.stem for file in FILES} == set(EXPECTED)
+    for file in FILES:
+        sweep = read_sweep_file(file)
+        assert sweep.name == file.stem
+        assert sweep.method == ("custom" if file.stem == "pareto" else "grid")
+        assert EXPECTED[file.stem] in (None, len(settings(sweep)))
+        assert f"{file.name}" in (ROOT / "docs" / "sweeps.md").read_text()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_point_is_taken_with_the_agent_s_words(file, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["lightning"])
+    sweep, checker = read_sweep_file(file), Checker()
+    prompts, frozen, seeds = set(), set(), set()
+    for values in settings(sweep):
+        words = words_of_the_agent(sweep, values, monkeypatch, tmp_path)
+        assert words == argv(sweep.command, sweep.program, values, "", {})
+        assert words[0] == "lightning"
+        parsed = checker.parsed(words[1], expand(words[2:]))
+        wrong = [one for one in parsed.problems() if not one.startswith(NOT_HERE)]
+        assert not wrong, (words, wrong)
+        prompts.add(parsed.section.data.init_args.prompt)
+        frozen.add(parsed.section.model.init_args.freeze_text_encoder)
+        seeds.add(parsed.section.seed_everything)
+    # what is varied has arrived where it is meant to
+    names = [".".join(path) for path in sweep.parameters]
+    assert len(prompts) == (3 if "data.prompt" in names else 1)
+    assert len(frozen) == (2 if file.stem in ("freezing", "tradeoff", "quickstart_tradeoff") else 1)
+    assert len(seeds) == (3 if "seed_everything" in names else 1)
+
+
+class Built(SuiteCLI):
+    """Model and data of a command, built; no run folder, no Trainer."""
+
+    def __init__(self, verb: str, arguments: list[str]) -> None:
+        super().__init__(contextlib.ExitStack(), args=[verb, *arguments], **CLI_OPTIONS)
+
+    def before_instantiate_classes(self) -> None:
+        """No folder."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:  # noqa: ANN401
+        """None: GPUs may not be here."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""
+
+
+def building(words: list[str], instead: list[str]) -> Iterator[tuple[LightningModule, LightningDataModule]]:
+    built = Built(words[1], [*expand(words[2:]), *instead])
+    built.model.configure_model()
+    yield built.model, built.datamodule
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_model_and_data_of_every_setting_are_built(file, monkeypatch, shards, vae_folder):
+    """Those of the paper's configs with small parts in the place of weights that are not here; seeds build the same."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["lightning"])
+    sweep = read_sweep_file(file)
+    small = []
+    if "quickstart" not in " ".join(map(str, sweep.command or [])):
+        small = ["--model.unet=assets/phantom_base", "--model.text_encoder=assets/phantom_base",
+                 "--model.vae=assets/phantom_vae", f"--data.shards={shards}", "--data.splits_from=null"]  # fmt: skip
+    for values in settings(sweep):
+        if values.get("seed_everything", 0) != 0:
+            continue
+        words = argv(sweep.command, sweep.program, values, "", {})
+        for model, data in building(words, small):
+            frozen = values.get("model.freeze_text_encoder", "learnable" not in words[3])
+            assert model.model.freeze_text_encoder is (frozen and file.stem != "pareto")
+            assert (
+                any(p.requires_grad for p in model.model.text_encoder.parameters())
+                is not model.model.freeze_text_encoder
+            )
+            assert data.prompt == values.get("data.prompt", "impression")
+
+
+def test_a_frozen_tower_with_a_rate_of_its_own_is_not_built(monkeypatch):
+    """The control: building finds what parsing does not."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["lightning"])
+    words = ["lightning", "fit", "-c", "configs/quickstart.yaml", "--model.text_encoder_learning_rate=1e-5"]
+    with pytest.raises(Exception, match="the text encoder is frozen"):
+        list(building(words, []))
+
+
+def test_the_small_sweep_is_the_quickstart_itself():
+    """The sweep changes what it varies and nothing else."""
+    sweep = read_sweep_file(ROOT / "sweeps" / "quickstart_tradeoff.yaml")
+    assert [".".join(path) for path in sweep.parameters] == [
+        "data.prompt",
+        "model.freeze_text_encoder",
+        "seed_everything",
+    ]
+    assert sweep.command == ["lightning", "fit", "-c", "configs/quickstart.yaml", "${args}"]
+    assert read_yaml(ROOT / "configs" / "quickstart.yaml")["trainer"]["max_steps"] == 2000
