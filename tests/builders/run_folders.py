@@ -72,7 +72,7 @@ def make_run(
     columns = ["step", "images"]
     columns += [f"grounding/{m}{k}" for k in ("cnr", "auroc", "top1", "miou") for m in ("", "macro_")]
     columns += [f"grounding/{c}/cnr" for c in CLASSES] + [f"grounding/{name}" for name in EXTRA]
-    columns += ["fidelity/fid_domain", "fidelity/kid_domain", "fidelity/n"]
+    columns += ["fidelity/fd_domain", "fidelity/kid_domain", "fidelity/n"]
     rows, top = [], 1.15 if frozen else 0.65
     for step in step_of:
         done = 1 - math.exp(-step / 330)
@@ -89,8 +89,8 @@ def make_run(
         row |= {f"grounding/{c}/cnr": cnr * (0.6 + 0.1 * i) for i, c in enumerate(CLASSES)}
         extra = (1.1 * cnr, 1.15 * cnr, 0.3 * cnr, 0.2 * cnr, min(1.0, 0.5 + 0.3 * cnr), 0.0, 160)
         row |= {f"grounding/{name}": value for name, value in zip(EXTRA, extra, strict=True)} | {"fidelity/n": 500}
-        row["fidelity/fid_domain"] = 6 + (170 if frozen else 166) * math.exp(-step / (240 if frozen else 190))
-        row["fidelity/kid_domain"] = row["fidelity/fid_domain"] / 900
+        row["fidelity/fd_domain"] = 6 + (170 if frozen else 166) * math.exp(-step / (240 if frozen else 190))
+        row["fidelity/kid_domain"] = row["fidelity/fd_domain"] / 900
         rows.append(row)
     with (folder / "tradeoff.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns)
@@ -153,7 +153,7 @@ def _controls(folder: Path) -> None:
     fid = {"real_vs_real": 3.1, "noise": 512.0, "autoencoder": 11.4, "untrained": 176.0}
     controls = {
         "grounding": {"prior": grounding(0.41), "shuffled_captions": grounding(0.12), "base": grounding(0.02)},
-        "fidelity": {"n": 500, "fid_domain": fid, "kid_domain": {k: v / 900 for k, v in fid.items()}},
+        "fidelity": {"n": 500, "fd_domain": fid, "kid_domain": {k: v / 900 for k, v in fid.items()}},
     }
     (folder / "controls.json").write_text(json.dumps(controls), encoding="utf-8")
 

@@ -3,9 +3,6 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
-
-from meddiff.common.outside import terminal
 
 MINUS = "−"
 DASH = "–"
@@ -15,7 +12,7 @@ GROUNDING = {
     "cnr": ("CNR", "contrast to noise ratio: (mean inside − mean outside) / pooled standard deviation, no unit"),
     "cnr_abs": ("|CNR|", "absolute contrast to noise ratio, no unit"),
     "auroc": ("AUROC", "area under the ROC curve over pixels, 0 to 1, chance 0.5"),
-    "top1": ("Top-1", "share of phrases whose hottest pixel lies inside, 0 to 1"),
+    "top1": ("Top-1 (pointing game)", "share of phrases whose hottest pixel lies inside, 0 to 1"),
     "miou": ("mIoU", "mean intersection over union of foreground and background, 0 to 1"),
 }
 #: the first part of a grounding name -> on what, or of what, the same is measured
@@ -28,7 +25,7 @@ QUESTIONS = {
         -1,
     ),
     "own_beats_other": (
-        "own finding beats other",
+        "own finding first",
         "share of pairs in which the map fits its own finding's mask better than another's in the image, chance 0.5",
         1,
     ),
@@ -63,12 +60,17 @@ FIDELITY = {
     "classifier_auc": ("Classifier AUC", "does a classifier find the prompted finding? 0 to 1, chance 0.5"),
 }
 #: which distance stands for fidelity, if a run has several
-FIDELITY_ORDER = ("fid_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_xrv", "fid_inception")
-
-
-def esc(value: object) -> str:
-    """HTML-escaped text, also for attributes; what reorders or hides text, or cannot be encoded, is spelled out."""
-    return escape(terminal(value, newlines=True), quote=True)
+FIDELITY_ORDER = ("fd_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_xrv", "fid_inception")
+#: which figure stands for grounding, and which ones a chart may be drawn over, if a run has several
+CNR_ORDER = ("grounding/macro_cnr", "grounding/cnr")
+HEADLINE = (
+    *CNR_ORDER,
+    "grounding/macro_auroc",
+    "grounding/macro_top1",
+    "grounding/macro_miou",
+    "grounding/mask_macro_cnr",
+    "grounding/own_beats_other",
+)
 
 
 def parts(name: str) -> tuple[str, bool, str, str]:
@@ -89,8 +91,8 @@ def label(key: str) -> str:
             return text + (f" {PLACES[place]}" if place else "") + (f", {group}" if group else "")
         return QUESTIONS[name][0] if name in QUESTIONS else name
     if room == "fidelity":
-        if match := re.fullmatch(r"(?:(.+)/)?(fid|kid)_(\w+)", name):
-            kind = "Fréchet distance" if match[2] == "fid" else "Kernel distance"
+        if match := re.fullmatch(r"(?:(.+)/)?(fid|fd|kid)_(\w+)", name):
+            kind = "Kernel distance" if match[2] == "kid" else "Fréchet distance"
             sampler = f", drawn by {match[1]}" if match[1] else ""
             return f"{kind}, {EXTRACTORS.get(match[3], match[3] + ' features')}{sampler}"
         return FIDELITY[name][0] if name in FIDELITY else name
@@ -107,8 +109,8 @@ def meaning(key: str) -> str:
     room, _, name = key.partition("/")
     if room == "fidelity":
         name = name.rpartition("/")[2]
-        if name.startswith("fid_"):
-            features = EXTRACTORS.get(name[4:], "the features")
+        if name.startswith(("fid_", "fd_")):
+            features = EXTRACTORS.get(name.partition("_")[2], "the features")
             return f"squared distance of two Gaussians, in the units of {features}; depends on N"
         if name.startswith("kid_"):
             return "squared maximum mean discrepancy of features, no unit"
@@ -120,6 +122,28 @@ def meaning(key: str) -> str:
     return f"{text}; mean of class means" if text and macro else text
 
 
+def term(key: str) -> str:
+    """Where a name is explained, one place for a figure of all classes and samplers: ``term-grounding-cnr``."""
+    room, _, name = key.partition("/")
+    return f"term-{room}-{name.rpartition('/')[2]}"
+
+
+def glossary(keys: Iterable[str]) -> list[tuple[str, str, str, str]]:
+    """(anchor, label, meaning, what is better) of each figure among ``keys``, and of every control."""
+    better = {1: "more", -1: "less", 0: ""}
+    found: dict[str, tuple[str, str, str]] = {}
+    for key in sorted({"grounding/cnr", *keys}, key=lambda key: (key.count("/"), key)):
+        room, _, name = key.partition("/")
+        plain = f"{room}/{name.rpartition('/')[2]}"
+        if meaning(plain):
+            found.setdefault(term(key), (label(plain), f"{meaning(plain)}.", better[direction(plain)]))
+    controls = [
+        (f"term-control-{name}", f"control: {name.replace('_', ' ')}", f"{text}.", "")
+        for name, text in CONTROLS.items()
+    ]
+    return [(anchor, *texts) for anchor, texts in found.items()] + controls
+
+
 def direction(key: str) -> int:
     """1: more is better, -1: less is better, 0: neither."""
     room, _, name = key.partition("/")
@@ -127,14 +151,14 @@ def direction(key: str) -> int:
         metric, _, place, _ = parts(name)
         return QUESTIONS[name][2] if name in QUESTIONS else int(metric in GROUNDING and place != "eos")
     name = name.rpartition("/")[2]
-    if name.startswith(("fid_", "kid_")) or name == "ms_ssim" or "loss" in name:
+    if name.startswith(("fid_", "fd_", "kid_")) or name == "ms_ssim" or "loss" in name:
         return -1
     return 1 if name == "classifier_auc" else 0
 
 
 def fidelity_keys(keys: Iterable[str]) -> list[str]:
     """The Frechet distances among ``keys``, the one that stands for fidelity first; kernel distances after them."""
-    found = {key for key in keys if re.fullmatch(r"fidelity/(fid|kid)_\w+", key)}
+    found = {key for key in keys if re.fullmatch(r"fidelity/(fid|fd|kid)_\w+", key)}
     order = {f"fidelity/{name}": place for place, name in enumerate(FIDELITY_ORDER)}
     return sorted(found, key=lambda key: (key.startswith("fidelity/kid"), order.get(key, 99), key))
 
