@@ -91,7 +91,11 @@ class Browser:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=file.resolve().as_uri() + fragment)
+        self.go(file.resolve().as_uri() + fragment)
+
+    def go(self, address: str) -> None:
+        """Load an address, waiting until it has settled."""
+        self.call("Page.navigate", url=address)
         for _ in range(200):
             if self.run("document.readyState") == "complete":
                 break

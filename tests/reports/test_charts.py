@@ -121,12 +121,12 @@ def filled_back(preset: Spec, local: Spec) -> Spec:
     return found | {"config": local["config"], "width": 600, "autosize": local["autosize"]}
 
 
-def own_layers(local: Spec) -> Spec:
+def own_layers(local: Spec, spec: Spec) -> Spec:
     """Of a chart with several tables, what draws its own."""
     found = copy.deepcopy(local)
     own = found.get("data") or {"name": "evaluations"}
     found["layer"] = [layer for layer in found["layer"] if layer.get("data", own) == own]  # type: ignore[attr-defined]
-    return found | {"width": 600}
+    return found | {"width": 600, "params": spec["params"]}  # means, which dim the runs, are not there
 
 
 @pytest.mark.parametrize("version", ["5.8", "5.21", "6.4"])
@@ -135,7 +135,7 @@ def test_in_wandb_a_chart_looks_as_here(
     name: str, version: str, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("meddiff.reports.page.tables.LOG_RATIO", 1e9)  # a panel there has its own switch for it
-    local = own_layers(rows_for(ALL[name], tables))
+    local = own_layers(rows_for(ALL[name], tables), ALL[name])
     preset = wandb_preset(ALL[name])
     assert preset["data"] == {"name": "wandb"}
     assert "var(--" not in json.dumps(preset)

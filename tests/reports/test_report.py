@@ -112,7 +112,7 @@ def test_command_of_the_run(tmp_path):
 
 def test_light_and_dark(run):
     text = write_report([run]).read_text()
-    assert "prefers-color-scheme: dark" in text
+    assert "color-scheme: light dark" in text
     assert "[data-theme=dark]" in text
     assert 'id="theme"' in text
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from meddiff.reports.page.claim import claim, paired
 from meddiff.reports.page.derived import class_rows, columns, exclusions, mean_of, over_runs, rows_of
-from meddiff.reports.page.sections import _median
+from meddiff.reports.page.sections import median
 from meddiff.reports.page.tables import Tables
 from meddiff.reports.page.wording import compact, direction, fidelity_keys, glossary, label, meaning, term, value_text
 from meddiff.runs.folder import Evaluation, Run, distinct_names, read_run
@@ -218,9 +218,9 @@ def test_runs_that_differ_by_more_are_no_pair():
 # ---- words and numbers
 
 
-def test_median():
-    assert _median([3.0, 1.0, 2.0]) == 2.0
-    assert _median([]) is None
+def testmedian():
+    assert median([3.0, 1.0, 2.0]) == 2.0
+    assert median([]) is None
 
 
 def test_exclusions_are_counted_by_reason():

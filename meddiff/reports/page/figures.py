@@ -29,25 +29,22 @@ def filled(spec: Spec, tables: Tables, fields: Mapping[str, str] | None = None) 
     logs = {name for name, key in fields.items() if tables.is_log(key)}
     said = {name: label(key) + (", log scale" if name in logs else "") for name, key in fields.items()}
     text = re.sub(r"var\(--(\w+)\)", lambda match: LIGHT[match[1]], json.dumps(charts.titled(spec, said)))
-    found: Spec = json.loads(text)
+    found = json.loads(text)
     rows = {name: aliased(getattr(tables, name), fields) for name in charts.tables_of(found)}
-    layers = found["layer"]
-    assert isinstance(layers, list)
-
-    def drawn(layer: dict[str, object]) -> bool:
+    drawn = []
+    for layer in found["layer"]:
         known = re.findall(r"isValid\(datum\.(\w+)\)", json.dumps(layer))
-        where = layer.get("data", found.get("data"))
-        assert isinstance(where, dict)
-        return any(all(row.get(name) is not None for name in known) for row in rows[where["name"]])
-
-    for layer in layers:
-        for axis in ("x", "y"):
-            channel = layer["encoding"].get(axis, {})
-            if re.sub(r"_(low|high)$", "", str(channel.get("field"))) in logs:
-                channel["scale"] = {**channel.get("scale", {}), "type": "log", "nice": False}
-                channel["scale"].pop("zero", None)
-    found |= {"layer": [layer for layer in layers if drawn(layer)], "datasets": rows}
-    return found | {"width": WIDTH, "autosize": {"type": "pad"}}
+        if any(
+            all(row.get(one) is not None for one in known) for row in rows[layer.get("data", found.get("data"))["name"]]
+        ):
+            drawn.append(layer)
+        for channel in (layer["encoding"].get(axis, {}) for axis in ("x", "y")):
+            if str(channel.get("field")).removesuffix("_low") in logs:
+                channel["scale"] = {k: v for k, v in channel.get("scale", {}).items() if k != "zero"}
+                channel["scale"] |= {"type": "log", "nice": False}
+    params = [{**one, "value": bool(tables.means)} if one["name"] == "quiet" else one for one in found["params"]]
+    more = {"params": params, "width": WIDTH, "autosize": {"type": "pad"}}
+    return found | {"layer": drawn, "datasets": rows} | more
 
 
 def write_figures(tables: Tables, folder: Path) -> list[Path]:
@@ -60,9 +57,9 @@ def write_figures(tables: Tables, folder: Path) -> list[Path]:
         import vl_convert
     except ImportError as error:
         raise UserError("Figures need vl-convert: pip install 'meddiff-tradeoff[export]'.") from error
-    many = bool(tables.means)
-    wanted = {
-        "tradeoff": (charts.tradeoff(), {"distance": tables.distance, "cnr": tables.cnr}),
+    looked = {"distance": tables.distance, "cnr": tables.cnr}
+    wanted: dict[str, tuple[Spec, dict[str, str]]] = {
+        "tradeoff": (charts.tradeoff(), looked),
         "over_training": (charts.curve(), {"value": tables.cnr}),
         "distance_over_training": (charts.curve(), {"value": tables.distance}),
         "loss": (charts.loss(), {}),
@@ -73,21 +70,16 @@ def write_figures(tables: Tables, folder: Path) -> list[Path]:
     written = []
     for name, (chart, fields) in wanted.items():
         spec = filled(chart, tables, fields)
-        if not spec["layer"] or not (name != "tradeoff" or tables.rows_with(*fields.values())):
-            continue
-        spec["params"] = [{**p, "value": many} if p["name"] == "quiet" else p for p in spec["params"]]  # type: ignore[attr-defined]
-        drawings = {
-            "svg": vl_convert.vegalite_to_svg(spec, vl_version=VERSION).encode(),
-            "png": vl_convert.vegalite_to_png(spec, vl_version=VERSION, scale=2),
-            "pdf": vl_convert.vegalite_to_pdf(spec, vl_version=VERSION),
-        }
-        for kind, content in drawings.items():
-            path = folder / f"{name}.{kind}"
+        if len(spec["layer"]) < (2 if fields else 1):  # type: ignore[arg-type]
+            continue  # nothing, or what figures are read against alone
+        svg = vl_convert.vegalite_to_svg(spec, vl_version=VERSION).encode()
+        drawings = {"svg": svg, "png": vl_convert.vegalite_to_png(spec, vl_version=VERSION, scale=2)}
+        for kind, content in {**drawings, "pdf": vl_convert.vegalite_to_pdf(spec, vl_version=VERSION)}.items():
+            written.append(folder / f"{name}.{kind}")
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with atomic_open(path, "wb") as stream:
+                with atomic_open(written[-1], "wb") as stream:
                     stream.write(content)
             except OSError as error:
-                raise UserError(f"{path} cannot be written ({error.strerror}): name another folder.") from error
-            written.append(path)
+                raise UserError(f"{folder} cannot be written ({error.strerror}): name another folder.") from error
     return written

@@ -20,6 +20,7 @@ from meddiff.common.files import atomic_open
 from meddiff.common.outside import terminal
 from meddiff.reports.page import charts, gallery, sections, wording
 from meddiff.reports.page.claim import claim
+from meddiff.reports.page.derived import rows_of
 from meddiff.reports.page.tables import Tables
 from meddiff.runs import names
 from meddiff.runs.folder import Run, distinct_names, read_run
@@ -47,7 +48,9 @@ def _environment() -> Environment:
     )
     found.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     found.filters |= {"label": wording.label, "count": wording.count_text, "compact": wording.compact}
-    found.filters |= {"number": wording.value_text, "term": wording.term, "meaning": wording.meaning}
+    found.filters |= {"number": wording.value_text, "term": wording.term, "meaning": wording.meaning, "rows": rows_of}
+    found.filters["ends"] = lambda key, tables, encoder, place: sections.ends(tables, encoder, key)[place]
+    found.filters["way"] = lambda key, run: sections.way(run, key)
     return found
 
 

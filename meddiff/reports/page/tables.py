@@ -106,6 +106,11 @@ class Tables:
             found.append(Who(run.name, run.sweep, encoder, prompt, run.facts.seed, kind))
         return found
 
+    @property
+    def telling(self) -> list[str]:
+        """Which columns of :class:`Who` are not the same in all runs."""
+        return [name for name in vars(self.who[0]) if len({getattr(one, name) for one in self.who}) > 1]
+
     def is_log(self, key: str) -> bool:
         """Whether a distance spans so much that its axis is logarithmic."""
         values = [e.values[key] for run in self.found for e in run.evaluations if key in e.values]

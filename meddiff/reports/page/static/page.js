@@ -310,5 +310,17 @@
   addEventListener('beforeprint', () => all('.chart').forEach(come));
   const ready = (everything) => Promise.all(all('.chart').slice(0, everything ? undefined : 1).map(come));
   if (split()[0]) document.getElementById(split()[0])?.scrollIntoView();
+  const names = (found) => [...new Set(found.evaluations.run ?? [])].join('\n');
+  const changed = async () => {
+    const found = await (await fetch('data')).json();
+    if (names(found) !== names(tables)) { location.reload(); return; }  // the address keeps what the reader chose
+    const fresh = new DOMParser().parseFromString(await (await fetch(location.pathname)).text(), 'text/html');
+    for (const part of all('[data-fresh]')) {
+      const next = one(`[data-fresh=${part.dataset.fresh}]`, fresh);
+      if (next && next.innerHTML !== part.innerHTML) { part.replaceWith(next); sortable(next); }
+    }
+    await update(found);
+  };
+  if ('live' in document.body.dataset) new EventSource('events').addEventListener('changed', changed);
   window.report = { ready, update, charts };
 })();
