@@ -87,7 +87,7 @@ def _comparison(tables: Tables, pairs: Sequence[tuple[Run, Run]]) -> Claim:
     at = " to ".join(dict.fromkeys((f"{compact(min(stops))}", f"{compact(max(stops))}")))
     n = len(pairs)
     if n >= FEWEST:
-        basis = f"Means over {n} pairs of runs that differ by it alone; in brackets the 95 % interval over pairs."
+        basis = f"Means over {n} pairs of runs that differ by the text encoder alone; in brackets the 95 % interval of that."
     elif n > 1:
         basis = f"Means over {n} pairs of runs; in brackets the least and the greatest: too few pairs for an interval."
     else:
