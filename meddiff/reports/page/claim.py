@@ -8,7 +8,8 @@ import numpy as np
 
 from meddiff.metrics.intervals import FEWEST, mean_interval
 from meddiff.reports.page.derived import over_runs
-from meddiff.reports.page.tables import Tables, Who
+from meddiff.reports.page.sections import control, ends, spread
+from meddiff.reports.page.tables import Tables
 from meddiff.reports.page.wording import compact, direction, label, value_text
 from meddiff.runs.folder import Run
 from meddiff.runs.values import number
@@ -22,48 +23,31 @@ class Claim:
     basis: str
 
 
-@dataclass(frozen=True)
-class Gap:
-    """Frozen minus learnable: its mean, its ends (None: not known), and whether the ends are an interval."""
+#: frozen minus learnable: mean and ends, None where they are not known
+Gap = tuple[float, float | None, float | None]
 
-    mean: float
-    low: float | None
-    high: float | None
 
-    @property
-    def clear(self) -> bool:
-        """Whether both ends lie on one side of 0."""
-        return self.low is not None and self.high is not None and self.low * self.high > 0
-
-    def text(self) -> str:
-        """``0.42 [0.31, 0.53]``, by its size."""
-        sign = -1.0 if self.mean < 0 else 1.0
-        if self.low is None or self.high is None:
-            return value_text(abs(self.mean))
-        low, high = sorted((sign * self.low, sign * self.high))
-        return f"{value_text(abs(self.mean))} [{value_text(low)}, {value_text(high)}]"
+def _text(gap: Gap) -> str:
+    """``0.42 [0.31, 0.53]``, by its size."""
+    mean, *ends = gap
+    low, high = sorted((-end if mean < 0 else end) for end in ends if end is not None) or (None, None)
+    return value_text(abs(mean)) + ("" if low is None else f" [{value_text(low)}, {value_text(high)}]")
 
 
 def claim(tables: Tables) -> Claim:
     """Frozen against learnable where both are there, else how far the runs came."""
     pairs = paired(tables)
-    if pairs:
-        return _comparison(tables, pairs)
-    return _course(tables)
+    return _comparison(tables, pairs) if pairs else _course(tables)
 
 
 def paired(tables: Tables) -> list[tuple[Run, Run]]:
     """A frozen and a learnable run each that differ by nothing else: of one sweep, prompt, seed and kind."""
-    sides: dict[str, dict[tuple[str, ...], Run]] = {"frozen": {}, "learnable": {}}
+    sides: dict[str, dict[tuple[str | int, ...], Run]] = {"frozen": {}, "learnable": {}}
     for who, run in zip(tables.who, tables.found, strict=True):
-        if who.encoder in sides:
-            sides[who.encoder].setdefault(_twin(who), run)
-    both = sides["frozen"].keys() & sides["learnable"].keys()
-    return [(run, sides["learnable"][key]) for key, run in sides["frozen"].items() if key in both]
-
-
-def _twin(who: Who) -> tuple[str, ...]:
-    return who.sweep, who.prompt, str(who.seed), who.kind.removeprefix(who.encoder)
+        twin = who.sweep, who.prompt, who.seed, who.kind.removeprefix(who.encoder)
+        sides.get(who.encoder, {}).setdefault(twin, run)
+    frozen, learnable = sides.values()
+    return [(run, learnable[twin]) for twin, run in frozen.items() if twin in learnable]
 
 
 def _comparison(tables: Tables, pairs: Sequence[tuple[Run, Run]]) -> Claim:
@@ -74,13 +58,14 @@ def _comparison(tables: Tables, pairs: Sequence[tuple[Run, Run]]) -> Claim:
         if not found:
             continue
         stops += [images for (images, _), _, _ in found]
-        gap = _gap([difference for (_, difference), _, _ in found])
+        values = [difference for (_, difference), _, _ in found]
+        gap: Gap = over_runs(values) if len(found) > 1 else (values[0], None, None)
         if len(found) == 1 and key == tables.cnr:
             gap = _over_phrases(*found[0][1:], found[0][0][0], macro="macro" in key) or gap
-        if gap.clear or (len(found) == 1 and gap.low is None and gap.mean):
-            words = f"{better if gap.mean > 0 else worse} {gap.text()}"
-        else:
-            words = f"no clear difference in {'images' if direction(key) < 0 else 'where words point'}: {gap.text()}"
+        mean, low, high = gap
+        words = f"{better if mean > 0 else worse} {_text(gap)}"
+        if not mean or (low is not None and high is not None and low * high <= 0):
+            words = f"no clear difference in {'images' if direction(key) < 0 else 'where words point'}: {_text(gap)}"
         said.append(f"{words} ({label(key)})")
     if not said:
         return Claim("Frozen and learnable have not been measured at the same number of images yet.", "")
@@ -102,10 +87,6 @@ def _common(frozen: Run, learnable: Run, key: str) -> tuple[int, float] | None:
     return None if images is None else (images, one[images] - other[images])
 
 
-def _gap(values: Sequence[float]) -> Gap:
-    return Gap(*over_runs(values)) if len(values) > 1 else Gap(values[0], None, None)
-
-
 def _over_phrases(frozen: Run, learnable: Run, images: int, macro: bool) -> Gap | None:
     """The gap between two trained models on the phrases both were asked, with its interval over images."""
     rows = [
@@ -119,28 +100,23 @@ def _over_phrases(frozen: Run, learnable: Run, images: int, macro: bool) -> Gap 
     if not math.isfinite(low):
         return None
     means = [values[0, [one == name for one in classes]].mean() for name in sorted(set(classes))]
-    return Gap(float(np.mean(means) if macro else values.mean()), low, high)
+    return float(np.mean(means) if macro else values.mean()), low, high
 
 
 def _course(tables: Tables) -> Claim:
     """How far the runs came, by text encoder, and what that must be read against."""
     said = []
     for encoder in dict.fromkeys(who.encoder for who in tables.who):
-        runs = [run for who, run in zip(tables.who, tables.found, strict=True) if who.encoder == encoder]
-        for key, words in ((tables.cnr, ("words point better", "words point worse", "words point")),
-                           (tables.distance, ("images are better", "images are worse", "images"))):  # fmt: skip
-            ends = [(series[0][1], series[-1][1]) for run in runs if (series := run.series(key))]
-            if not ends:
+        for key, what, way in ((tables.cnr, "words point", 1), (tables.distance, "images are", -1)):
+            first, newest = ends(tables, encoder, key)
+            if not newest:
                 continue
-            newest, low, high = over_runs([end for _, end in ends])
-            first = math.fsum(start for start, _ in ends) / len(ends)
-            gain = direction(key) * (newest - first)
-            spread = f" [{value_text(low)}, {value_text(high)}]" if len(ends) > 1 else ""
-            since = f" from {value_text(first)}" if gain else ""
-            control = _control(runs, key)
-            who = f"{encoder}: " if encoder != "other" else ""
-            what = f"{who}{words[0 if gain > 0 else 1 if gain < 0 else 2]}, {label(key)} {value_text(newest)}{spread}"
-            said.append(f"{what}{since}{control}")
+            start = math.fsum(first) / len(first) if first else None
+            gain = 0.0 if start is None else way * (over_runs(newest)[0] - start)
+            found = [value for run in tables.found if (value := control(run, key)[1]) is not None]
+            text = f"{encoder + ': ' if encoder != 'other' else ''}{what}{' better' if gain > 0 else ' worse' if gain else ''}"
+            text += f", {label(key)} {spread(newest)}" + (f" from {value_text(start)}" if gain else "")
+            said.append(text + (f" ({control(tables.found[0], key)[0]} {value_text(found[0])})" if found else ""))
     if not said:
         return Claim("Nothing has been evaluated yet.", "The first point is measured before training begins.")
     newest_images = max(run.evaluations[-1].images for run in tables.found if run.evaluations)
@@ -148,13 +124,3 @@ def _course(tables: Tables) -> Claim:
     basis = f"{few}, up to {compact(newest_images)} images. What freezing costs shows beside a run that differs by it alone."
     text = "; ".join(said)
     return Claim(f"{text[0].upper()}{text[1:]}.", basis)
-
-
-def _control(runs: Sequence[Run], key: str) -> str:
-    """`` (location prior 0.72)``, of the first run that measured it."""
-    room, _, name = key.partition("/")
-    where, what = (room, "prior", name), "location prior"
-    if room == "fidelity":
-        where, what = (room, name, "real_vs_real"), "real against real"
-    found = [value for run in runs if (value := run.control(*where)) is not None]
-    return f" ({what} {value_text(found[0])})" if found else ""

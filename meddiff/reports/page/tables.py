@@ -4,13 +4,12 @@ A table is ``{column: [value of each row]}`` with numbers, texts and None (never
 when it is first asked for. Source: own.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
 
 from meddiff.reports.page.derived import (
     Columns,
@@ -26,7 +25,7 @@ from meddiff.reports.page.derived import (
     reduced,
     rows_of,
 )
-from meddiff.reports.page.wording import CNR_ORDER, HEADLINE, fidelity_keys, first_of
+from meddiff.reports.page.wording import CNR_ORDER, HEADLINE, fidelity_keys
 from meddiff.reports.paper.published import averages, class_values, published, table1_column
 from meddiff.runs.folder import Run
 from meddiff.runs.values import number
@@ -80,7 +79,7 @@ class Tables:
         self.distances = fidelity_keys(self.keys)
         self.groundings = [key for key in HEADLINE if key in self.keys]
         self.distance = self.distances[0] if self.distances else "fidelity/fd_domain"
-        self.cnr = first_of(self.keys, CNR_ORDER)
+        self.cnr = next((key for key in CNR_ORDER if key in self.keys), CNR_ORDER[0])
 
     @cached_property
     def settings(self) -> list[dict[str, object]]:
@@ -240,31 +239,30 @@ class Tables:
         rows = []
         for who, run in self._pairs():
             for side in ("grounding", "fidelity"):
-                found = run.controls.get(side)
-                for a, values in found.items() if isinstance(found, dict) else ():
+                for a, values in found.items() if isinstance(found := run.controls.get(side), dict) else ():
                     for b, value in values.items() if isinstance(values, dict) else ():
                         control, name = (a, b) if side == "grounding" else (b, a)
-                        if (cell := number(value)) is not None:
-                            rows.append(
-                                who.row()
-                                | {"side": side, "control": str(control), "key": f"{side}/{name}", "value": cell}
-                            )
+                        cell: Row = {
+                            "side": side,
+                            "control": str(control),
+                            "key": f"{side}/{name}",
+                            "value": number(value),
+                        }
+                        rows += [who.row() | cell] if cell["value"] is not None else []
         return columns(rows)
 
     @cached_property
     def references(self) -> Columns:
         """What the axes are read against: location prior and real against real, a column a figure; of several runs the mean."""
-        found: dict[tuple[str, str], list[float]] = {}
+        named = {"prior": "location prior", "real_vs_real": "real against real"}
+        found: dict[str, dict[str, list[float]]] = {}
         for row in rows_of(self.controls):
-            if row["control"] in ("prior", "real_vs_real") and isinstance(row["value"], float):
-                found.setdefault((str(row["control"]), str(row["key"])), []).append(row["value"])
-        names = {"prior": "location prior", "real_vs_real": "real against real"}
-        wanted = (*self.distances, *self.groundings)
+            key, value = str(row["key"]), row["value"]
+            if row["control"] in named and isinstance(value, float) and key in (*self.distances, *self.groundings):
+                found.setdefault(named[str(row["control"])], {}).setdefault(key, []).append(value)
         return columns(
-            {"label": name}
-            | {key: float(np.mean(values)) for (one, key), values in found.items() if one == control and key in wanted}
-            for control, name in names.items()
-            if any(one == control and key in wanted for one, key in found)
+            {"label": name, **{key: math.fsum(values) / len(values) for key, values in at.items()}}
+            for name, at in sorted(found.items())
         )
 
     @cached_property
@@ -272,15 +270,14 @@ class Tables:
         """The paper's three models, under the names of figures that are measured as the paper did."""
         rows = []
         for model in ("SDv2", "learnable", "frozen"):
-            table4 = next(row for row in published(4) if row["model"] == model and row["prompts"] == "MIMIC")
-            micro, macro = averages(class_values(table1_column(model, "cnr")))
-            row: Row = {"run": f"paper: {model}", "encoder": model if model in ("frozen", "learnable") else "other"}
-            row |= {
-                "grounding/cnr": micro,
-                "grounding/macro_cnr": macro,
-                "fidelity/fid_xrv224": float(table4["fid_xrv"]),
+            printed = next(row for row in published(4) if row["model"] == model and row["prompts"] == "MIMIC")
+            values = dict(zip(CNR_ORDER[::-1], averages(class_values(table1_column(model, "cnr"))), strict=True))
+            values |= {
+                f"fidelity/fid_{a}": float(printed[b]) for a, b in (("inception_paper", "fid"), ("xrv224", "fid_xrv"))
             }
-            rows.append(row | {"fidelity/fid_inception_paper": float(table4["fid"])})
+            rows.append(
+                {"run": f"paper: {model}", "encoder": model if model in ("frozen", "learnable") else "other"} | values
+            )
         return columns(rows)
 
     @cached_property

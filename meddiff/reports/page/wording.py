@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 MINUS = "−"
 DASH = "–"
@@ -63,14 +63,8 @@ FIDELITY = {
 FIDELITY_ORDER = ("fd_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_xrv", "fid_inception")
 #: which figure stands for grounding, and which ones a chart may be drawn over, if a run has several
 CNR_ORDER = ("grounding/macro_cnr", "grounding/cnr")
-HEADLINE = (
-    *CNR_ORDER,
-    "grounding/macro_auroc",
-    "grounding/macro_top1",
-    "grounding/macro_miou",
-    "grounding/mask_macro_cnr",
-    "grounding/own_beats_other",
-)
+HEADLINE = (*CNR_ORDER, *(f"grounding/macro_{name}" for name in ("auroc", "top1", "miou")))
+HEADLINE += ("grounding/mask_macro_cnr", "grounding/own_beats_other")
 
 
 def parts(name: str) -> tuple[str, bool, str, str]:
@@ -97,11 +91,6 @@ def label(key: str) -> str:
             return f"{kind}, {EXTRACTORS.get(match[3], match[3] + ' features')}{sampler}"
         return FIDELITY[name][0] if name in FIDELITY else name
     return key
-
-
-def short_label(key: str) -> str:
-    """Without the feature extractor: ``Fréchet distance``."""
-    return label(key).split(",")[0]
 
 
 def meaning(key: str) -> str:
@@ -137,10 +126,7 @@ def glossary(keys: Iterable[str]) -> list[tuple[str, str, str, str]]:
         plain = f"{room}/{name.rpartition('/')[2]}"
         if meaning(plain):
             found.setdefault(term(key), (label(plain), f"{meaning(plain)}.", better[direction(plain)]))
-    controls = [
-        (f"term-control-{name}", f"control: {name.replace('_', ' ')}", f"{text}.", "")
-        for name, text in CONTROLS.items()
-    ]
+    controls = [(f"term-control-{name}", "control", f"{text}.", "") for name, text in CONTROLS.items()]
     return [(anchor, *texts) for anchor, texts in found.items()] + controls
 
 
@@ -161,12 +147,6 @@ def fidelity_keys(keys: Iterable[str]) -> list[str]:
     found = {key for key in keys if re.fullmatch(r"fidelity/(fid|fd|kid)_\w+", key)}
     order = {f"fidelity/{name}": place for place, name in enumerate(FIDELITY_ORDER)}
     return sorted(found, key=lambda key: (key.startswith("fidelity/kid"), order.get(key, 99), key))
-
-
-def first_of(keys: Iterable[str], wanted: Sequence[str]) -> str:
-    """The first of ``wanted`` that is among ``keys``, else ``wanted[0]``."""
-    there = set(keys)
-    return next((key for key in wanted if key in there), wanted[0])
 
 
 def value_text(value: float | None, sign: bool = False, digits: int | None = None) -> str:
