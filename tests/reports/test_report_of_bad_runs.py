@@ -43,7 +43,9 @@ def test_what_acts_on_a_terminal_or_reorders_text_is_spelled_out(tmp_path):
     )
     text = write_report([run]).read_text()
     assert not set("\x1b\x07\u202e") & set(text)
-    assert "\\u202e" in text
+    data = [json.dumps(json.loads(script), ensure_ascii=False) for script in Page(text).data]
+    assert not set("\x1b\x07\u202e") & set("".join(data))
+    assert "\\u202e" in Page(text).text
 
 
 def test_nothing_is_loaded_and_no_other_script_may_run(run, tmp_path):

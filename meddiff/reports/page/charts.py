@@ -160,7 +160,7 @@ def tradeoff() -> Spec:
         mean.mark_point(filled=True, size=95).encode(shape=_shape()),
         names,
         printed.mark_point(shape="cross", size=110, strokeWidth=2),
-        printed.mark_text(dy=-12, fontStyle="italic").encode(text="run:N"),
+        printed.mark_text(align="left", dx=9, fontStyle="italic").encode(text="run:N"),
     ]
     return _finished(layers, f"{y} against {x}, one path a run from the first evaluation on", _params(), 440)
 

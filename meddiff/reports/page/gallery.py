@@ -7,6 +7,7 @@ is said. Source: own.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from meddiff.common.outside import terminal
 from meddiff.reports.page.media import Media, affordable, boxes_of, media_of, size_of
 from meddiff.reports.page.tables import Tables, Who
 from meddiff.runs import names
@@ -104,7 +105,7 @@ def _collect(
         if cards and (budget < 0 or len(cards) == MAX_CARDS):
             notes.append(f"The first {len(cards)} of {len(newest)} are shown, to keep this page small.")
             break
-        cards[key] = _card(*found[0], pictures, base) | {part: str(found[0][1].get(part) or "") for part in parts}
+        cards[key] = _card(*found[0], pictures, base) | {part: terminal(found[0][1].get(part) or "") for part in parts}
     for card in cards.values():
         card["cells"] = [[None] * len(stops) for _ in chosen]
     for column, place in enumerate(chosen):
@@ -116,7 +117,7 @@ def _collect(
                     cells = cards[key]["cells"]
                     assert isinstance(cells, list)
                     cells[column][stops.index(images)] = {"picture": shown, **measured(entry)}
-    runs = [{"run": tables.who[place].run, "encoder": tables.who[place].encoder} for place in chosen]
+    runs = [{"run": terminal(tables.who[place].run), "encoder": tables.who[place].encoder} for place in chosen]
     data: Json = {"runs": runs, "stops": stops, "pictures": list(pictures.places), "cards": list(cards.values())}
     return Gallery(data, notes, [place for place in having if place not in chosen])
 

@@ -38,17 +38,12 @@ def _visible(value: object) -> object:
 
 @cache
 def _environment() -> Environment:
-    found = Environment(
-        loader=PackageLoader("meddiff.reports.page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = PackageLoader("meddiff.reports.page")
+    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_visible)
+    found.trim_blocks = found.lstrip_blocks = True
     found.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    found.filters |= {"label": wording.label, "count": wording.count_text, "compact": wording.compact}
-    found.filters |= {"number": wording.value_text, "term": wording.term, "meaning": wording.meaning, "rows": rows_of}
+    found.filters |= {"label": wording.label, "count": wording.count_text, "compact": wording.compact, "rows": rows_of}
+    found.filters |= {"number": wording.value_text, "term": wording.term, "meaning": wording.meaning}
     found.filters["ends"] = lambda key, tables, encoder, place: sections.ends(tables, encoder, key)[place]
     found.filters["way"] = lambda key, run: sections.way(run, key)
     return found
@@ -80,21 +75,16 @@ def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
         places = len(set(drawn.get("what", []))), len(set(drawn.get("arm", [])))
         figure = wording.label(tables.cnr) if name == "prompt" else "CNR"
         specs[name] = charts.dots(f"{name}_means", title, figure, places[0] * (10 + 13 * places[1]))
-    keys = [*tables.distances, *tables.groundings]
+    keys = {
+        key: {"label": wording.label(key), "log": tables.is_log(key)} for key in (*tables.distances, *tables.groundings)
+    }
+    looked = {"x": tables.distance, "y": tables.cnr, "distances": tables.distances, "groundings": tables.groundings}
+    links = [sections.own_page(run, out) for run in runs]
+    galleries = {"attention": gallery.word_maps(tables), "samples": gallery.drawn_samples(tables)}
     return {
-        "tables": tables,
-        "runs": list(runs),
-        "who": tables.who,
-        "claim": claim(tables),
-        "specs": specs,
-        "data": data(tables),
-        "keys": {key: {"label": wording.label(key), "log": tables.is_log(key)} for key in keys},
-        "light": charts.LIGHT,
-        "galleries": {"attention": gallery.word_maps(tables), "samples": gallery.drawn_samples(tables)},
-        "sections": sections,
-        "links": [sections.own_page(run, out) for run in runs],
-        "out": out,
-        "wording": wording,
+        **{"tables": tables, "runs": list(runs), "who": tables.who, "claim": claim(tables), "data": data(tables)},
+        **{"links": links, "galleries": galleries, "sections": sections, "wording": wording},
+        "about": {"specs": specs, "keys": keys, "light": charts.LIGHT, **looked},
     }
 
 
