@@ -85,13 +85,17 @@ class Browser:
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
-    def open(self, file: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
+    def open(self, file: Path, width: int = 1280, height: int = 900, scheme: str = "light", fragment: str = "") -> None:
         """Load a file, waiting until it has settled."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=file.resolve().as_uri())
+        self.go(file.resolve().as_uri() + fragment)
+
+    def go(self, address: str) -> None:
+        """Load an address, waiting until it has settled."""
+        self.call("Page.navigate", url=address)
         for _ in range(200):
             if self.run("document.readyState") == "complete":
                 break
@@ -100,7 +104,13 @@ class Browser:
 
     def run(self, expression: str) -> Json:
         """The value of a JavaScript expression."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.call(
+            "Runtime.evaluate",
+            expression=expression,
+            returnByValue=True,
+            awaitPromise=True,
+            allowUnsafeEvalBlockedByCSP=False,
+        )
         if "exceptionDetails" in answer:
             raise RuntimeError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")

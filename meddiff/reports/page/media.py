@@ -9,18 +9,15 @@ from meddiff.runs import names
 from meddiff.runs.folder import Entry, Run
 from meddiff.runs.values import number
 
-#: bytes of pictures in one page; the newest evaluation comes first, then the first, then the others
-PAGE_BYTES = 16_000_000
 MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file: its data URI, its size if the format tells it at once, and whether it may be transparent."""
+    """A picture file: its data URI, and its size if the format tells it at once."""
 
     uri: str
     size: tuple[int, int] | None
-    transparent: bool
 
 
 class Media:
@@ -63,11 +60,8 @@ class Media:
         kind = next((kind for magic, kind in MAGIC.items() if content.startswith(magic)), None)
         if kind is None:
             return None
-        size, transparent = None, False
-        if kind == "image/png" and len(content) > 25:
-            size = struct.unpack(">II", content[16:24])
-            transparent = content[25] in (4, 6)
-        return Picture(f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}", size, transparent)
+        size = struct.unpack(">II", content[16:24]) if kind == "image/png" and len(content) > 25 else None
+        return Picture(f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}", size)
 
 
 def affordable(media: Media, found: dict[int, list[Entry]], names: tuple[str, ...], budget: int) -> list[int]:
@@ -86,24 +80,22 @@ def affordable(media: Media, found: dict[int, list[Entry]], names: tuple[str, ..
 
 def size_of(entry: Entry, picture: Picture | None) -> tuple[float, float]:
     """Width and height of an entry's image: as stated, else as in the file."""
-    stated = entry.get("size")
-    if isinstance(stated, list) and len(stated) == 2:
-        w, h = number(stated[0]), number(stated[1])
-        if w and h and w > 0 and h > 0:
-            return w, h
+    stated = _numbers(entry.get("size"))
+    if len(stated) == 2 and min(stated) > 0:
+        return stated[0], stated[1]
     return picture.size if picture is not None and picture.size is not None else (1.0, 1.0)
 
 
-def boxes_of(entry: Entry) -> list[tuple[float, float, float, float]]:
+def boxes_of(entry: Entry) -> list[list[float]]:
     """Boxes (x, y, w, h) of an entry; what is not four numbers is left out."""
-    found = []
     boxes = entry.get("boxes")
-    for box in boxes if isinstance(boxes, list) else []:
-        values = [number(v) for v in box] if isinstance(box, list) else []
-        if len(values) == 4 and all(v is not None for v in values):
-            x, y, w, h = (float(v or 0.0) for v in values)
-            found.append((x, y, w, h))
-    return found
+    return [found for box in (boxes if isinstance(boxes, list) else ()) if len(found := _numbers(box)) == 4]
+
+
+def _numbers(values: object) -> list[float]:
+    """Numbers as they are, or none."""
+    found = [number(value) for value in values] if isinstance(values, list) else []
+    return [value for value in found if value is not None] if None not in found else []
 
 
 def media_of(run: Run, kind: str) -> Media:
