@@ -1,0 +1,63 @@
+"""Serving the dashboard on this machine alone. Source: own."""
+
+import secrets
+import socket
+
+import uvicorn
+
+from meddiff.common.errors import UserError
+from meddiff.reports.dashboard.app import Asked, dashboard
+from meddiff.reports.dashboard.guard import TOKEN
+from meddiff.reports.dashboard.watched import Watched
+
+LOOPBACK = {"127.0.0.1": socket.AF_INET, "localhost": socket.AF_INET, "::1": socket.AF_INET6}
+PORT = 8765
+#: Ports that are tried after a taken one.
+TRIES = 20
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A bound socket.
+
+    Args:
+        host: a name of this machine on itself.
+        port: None takes the first free one from :data:`PORT`; 0 any.
+
+    Raises:
+        UserError: another host, or the port is taken.
+    """
+    if host not in LOOPBACK:
+        raise UserError(
+            f"The dashboard is not served on {host}: patients' pictures stay on this machine ({', '.join(LOOPBACK)}); from "
+            f"elsewhere, reach it through `ssh -L {PORT}:localhost:{PORT} THIS_MACHINE`."
+        )
+    for candidate in range(PORT, PORT + TRIES) if port is None else [port]:
+        bound = socket.socket(LOOPBACK[host])
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, candidate))
+        except (OSError, OverflowError) as error:
+            bound.close()
+            problem = getattr(error, "strerror", None) or str(error)
+        else:
+            return bound
+    raise UserError(f"The dashboard cannot listen at port {candidate} of {host} ({problem}): name another with --port.")
+
+
+def serve(watched: Watched, bound: socket.socket, asked: Asked | None = None, say: bool = True) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        bound: as :func:`listen` made it.
+        asked: models of the page on which one asks.
+        say: print the address.
+    """
+    host, port = bound.getsockname()[:2]
+    token = secrets.token_urlsafe(24)
+    app = dashboard(watched, token, port, asked)
+    # Streams of events never end by themselves: they are cut two seconds after the signal.
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, ws="none")
+    if say:
+        name = f"[{host}]" if ":" in host else host
+        print(f"dashboard: http://{name}:{port}/?{TOKEN}={token}\nCtrl-C ends it.", flush=True)
+    uvicorn.Server(config).run([bound])
