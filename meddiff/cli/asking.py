@@ -30,16 +30,21 @@ class AskedModels:
     Args:
         paths: as :func:`meddiff.notebook.load` takes them.
         timesteps: how many of the paper's 40; fewer are faster and noisier.
+        vae: autoencoder, as ``load`` takes it.
         ema: the averaged weights.
         device: as ``load`` takes it.
 
     Raises:
-        UserError: no model there.
+        UserError: no model there, or no autoencoder for it.
     """
 
-    def __init__(self, paths: Sequence[str], timesteps: int, ema: bool = False, device: str = "auto") -> None:
+    def __init__(
+        self, paths: Sequence[str], timesteps: int, vae: str | None = None, ema: bool = False, device: str = "auto"
+    ) -> None:
         self.timesteps = timesteps
-        self.models = {path: load(path, ema=ema, device=device) for path in dict.fromkeys(paths)}
+        self.models = {path: load(path, vae, ema, device) for path in dict.fromkeys(paths)}
+        for model in self.models.values():
+            assert model.resolution > 0  # reads the autoencoder: what is missing is said now, not at the first question
         self.names = [Path(path).name if len(self.models) == 1 else path for path in self.models]
 
     def __call__(self, picture: bytes, phrase: str) -> list[Answer]:

@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
         "--model", type=str, nargs="+", default=[], metavar="RUN", help="Models to ask about pictures of your own, at /try."
     )
     parser.add_argument("--timesteps", type=int, default=10, help="Of the paper's 40, for each question at /try.")
+    parser.add_argument("--vae", type=str | None, default=None, help="Autoencoder of the models, if it has moved.")
     parser.add_argument("--ema", type=bool, default=False, help="Ask the averaged weights.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--host", type=str, default="127.0.0.1", help="A name of this machine on itself.")
@@ -44,6 +45,6 @@ def main(arguments: list[str]) -> int:
     if options.model:
         from meddiff.cli.asking import AskedModels
 
-        asked = AskedModels(options.model, options.timesteps, options.ema, options.device)
+        asked = AskedModels(options.model, options.timesteps, options.vae, options.ema, options.device)
     serve(Watched(folder, runs), bound, asked)
     return 0

@@ -34,6 +34,7 @@ OWN_VERBS = {
     "export": ("meddiff.cli.export", "a trained model as a diffusers pipeline, with its model card"),
     "tables": ("meddiff.cli.tables", "the paper's tables, published values beside measured ones"),
     "report": ("meddiff.cli.report", "one HTML page about one or several runs"),
+    "dashboard": ("meddiff.cli.dashboard", "the same page, live, over a folder of runs"),
     "doctor": ("meddiff.cli.doctor", "check this installation and this machine"),
 }
 #: What a verb says when a signal stops it.

@@ -27,10 +27,10 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from meddiff.common.errors import UserError
-from meddiff.reports.dashboard.html import render_page, static
 from meddiff.reports.dashboard.guard import Guard
+from meddiff.reports.dashboard.html import render_page, static
 from meddiff.reports.dashboard.watched import Watched
-from meddiff.reports.page.report import context, data, render, render_page
+from meddiff.reports.page.report import context, data, render
 from meddiff.reports.page.tables import Tables
 from meddiff.runs import names
 from meddiff.runs.folder import Run
@@ -152,14 +152,14 @@ class News:
         seen = self.told
         yield "retry: 2000\n\n"
         while True:
-            async with self._changed:
-                try:
-                    await asyncio.wait_for(self._changed.wait_for(lambda: self.told > seen), KEEP_ALIVE)
-                except TimeoutError:
-                    yield ":\n\n"  # a listener that is gone is only noticed when it is spoken to
-                    continue
+            if self.told > seen:
                 seen = self.told
-            yield "event: changed\ndata: \n\n"
+                yield "event: changed\ndata: \n\n"
+            try:
+                async with asyncio.timeout(KEEP_ALIVE), self._changed:
+                    await self._changed.wait()
+            except TimeoutError:
+                yield ":\n\n"  # a listener that is gone is only noticed when it is spoken to
 
 
 def dashboard(watched: Watched, token: str, port: int, asked: Asked | None = None) -> Starlette:
@@ -209,7 +209,10 @@ def dashboard(watched: Watched, token: str, port: int, asked: Asked | None = Non
         yield
         task.cancel()
 
-    routes = [Route("/", page), Route("/events", events)]
+    async def icon(request: Request) -> Response:
+        return Response(status_code=204)  # browsers ask for one beside what is no page
+
+    routes = [Route("/", page), Route("/events", events), Route("/favicon.ico", icon)]
     if asked is not None:
         routes += [Route("/try", form), Route("/try", ask, methods=["POST"])]
     routes.append(Route("/{path:path}", page))

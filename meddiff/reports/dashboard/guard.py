@@ -66,7 +66,7 @@ class Guard:
             return PlainTextResponse("The dashboard is only read.", 405, {"Allow": "GET, HEAD"})
         given = request.query_params.get(TOKEN)
         if given is not None and request.method == "GET" and self.knows(given):
-            # Not a redirect: of a link that was clicked on another site, such as a notebook's, a strict cookie would not follow.
+            # Not a redirect: to a link that was clicked on another site, such as a notebook's, no strict cookie would follow.
             answer = PlainTextResponse("One moment.", headers={"Refresh": "0; url=/"})
             answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return answer

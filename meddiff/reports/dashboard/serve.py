@@ -36,6 +36,7 @@ def listen(host: str, port: int | None) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, candidate))
+            bound.listen(128)  # who opens the address at once waits for the server, and is not refused
         except (OSError, OverflowError) as error:
             bound.close()
             problem = getattr(error, "strerror", None) or str(error)
@@ -44,20 +45,29 @@ def listen(host: str, port: int | None) -> socket.socket:
     raise UserError(f"The dashboard cannot listen at port {candidate} of {host} ({problem}): name another with --port.")
 
 
-def serve(watched: Watched, bound: socket.socket, asked: Asked | None = None, say: bool = True) -> None:
-    """Serve until SIGINT or SIGTERM.
+def server(watched: Watched, port: int, token: str, asked: Asked | None = None) -> uvicorn.Server:
+    """What :func:`serve` runs.
+
+    Args:
+        port: of the socket that it will be given.
+        token: what a browser must know.
+        asked: models of the page on which one asks.
+    """
+    app = dashboard(watched, token, port, asked)
+    # Streams of events never end by themselves: they are cut two seconds after the signal.
+    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=2, ws="none")
+    return uvicorn.Server(config)
+
+
+def serve(watched: Watched, bound: socket.socket, asked: Asked | None = None) -> None:
+    """Print the address and serve until SIGINT or SIGTERM.
 
     Args:
         bound: as :func:`listen` made it.
         asked: models of the page on which one asks.
-        say: print the address.
     """
     host, port = bound.getsockname()[:2]
     token = secrets.token_urlsafe(24)
-    app = dashboard(watched, token, port, asked)
-    # Streams of events never end by themselves: they are cut two seconds after the signal.
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, ws="none")
-    if say:
-        name = f"[{host}]" if ":" in host else host
-        print(f"dashboard: http://{name}:{port}/?{TOKEN}={token}\nCtrl-C ends it.", flush=True)
-    uvicorn.Server(config).run([bound])
+    name = f"[{host}]" if ":" in host else host
+    print(f"dashboard: http://{name}:{port}/?{TOKEN}={token}\nCtrl-C ends it.", flush=True)
+    server(watched, port, token, asked).run([bound])
