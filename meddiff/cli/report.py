@@ -4,7 +4,7 @@ from pathlib import Path
 
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.outside import terminal
-from meddiff.reports.page.report import write_report
+from meddiff.reports.page.report import open_runs, write_report
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +21,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--out", type=str | None, default=None, help="File to write; by default report.html in the first run's folder."
     )
+    parser.add_argument(
+        "--figures", type=str | None, default=None, help="Folder for the charts as SVG, PNG and PDF, instead of a page."
+    )
     options = parser.parse_args(arguments)
-    page = write_report([Path(run) for run in options.runs], Path(options.out) if options.out else None)
-    print(terminal(page))
+    runs = [Path(run) for run in options.runs]
+    if options.figures:
+        from meddiff.reports.page.figures import write_figures
+        from meddiff.reports.page.tables import Tables
+
+        written = write_figures(Tables(open_runs(runs)), Path(options.figures))
+    else:
+        written = [write_report(runs, Path(options.out) if options.out else None)]
+    for path in written:
+        print(terminal(path))
     return 0

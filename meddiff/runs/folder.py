@@ -78,6 +78,12 @@ class Run:
         return Facts(self.path, None, self.config)
 
     @cached_property
+    def sweep(self) -> str:
+        """The name of the sweep that it belongs to, from the folder above it that holds one; "" if none does."""
+        above = list(self.path.resolve().parents)[:3]
+        return next((folder.name for folder in above if (folder / names.SWEEP).is_file()), "")
+
+    @cached_property
     def config_text(self) -> str:
         """``config.yaml`` as written, "" if there is none."""
         return self._text(names.CONFIG)
@@ -118,6 +124,14 @@ class Run:
         """The newest per-sample grounding table."""
         tables = _numbered(self.path / names.GROUNDING, "csv")
         return self._table(f"{names.GROUNDING}/{tables[max(tables)].name}") if tables else []
+
+    def phrases_at(self, images: int) -> list[dict[str, str]]:
+        """The per-sample grounding table of one evaluation."""
+        return (
+            self.phrases
+            if images == self.phrases_images
+            else self._table(f"{names.GROUNDING}/{names.by_images(images)}.csv")
+        )
 
     @cached_property
     def excluded(self) -> list[dict[str, str]]:

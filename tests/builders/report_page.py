@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Page(HTMLParser):
-    """Elements, addresses and text of a page."""
+    """Elements, addresses and text of a page, what its scripts do and what they are given."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -14,6 +14,7 @@ class Page(HTMLParser):
         self.addresses: list[str] = []
         self.text = ""
         self.scripts: list[str] = []
+        self.data: list[str] = []
         self._inside = ""
         self.feed(text)
 
@@ -23,14 +24,15 @@ class Page(HTMLParser):
         self.addresses += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href", "action", "srcset", "data")]
         self.addresses += re.findall(r"url\(([^)]*)\)", " ".join(v or "" for _, v in attrs))
         if tag == "script":
-            self.scripts.append("")
+            self._target = self.data if ("type", "application/json") in attrs else self.scripts
+            self._target.append("")
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""
 
     def handle_data(self, data: str) -> None:
         if self._inside == "script":
-            self.scripts[-1] += data
+            self._target[-1] += data
         elif self._inside == "style":
             self.addresses += re.findall(r"url\(([^)]*)\)|@import", data)
         else:

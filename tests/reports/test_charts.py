@@ -1,203 +1,197 @@
-"""Scales, labels, statistics and number texts."""
+"""The charts: what they draw, that print and W&B show the same, and the script that draws them."""
 
-import math
+import copy
+import hashlib
+import json
 import re
-from itertools import combinations
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+from PIL import Image
 
 from meddiff.reports.page import charts
-from meddiff.reports.page.derived import class_interval, class_rows, exclusions, median
-from meddiff.reports.page.gallery import marked
-from meddiff.reports.page.svg import BOLD, Plot, Scale, limits, text_width, tick_text
-from meddiff.reports.page.wording import compact, direction, fidelity_keys, label, meaning, value_text
-from meddiff.runs.folder import Evaluation, Run, read_run
+from meddiff.reports.page.charts import Spec
+from meddiff.reports.page.figures import filled, write_figures
+from meddiff.reports.page.report import open_runs
+from meddiff.reports.page.tables import Tables
+from meddiff.reports.page.wandb_preset import wandb_preset
+from tests.builders.run_folders import make_run
+from tools.make_vega_bundle import TARGET, bundle
+
+vl_convert = pytest.importorskip("vl_convert")
+ALL = {
+    "tradeoff": charts.tradeoff(),
+    "curve": charts.curve(),
+    "loss": charts.loss(),
+    "class": charts.dots("class_means", "finding"),
+}
 
 
-def run_with(name: str = "r", **parts: object) -> Run:
-    """A run of which these parts are known, without files."""
-    run = Run(Path(name))
-    run.name = name
-    for part, value in parts.items():
-        setattr(run, part, value)
-    return run
-
-
-def run_of(points: list[tuple[int, float, float]], name: str = "a") -> Run:
-    rows = [Evaluation(n // 16, n, {"fidelity/fd_domain": x, "grounding/macro_cnr": y}) for n, x, y in points]
-    return run_with(name, evaluations=rows)
-
-
-def test_scale_ends_and_ticks():
-    scale = Scale(0.0, 10.0, 100.0, 300.0)
-    assert (scale(0), scale(5), scale(10)) == (100, 200, 300)
-    assert scale.ticks(5) == [0, 2, 4, 6, 8, 10]
-    reverse = Scale(1.0, 100.0, 300.0, 100.0, log=True)
-    assert reverse(1.0) == 300
-    assert reverse(10.0) == pytest.approx(200)
-    assert all(1 <= tick <= 100 for tick in reverse.ticks())
-    assert len(Scale(11.0, 13.0, 0.0, 1.0, log=True).ticks()) >= 2
-
-
-@pytest.mark.parametrize("log", [False, True])
-@pytest.mark.parametrize("values", [[1.0], [5.0, 5.0], [1e-6, 2e-6], [1.0, 1e6]])
-def test_any_values_have_an_axis(values, log):
-    low, high = limits(values, log=log)
-    assert low < min(values) <= max(values) < high
-    assert Scale(low, high, 0.0, 100.0, log=log).ticks()
-
-
-def test_tick_text_is_exact():
-    assert [tick_text(v) for v in (0.0, 0.25, -0.5, 1000.0, 0.003)] == ["0", "0.25", "−0.5", "1,000", "0.003"]
-
-
-def test_better_images_lie_to_the_right_and_better_grounding_above():
-    svg = charts.tradeoff(
-        [run_of([(0, 100.0, 0.1), (1600, 10.0, 0.9)])], "fidelity/fd_domain", "grounding/macro_cnr", "", ""
-    )
-    assert svg is not None
-    places = re.findall(r'<circle class="mark (\w*) r0" cx="([\d.]+)" cy="([\d.]+)"', svg)
-    (first, x0, y0), (last, x1, y1) = places
-    assert (first, last) == ("start", "end")
-    assert float(x1) > float(x0)
-    assert float(y1) < float(y0)
-    assert ">step 0</text>" in svg
-    assert ">1.6k images</text>" in svg
-
-
-def labels_of(svg: str) -> list[tuple[float, float, float, float]]:
-    found = []
-    for kind, x, y, text in re.findall(r'<text class="(label[^"]*)" x="([\d.-]+)" y="([\d.-]+)">([^<]*)</text>', svg):
-        w = text_width(text) * (BOLD if "strong" in kind else 1.0)
-        found.append((float(x), float(y) - 11, float(x) + w, float(y) + 3))
-    return found
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_labels_do_not_overlap_and_stay_inside(seed):
-    rng = np.random.default_rng(seed)
-    runs = []
-    for name in ("frozen", "learnable", "a-third-run"):
-        fids = np.sort(rng.uniform(5, 150, 12))[::-1]
-        runs.append(run_of([(1600 * i, float(f), float(rng.uniform(0, 1.2))) for i, f in enumerate(fids)], name))
-        runs[-1].controls = {
-            "grounding": {"prior": {"macro_cnr": 0.4 + 0.01 * len(runs)}},
-            "fidelity": {"fd_domain": {"real_vs_real": 3.0}},
-        }
-    svg = charts.tradeoff(runs, "fidelity/fd_domain", "grounding/macro_cnr", "", "")
-    assert svg is not None
-    boxes = labels_of(svg)
-    assert len(boxes) > 8
-    for a, b in combinations(boxes, 2):
-        assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1]), (a, b)
-    assert all(box[0] >= 0 and box[2] <= 860 for box in boxes)
-
-
-def test_curve_ends_are_named_in_the_margin():
-    plot = Plot(400, 200, (0, 1), (0, 1), "x", "y", "z", right=100)
-    for value in (0.5, 0.51, 0.52):
-        plot.beside((1, value), "train 0.5")
-    boxes = labels_of(plot.svg())
-    assert len(boxes) == 3
-    assert all(box[0] > plot.frame[2] for box in boxes)
-
-
-def test_loss_is_averaged_and_its_images_follow_the_batch_size(tmp_path):
-    rows = "".join(f'{{"step": {i}, "train/loss": {1 + i % 2}}}\n' for i in range(1000))
-    (tmp_path / "metrics.jsonl").write_text(rows)
-    (tmp_path / "config.yaml").write_text("data: {init_args: {batch_size: 16}}\n")
-    run = read_run(tmp_path)
-    assert run.logged("train/loss")[10] == (160.0, 1.0)
-    drawn = charts.loss([run])
-    assert drawn is not None
-    svg, size = drawn
-    assert size == 5
-    assert ">training images</text>" in svg
-
-
-def test_interval_is_over_images_and_none_below_five():
-    values = [0.1, 0.5, 0.9, 0.4, 0.7]
-    rows = [{"key": f"k{i}", "class": "Edema", "cnr": str(v)} for i, v in enumerate(values)]
-    half = stats.t.ppf(0.975, 4) * np.std(values, ddof=1) / math.sqrt(5)
-    expected = (np.mean(values), np.mean(values) - half, np.mean(values) + half)
-    assert class_interval(run_with(phrases=rows), "Edema") == pytest.approx(expected)
-    assert class_interval(run_with(phrases=rows[:4]), "Edema") is None
-    assert class_interval(run_with(phrases=[{**row, "key": "k"} for row in rows]), "Edema") is None
-    assert class_interval(run_with(phrases=rows), "Mass") is None
-
-
-def test_median():
-    assert median([3.0, 1.0, 2.0]) == 2.0
-    assert median([]) is None
-
-
-def test_class_means_never_borrow_the_interval_of_another_evaluation():
-    table = [{"key": f"k{i}", "class": "Edema", "cnr": str(v)} for i, v in enumerate((0.2, 0.4, 0.2, 0.4, 0.3))]
-    evaluations = [Evaluation(0, 0, {}), Evaluation(1, 16, {"grounding/Edema/cnr": 0.3})]
-    run = run_with(phrases=table, evaluations=evaluations)
-    assert class_rows(run)["Edema"].low is not None
-    run.evaluations.append(Evaluation(2, 32, {"grounding/Edema/cnr": 0.9}))
-    row = class_rows(run)["Edema"]
-    assert (row.value, row.low, row.start) == (0.9, None, 0.3)
-    run.evaluations.clear()
-    assert class_rows(run)["Edema"].value == pytest.approx(0.3)
-
-
-@pytest.mark.parametrize(
-    ("phrase", "word", "html"),
-    [
-        ("Small effusions, no edema.", "effusion", "Small <mark>effusion</mark>s, no edema."),
-        ("Pleural effusion.", "pleural effusion.", "<mark>Pleural</mark> <mark>effusion.</mark>"),
-        ("a < b & c", "", "a &lt; b &amp; c"),
-        ("No acute (x) finding", "(all words)", "No acute (x) finding"),
-        ("No pneumothorax", "thorax", "No pneumothorax"),
-    ],
-)
-def test_the_word_is_marked_in_its_phrase(phrase, word, html):
-    assert marked(phrase, word) == html
-
-
-def test_exclusions_are_counted_by_reason():
-    run = run_with(excluded=[{"reason": "a"}, {"reason": "b"}, {"reason": "b"}, {}])
-    assert exclusions(run) == [("b", 2), ("a", 1), ("no reason given", 1)]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.9344, "0.934"), (1.05, "1.05"), (12.34, "12.34"), (183.04, "183.0"), (-0.02, "−0.020"), (0.0034, "0.0034"),
-     (0.0, "0.00"), (None, "–"), (12345.6, "12,346"), (-1e-9, "0.000000")],
-)  # fmt: skip
-def test_value_text(value, text):
-    assert value_text(value) == text
-
-
-def test_signs_and_digits():
-    assert value_text(0.5, sign=True) == "+0.500"
-    assert value_text(-0.5, sign=True, digits=1) == "−0.5"
-    assert value_text(-0.001, digits=2) == "0.00"
-    assert [compact(v) for v in (0, 999, 16000, 999_999, 7_680_000)] == ["0", "999", "16k", "1M", "7.68M"]
-
-
-def test_names():
-    assert label("grounding/macro_cnr") == "macro CNR"
-    assert label("grounding/Pleural Effusion/cnr") == "CNR, Pleural Effusion"
-    assert label("fidelity/fid_xrv224") == "Fréchet distance, XRV features at 224 px"
-    assert label("fidelity/fid_new") == "Fréchet distance, new features"
-    assert label("grounding/unheard_of") == "unheard_of"
-    assert label("grounding/mask_macro_cnr") == "macro CNR on exact masks"
-    assert label("grounding/eos_cnr") == "CNR of the end token"
-    assert label("fidelity/pndm/fd_domain") == "Fréchet distance, domain-classifier features, drawn by pndm"
-    assert [direction(f"grounding/{name}") for name in ("mask_auroc", "eos_cnr", "own_beats_other", "n")] == [
-        1,
-        0,
-        1,
-        0,
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    folder = tmp_path_factory.mktemp("runs")
+    sides = {"frozen": True, "learnable": False}
+    runs = [
+        make_run(folder / side / f"t{seed}", side, frozen=frozen, seed=seed, overlays=0, samples=0, evaluations=3)
+        for side, frozen in sides.items()
+        for seed in range(2)
     ]
-    assert direction("fidelity/pndm/fd_domain") == -1
-    assert (direction("grounding/top1"), direction("fidelity/kid_domain"), direction("fidelity/n")) == (1, -1, 0)
-    assert "class means" in meaning("grounding/macro_auroc")
-    keys = ["fidelity/kid_domain", "fidelity/fid_inception", "fidelity/n", "fidelity/fd_domain", "grounding/cnr"]
-    assert fidelity_keys(keys) == ["fidelity/fd_domain", "fidelity/fid_inception", "fidelity/kid_domain"]
+    return Tables(open_runs(runs))
+
+
+def encodings(part: object) -> Iterator[dict[str, dict[str, object]]]:
+    if isinstance(part, dict):
+        if "encoding" in part:
+            yield part["encoding"]
+        for value in part.values():
+            yield from encodings(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from encodings(value)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_chart_is_one_view_without_rows_whose_axes_say_what_they_are(name: str) -> None:
+    text = json.dumps(ALL[name])
+    assert '"values": [{' not in text
+    assert '"datasets"' not in text
+    assert len(text) < 20_000
+    assert not {"hconcat", "vconcat", "concat", "facet", "repeat", "row", "column"} & set(re.findall(r'"(\w+)":', text))
+    for encoding in encodings(ALL[name]):
+        for channel in {"x", "y", "color", "shape"} & encoding.keys():
+            assert "title" in encoding[channel] or "value" in encoding[channel], (channel, encoding[channel])
+        assert all("title" in tip for tip in encoding.get("tooltip", []))  # type: ignore[call-overload]
+    assert ALL[name]["description"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_parameter_that_nobody_sets_means_everything(name: str) -> None:
+    values = {p["name"]: p["value"] for p in ALL[name]["params"] if "value" in p}  # type: ignore[attr-defined, index]
+    assert values == {"shown": None, "until": None, "lo": None, "hi": None, "quiet": False, "named": ""}
+
+
+def test_colour_is_the_encoder_in_two_hues_and_shape_the_prompt() -> None:
+    for spec in ALL.values():
+        for encoding in encodings(spec):
+            for channel, field in (("color", "encoder"), ("shape", "prompt")):
+                if "field" in encoding.get(channel, {}):
+                    assert encoding[channel]["field"] == field
+    scale = next(e["color"]["scale"] for e in encodings(ALL["tradeoff"]) if "field" in e.get("color", {}))
+    assert scale == {
+        "domain": ["frozen", "learnable", "other"],
+        "range": ["var(--frozen)", "var(--learnable)", "var(--other)"],
+    }
+
+
+def test_better_images_lie_to_the_right_and_better_grounding_above(tables: Tables) -> None:
+    spec = filled(charts.tradeoff(), tables, {"distance": tables.distance, "cnr": tables.cnr})
+    text = vl_convert.vegalite_to_svg(spec, vl_version="6.4")
+    labels = {axis: [(float(x), float(y), float(t.replace(",", "").replace("−", "-"))) for x, y, t in found]
+              for axis, found in (("x", marks(text, "mark-text role-axis-label", 0)), ("y", marks(text, "mark-text role-axis-label", 1)))}  # fmt: skip
+    across, up = labels["x"], labels["y"]
+    assert [value for _, _, value in sorted(across)] == sorted((value for _, _, value in across), reverse=True)
+    assert [value for _, _, value in sorted(up, key=lambda one: one[1])] == sorted((v for _, _, v in up), reverse=True)
+
+
+def marks(svg: str, kind: str, place: int) -> list[tuple[str, str, str]]:
+    """x, y and text of the labels of an axis."""
+    group = [part for part in re.findall(rf'<g class="{kind}"[^>]*>(.*?)</g>', svg, re.S) if "<text" in part][place]
+    return re.findall(r"<text[^>]*translate\(([-\d.]+),([-\d.]+)\)[^>]*>([^<]+)</text>", group)
+
+
+def rows_for(spec: Spec, tables: Tables) -> Spec:
+    fields = {"distance": tables.distance, "cnr": tables.cnr, "value": tables.cnr}
+    wanted = {name: key for name, key in fields.items() if f"${{string:{name}}}" in json.dumps(spec)}
+    return filled(spec, tables, wanted)
+
+
+def filled_back(preset: Spec, local: Spec) -> Spec:
+    """What W&B's panel does: places become columns (under other names here, as in any panel) and words."""
+    text = json.dumps(preset)
+    table = (local.get("data") or {"name": "evaluations"})["name"]  # type: ignore[index]
+    rows = local["datasets"][table]  # type: ignore[index]
+    text = re.sub(r"\$\{field:(\w+)\}", r"c_\1", text)
+    found: Spec = json.loads(text)
+    found["data"] = {"values": [{f"c_{name}": value for name, value in row.items()} for row in rows]}
+    return found | {"config": local["config"], "width": 600, "autosize": local["autosize"]}
+
+
+def own_layers(local: Spec) -> Spec:
+    """Of a chart with several tables, what draws its own."""
+    found = copy.deepcopy(local)
+    own = found.get("data") or {"name": "evaluations"}
+    found["layer"] = [layer for layer in found["layer"] if layer.get("data", own) == own]  # type: ignore[attr-defined]
+    return found | {"width": 600}
+
+
+@pytest.mark.parametrize("version", ["5.8", "5.21", "6.4"])
+@pytest.mark.parametrize("name", ALL)
+def test_in_wandb_a_chart_looks_as_here(
+    name: str, version: str, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meddiff.reports.page.tables.LOG_RATIO", 1e9)  # a panel there has its own switch for it
+    local = own_layers(rows_for(ALL[name], tables))
+    preset = wandb_preset(ALL[name])
+    assert preset["data"] == {"name": "wandb"}
+    assert "var(--" not in json.dumps(preset)
+    assert set(re.findall(r"\$\{(\w+):[\w-]+\}", json.dumps(preset))) <= {"field", "string"}
+    titles = {
+        word: charts.titled({"t": f"${{string:{word}}}"}, titles_of(tables))["t"]
+        for word in ("distance", "cnr", "value")
+    }
+    again = filled_back(charts.titled(preset, {k: str(v) for k, v in titles.items()}), local)
+    pictures = []
+    for place, spec in enumerate((local, again)):
+        file = tmp_path / f"{place}.png"
+        file.write_bytes(vl_convert.vegalite_to_png(spec, vl_version=version))
+        pictures.append(np.asarray(Image.open(file)))
+    assert pictures[0].std() > 5  # something is drawn
+    assert np.array_equal(pictures[0], pictures[1])
+    other = copy.deepcopy(again)
+    other["data"]["values"] = other["data"]["values"][:-1]  # type: ignore[index]
+    (tmp_path / "2.png").write_bytes(vl_convert.vegalite_to_png(other, vl_version=version))
+    assert not np.array_equal(pictures[0], np.asarray(Image.open(tmp_path / "2.png"))), "control: a row less shows"
+
+
+def titles_of(tables: Tables) -> dict[str, str]:
+    from meddiff.reports.page.wording import label
+
+    return {"distance": label(tables.distance), "cnr": label(tables.cnr), "value": label(tables.cnr)}
+
+
+def test_the_preset_has_the_form_of_the_one_that_was_seen() -> None:
+    """Against the golden: places in fields and expressions, our own derived columns left alone."""
+    preset = json.dumps(wandb_preset(charts.tradeoff()))
+    assert "datum['${field:run}']" in preset
+    assert '"field": "${field:images}"' in preset
+    assert "${string:distance}" in preset
+    assert "${field:best}" not in preset
+    assert "datum.best" in preset
+    assert "isFinite(datum['${field:cnr}'])" in preset
+    assert wandb_preset(charts.tradeoff())["$schema"] == "https://vega.github.io/schema/vega-lite/v5.json"
+
+
+def test_figures_for_print(tables: Tables, tmp_path: Path) -> None:
+    files = {file.name for file in write_figures(tables, tmp_path / "figures")}
+    names = {
+        f"{chart}.{kind}"
+        for chart in ("tradeoff", "over_training", "loss", "findings")
+        for kind in ("svg", "png", "pdf")
+    }
+    assert names <= files
+    svg = (tmp_path / "figures" / "tradeoff.svg").read_text()
+    assert "var(--" not in svg
+    assert charts.LIGHT["frozen"] in svg
+    assert "location prior" in svg
+    assert (tmp_path / "figures" / "tradeoff.pdf").read_bytes().startswith(b"%PDF")
+    assert Image.open(tmp_path / "figures" / "tradeoff.png").size[0] > 1000
+
+
+def test_the_script_is_what_vl_convert_makes_wrapped() -> None:
+    text = TARGET.read_text(encoding="utf-8")
+    assert text.startswith("(()=>{")
+    assert "</script" not in text
+    digests = [hashlib.sha256(one.encode()).hexdigest() for one in (text, bundle())]
+    assert digests[0] == digests[1], "vl_convert has another version: python tools/make_vega_bundle.py"

@@ -56,7 +56,7 @@ def test_an_open_page_follows_its_runs(tmp_path: Path, page: Browser) -> None:
     first = make_run(folder / "frozen" / "one", evaluations=3)
     with served(Watched(folder)) as client:
         visit(page, client, f"/?token={SECRET}")
-        until(lambda: page.run("location.search === '' && !!window.report && report.ready.then(() => true)"))
+        until(lambda: page.run("location.search === '' && !!window.report && report.ready().then(() => true)"))
         until(lambda: page.run("document.querySelector('.live')?.textContent.includes('follows')"))
         before = points(page)
         page.run("dispatchEvent(new Event('pointerdown')); window.sameDocument = true")  # somebody reads
@@ -66,7 +66,7 @@ def test_an_open_page_follows_its_runs(tmp_path: Path, page: Browser) -> None:
         assert page.run("!document.querySelector('.live button').hidden")
         page.run("document.querySelector('.live button').click()")
         until(lambda: page.run("window.sameDocument === undefined && document.readyState === 'complete'"))
-        until(lambda: page.run("!!window.report && report.ready.then(() => true)"))
+        until(lambda: page.run("!!window.report && report.ready().then(() => true)"))
         make_run(folder / "learnable" / "two", evaluations=3, frozen=False, name="other")
         until(lambda: page.run("document.querySelectorAll('[data-run]').length === 2"))  # nobody reads: shown anew
         assert page.run("document.cookie") == "", "no script can read the token"

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import os
 import re
@@ -31,8 +32,18 @@ def test_what_files_say_is_escaped(tmp_path):
     assert "<script>window" not in text
     assert "img" not in page.tags
     assert page.text.count("window.hacked = 1") >= 6  # shown as text
-    assert len(page.scripts) == 3  # two data blocks and the page's own
-    assert all(json.loads(script) for script in page.scripts[:2])
+    assert sum(script.count("window.hacked = 1") for script in page.data) >= 6
+    assert len(page.data) == 4  # tables, charts, two galleries
+    assert len(page.scripts) == 2  # Vega and the page's own
+
+
+def test_what_acts_on_a_terminal_or_reorders_text_is_spelled_out(tmp_path):
+    run = make_run(
+        tmp_path / "a" / "t", name="a\x1b]0;x\x07\u202egnp", evaluations=1, overlays=1, samples=0, phrase="b\u202ec"
+    )
+    text = write_report([run]).read_text()
+    assert not set("\x1b\x07\u202e") & set(text)
+    assert "\\u202e" in text
 
 
 def test_nothing_is_loaded_and_no_other_script_may_run(run, tmp_path):
@@ -43,15 +54,20 @@ def test_nothing_is_loaded_and_no_other_script_may_run(run, tmp_path):
         text = path.read_text()
         page = Page(text)
         assert page.addresses
-        assert all(a.startswith(("data:", "#")) for a in page.addresses), [a[:40] for a in page.addresses]
-        assert "http://" not in text
-        assert "https://" not in text
+        assert all(
+            a.startswith(("data:", "#", "../", "report.html")) or a.endswith("report.html") for a in page.addresses
+        )
+        own = text.replace(page.scripts[0], "")  # Vega names its home
+        assert "http://" not in own.replace("http://www.w3.org/2000/svg", "")
+        assert "https://" not in own
         policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
         assert policy is not None
-        digest = base64.b64encode(hashlib.sha256(page.scripts[-1].encode()).digest()).decode()
-        assert "default-src 'none'" in policy[1]
-        assert f"script-src 'sha256-{digest}'" in policy[1]
-        assert not re.search(r"<[^>]+\son\w+=", text)
+        digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in page.scripts]
+        assert "default-src 'none'" in html.unescape(policy[1])
+        assert f"script-src 'sha256-{digests[0]}' 'sha256-{digests[1]}'; " in html.unescape(policy[1])
+        assert "unsafe" not in policy[1]
+        assert "style=" not in own.replace(page.scripts[1], "")  # the policy forbids it
+        assert not re.search(r"<[^>]+\son\w+=", own.replace(page.scripts[1], ""))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +82,7 @@ def test_any_part_may_be_missing(run, tmp_path, missing):
     page = read(write_report([folder]))
     assert "Where it stands" in page.text
     assert all(a.startswith(("data:", "#")) for a in page.addresses)
+    assert all(json.loads(script) is not None for script in page.data)
 
 
 def test_a_run_that_has_only_begun(tmp_path):
@@ -73,7 +90,7 @@ def test_a_run_that_has_only_begun(tmp_path):
     text = write_report([tmp_path]).read_text()
     assert "not evaluated yet" in text
     assert "No loss has been logged yet." in text
-    assert "<svg class=" not in text
+    assert 'data-chart="' not in text
 
 
 def test_step_zero_alone(tmp_path):

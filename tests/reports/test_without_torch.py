@@ -46,7 +46,7 @@ def test_the_report_needs_none_of_them(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "The trade-off over training" in page
-    assert page.count("data:image/png") > 4
+    assert page.count("data:image/png") > 3
 
 
 def test_the_tables_need_none_of_them(tmp_path):

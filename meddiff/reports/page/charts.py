@@ -1,245 +1,315 @@
-"""The charts of the report: the trade-off, its parts over training, the loss, classes beside the prior. Source: own."""
+"""The charts, as Vega-Lite over named tables: one function a chart, no rows in it, the same for page, W&B and print.
 
-import math
-from collections.abc import Sequence
+Rows come from :mod:`meddiff.reports.page.tables` under the names of columns that a chart asks for; ``distance``, ``cnr`` and
+``value`` stand for the figure that is looked at. Interaction is by parameters that mean "everything" when nobody sets them:
+``shown`` (null or a list of runs), ``until`` (null or a number of images), ``lo`` and ``hi`` (what is brushed elsewhere),
+``quiet`` (whether means over seeds are drawn, and single runs step back), ``named`` (what stands at points: "run", "images").
+Colour is the text encoder, shape the prompt, a path the run. Source: own; rules: spec/sweeps_dashboard.md 1.3.
+"""
 
-from meddiff.reports.page.derived import ClassRow
-from meddiff.reports.page.svg import Plot, element, limits, nice_step, text_width, tick_text
-from meddiff.reports.page.wording import compact, count_text, esc, label, short_label, value_text
-from meddiff.runs.folder import Evaluation, Run
-from meddiff.runs.values import number
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
 
-#: evaluations labelled with their number of images, besides the first and the last
-LABELS = 5
-#: points a curve of the loss is reduced to
-LOSS_POINTS = 240
-LOG_RATIO = 8.0
-#: with more runs, or longer names, colours and the legend stand for the names
-NAMED_RUNS, NAMED_LENGTH = 3, 26
-#: px between starting points that count as one
-NEAR = 28.0
+import altair as alt
+
+Spec = dict[str, object]
+#: the page's colours, and what stands for them where there is no style sheet (print, W&B)
+LIGHT = {
+    "frozen": "#0b6fb8",
+    "learnable": "#d1580b",
+    "other": "#6b7683",
+    "ink": "#16202c",
+    "soft": "#556372",
+    "card": "#ffffff",
+    "grid": "#e8ecf0",
+    "axis": "#9aa6b2",
+}
+ENCODERS = ("frozen", "learnable", "other")
+PROMPTS = ("impression", "synthetic", "label", "mixed")
+SHAPES = ("circle", "square", "triangle-up", "diamond")
+TEXT = {"labelColor": "var(--soft)", "titleColor": "var(--ink)", "labelFontSize": 12, "titleFontSize": 12}
+CONFIG = {
+    "background": "transparent",
+    "font": "Liberation Sans, system-ui, -apple-system, Segoe UI, Roboto, Arial, sans-serif",
+    "view": {"stroke": None},
+    "axis": TEXT
+    | {"gridColor": "var(--grid)", "domainColor": "var(--axis)", "tickColor": "var(--axis)", "titleFontWeight": 500}
+    | {"titlePadding": 8, "tickCount": 6, "labelOverlap": True},
+    "axisX": {"grid": False},
+    "legend": TEXT | {"titleFontWeight": 500, "symbolSize": 90, "padding": 0, "offset": 10},
+    "text": {"color": "var(--soft)", "fontSize": 11.5},
+}
+#: charts of rows -> what a row is
+DOTS = {"class": "finding", "word": "word", "prompt": "captions"}
+FADED = 0.05
+SHOWN = (
+    "(shown == null || indexof(shown, datum.run) >= 0) && (lo == null || (datum.images >= lo && datum.images <= hi))"
+)
+NAMED = "named == 'images' || (named == 'run' && datum.images == datum.last && shown == null)"
+UNTIL = "until == null || datum.images <= until"
 
 
-def _tip(run: Run, evaluation: Evaluation, keys: Sequence[str]) -> str:
-    lines = [f"{run.name}: {count_text(evaluation.images)} images, step {count_text(evaluation.step)}"]
-    lines += [f"{label(key)}: {value_text(evaluation.values[key])}" for key in keys if key in evaluation.values]
-    return "\n".join(lines)
+def _title(name: str) -> str:
+    """Where the name of a figure will stand: :func:`titled` fills it in here, W&B there."""
+    return f"${{string:{name}}}"
 
 
-def common_controls(runs: Sequence[Run], *names: str) -> list[tuple[float, int | None]]:
-    """A control's value for each run; once, without a run, if all that have it agree."""
-    found = [(value, position) for position, run in enumerate(runs) if (value := run.control(*names)) is not None]
-    if found and all(math.isclose(value, found[0][0], rel_tol=1e-6) for value, _ in found):
-        return [(found[0][0], None)]
-    return list(found)
+def _params(zoom: bool = True, brush: bool = False) -> list[alt.Parameter]:
+    found = [alt.param(name=name, value=None) for name in ("shown", "until", "lo", "hi")]
+    found += [alt.param(name="quiet", value=False), alt.param(name="named", value="")]
+    if brush:
+        drag = "[pointerdown[!event.shiftKey], window:pointerup] > window:pointermove!"
+        found.append(alt.selection_interval(name="brush", encodings=["x"], on=drag, zoom=False))
+    if zoom:
+        drag = "[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!"
+        found.append(alt.selection_interval(name="zoom", bind="scales", zoom="wheel![event.ctrlKey]", translate=drag))
+    return found
 
 
-def _control_text(name: str, runs: Sequence[Run], run: int | None, value: float) -> str:
-    return f"{name} {value_text(value)}" if run is None else f"{name} {value_text(value)} ({runs[run].name})"
+def _colour(small: bool = False) -> alt.Color:
+    """Two hues for the two encoders, told apart with any colour vision; grey for what is neither."""
+    scale = alt.Scale(domain=list(ENCODERS), range=[f"var(--{name})" for name in ENCODERS])
+    legend = alt.Legend(
+        orient="top", values=list(ENCODERS[:2]), symbolType="stroke", symbolStrokeWidth=4, symbolOpacity=1
+    )
+    return alt.Color("encoder:N", title=None if small else "text encoder", scale=scale, legend=legend)
 
 
-def tradeoff(runs: Sequence[Run], quality: str, grounding: str, n_images: str, n_phrases: str) -> str | None:
-    """The path of every run from step 0: grounding upwards, image quality to the right; None without such points.
+def _shape(small: bool = False) -> alt.Shape:
+    scale = alt.Scale(domain=list(PROMPTS), range=list(SHAPES))
+    legend = alt.Legend(orient="top", values=list(PROMPTS[:3]), symbolFillColor="var(--soft)")
+    return alt.Shape("prompt:N", title="prompt", scale=scale, legend=None if small else legend)
+
+
+def _whose(*fields: tuple[str, str, str]) -> list[alt.Tooltip]:
+    """What every tooltip says first, then (field, title, format)."""
+    names = [
+        alt.Tooltip(f"{name}:N", title=title)
+        for name, title in (("run", "run"), ("encoder", "text encoder"), ("prompt", "prompt"))
+    ]
+    return [*names, *(alt.Tooltip(f"{name}:Q", title=title, format=form) for name, title, form in fields)]
+
+
+def _finished(layers: list[alt.Chart], height: int, text: str, params: list[alt.Parameter]) -> Spec:
+    chart = alt.layer(*layers).add_params(*params).properties(width="container", height=height, description=text)
+    spec: Spec = chart.to_dict(validate=False)
+    del spec["$schema"]  # an address in a page that has none
+    return spec | {"config": CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
+
+
+def _opacity(quiet: float, full: float) -> alt.OpacityValue:
+    shown = {"test": SHOWN, "value": alt.expr(f"quiet ? {quiet} : {full}")}
+    return alt.OpacityValue(FADED, condition=shown)
+
+
+def _of_all(full: float) -> alt.OpacityValue:
+    """Of what speaks of all runs: gone once some are hidden."""
+    return alt.OpacityValue(alt.expr(f"shown == null ? {full} : 0"))
+
+
+def _known(column: str, full: float) -> alt.OpacityValue:
+    """Hides what has no value: filtering it out would give each layer other rows, and the rows of the chart another order."""
+    return alt.OpacityValue(0, condition={"test": f"isValid(datum.{column})", "value": full})
+
+
+@cache
+def tradeoff(height: int = 440) -> Spec:
+    """Grounding (``cnr``) upwards against image quality (``distance``) to the right, a path a run from its hollow start."""
+    x, y = _title("distance"), _title("cnr")
+    across = alt.X(
+        "distance:Q", title=f"{x}; better images →", scale=alt.Scale(reverse=True, zero=False, nice=False, padding=24)
+    )
+    up = alt.Y("cnr:Q", title=f"{y}; better grounding →", scale=alt.Scale(zero=False, padding=12))
+    known = "isValid(datum.distance) && isValid(datum.cnr)"
+    tips = _whose(("images", "training images", ",d"), ("distance", x, ",.4~r"), ("cnr", y, ".3f"))
+    rows = alt.Chart(alt.NamedData("evaluations")).transform_filter(known).transform_filter(UNTIL)
+    front = (
+        rows.transform_filter("shown == null || indexof(shown, datum.run) >= 0")
+        .transform_window(
+            best="max(cnr)", sort=[alt.SortField("distance"), alt.SortField("cnr", "descending")], frame=[None, 0]
+        )
+        .transform_filter("datum.cnr >= datum.best")
+        .mark_line(interpolate="step-after", strokeDash=[2, 3], strokeWidth=1.5, color="var(--axis)", aria=False)
+        .encode(x=across, y=up, order="distance:Q")
+    )
+    runs = rows.encode(x=across, y=up, color=_colour(), opacity=_opacity(0.28, 0.9), tooltip=tips)
+    paths = runs.mark_line(aria=False, strokeWidth=1.6).encode(detail="run:N", order="images:Q")
+    points = runs.mark_point(filled=True, size=46, aria=False).encode(shape=_shape())
+    start = rows.transform_filter("datum.images == 0").mark_point(filled=True, size=14, color="var(--card)", aria=False)
+    names = (
+        rows.transform_joinaggregate(last="max(images)", groupby=["run"])
+        .transform_calculate(said="named == 'images' ? format(datum.images, '~s') : datum.run")
+        .mark_text(align="right", dx=-8, dy=-10, fontWeight=600, aria=False)
+        .encode(x=across, y=up, text="said:N", color=_colour())
+        .encode(opacity=alt.OpacityValue(0, condition={"test": NAMED, "value": 1}))
+    )
+    pooled = alt.Chart(alt.NamedData("means")).transform_filter(known).transform_filter(UNTIL)
+    mean = pooled.encode(
+        x=across, y=up, color=_colour(), opacity=_of_all(1), tooltip=[*tips, alt.Tooltip("n:Q", title="seeds")]
+    )
+    return _finished(
+        [
+            front,
+            *_references(across, up, "distance", "cnr"),
+            pooled.mark_rule(strokeWidth=1.2, aria=False).encode(
+                x=alt.X("distance_low:Q", title=f"{x}; better images →"),
+                x2="distance_high",
+                y=up,
+                color=_colour(),
+                opacity=_of_all(0.5),
+            ),
+            pooled.mark_rule(strokeWidth=1.2, aria=False).encode(
+                x=across,
+                y=alt.Y("cnr_low:Q", title=f"{y}; better grounding →"),
+                y2="cnr_high",
+                color=_colour(),
+                opacity=_of_all(0.5),
+            ),
+            paths,
+            points,
+            start.encode(x=across, y=up),
+            mean.mark_line(aria=False, strokeWidth=3).encode(detail="kind:N", order="images:Q"),
+            mean.mark_point(filled=True, size=95, aria=False).encode(shape=_shape()),
+            names,
+            *_published(across, up),
+        ],
+        height,
+        f"{y} against {x}, one path a run from the first evaluation on",
+        _params(),
+    )
+
+
+def _references(across: alt.X, up: alt.Y, x: str, y: str) -> list[alt.Chart]:
+    """Dashed lines for what needs no training: the location prior across, real against real upright."""
+    data = alt.Chart(alt.NamedData("references"))
+    flat = data.transform_filter(f"isValid(datum.{y})").encode(y=up)
+    found = [
+        flat.mark_rule(strokeDash=[5, 4], color="var(--soft)", aria=False),
+        flat.mark_text(align="left", dx=4, dy=-6, aria=False).encode(x=alt.value(0), text="label:N"),
+    ]
+    if x:
+        upright = data.transform_filter(f"isValid(datum.{x})").encode(x=across)
+        name = upright.mark_text(align="right", angle=270, dx=-4, dy=-6, aria=False)
+        found.append(upright.mark_rule(strokeDash=[5, 4], color="var(--soft)", aria=False))
+        found.append(name.encode(y=alt.value(0), text="label:N"))
+    return found
+
+
+def _published(across: alt.X, up: alt.Y) -> list[alt.Chart]:
+    data = alt.Chart(alt.NamedData("published")).transform_filter("isValid(datum.distance) && isValid(datum.cnr)")
+    base = data.encode(
+        x=across, y=up, color=_colour(), tooltip=_whose(("distance", "distance", ",.4~r"), ("cnr", "grounding", ".3f"))
+    )
+    return [
+        base.mark_point(shape="cross", size=110, strokeWidth=2, aria=False),
+        base.mark_text(dy=-12, fontStyle="italic", aria=False).encode(text="run:N"),
+    ]
+
+
+@cache
+def curve(height: int = 230) -> Spec:
+    """One figure (``value``) against training images; dragging over it marks the same stretch in the other charts."""
+    y = _title("value")
+    across = alt.X("images:Q", title="training images", axis=alt.Axis(format="~s"))
+    up = alt.Y("value:Q", title=y, scale=alt.Scale(zero=False, padding=8))
+    tips = _whose(("images", "training images", ",d"), ("value", y, ",.4~r"))
+    known = "isValid(datum.value)"
+    rows = alt.Chart(alt.NamedData("evaluations")).transform_filter(known).transform_filter(UNTIL)
+    runs = rows.encode(x=across, y=up, color=_colour(small=True), opacity=_opacity(0.28, 0.9), tooltip=tips)
+    pooled = alt.Chart(alt.NamedData("means")).transform_filter(known).transform_filter(UNTIL)
+    mean = pooled.encode(x=across, color=_colour(small=True), detail="kind:N")
+    return _finished(
+        [
+            runs.mark_line(aria=False, strokeWidth=1.6).encode(detail="run:N"),
+            *_references(across, up, "", "value"),
+            mean.mark_area(aria=False).encode(y=alt.Y("value_low:Q", title=y), y2="value_high", opacity=_of_all(0.16)),
+            runs.mark_point(filled=True, size=30, aria=False).encode(shape=_shape(small=True)),
+            mean.mark_line(aria=False, strokeWidth=3).encode(y=up, opacity=_of_all(1), tooltip=tips),
+        ],
+        height,
+        f"{y} against training images, one line a run",
+        _params(brush=True),
+    )
+
+
+@cache
+def loss(height: int = 230) -> Spec:
+    """Training (full) and validation loss (dashed) against training images."""
+    rows = alt.Chart(alt.NamedData("loss")).transform_filter(UNTIL)
+    dash = alt.StrokeDash(
+        "part:N",
+        title="loss",
+        scale=alt.Scale(domain=["training", "validation"], range=[[1, 0], [5, 4]]),
+        legend=alt.Legend(orient="top"),
+    )
+    line = rows.mark_line(aria=False, strokeWidth=1.4).encode(
+        x=alt.X("images:Q", title="training images", axis=alt.Axis(format="~s")),
+        y=alt.Y("loss:Q", title="loss, log scale", scale=alt.Scale(type="log")),
+        color=_colour(small=True),
+        strokeDash=dash,
+        detail="run:N",
+        opacity=_opacity(0.85, 0.85),
+        tooltip=_whose(("images", "training images", ",d"), ("loss", "loss", ".4f")),
+    )
+    return _finished([line], height, "training and validation loss against training images", _params())
+
+
+@cache
+def dots(table: str, what: str, height: int = 320) -> Spec:
+    """A dot for every kind of run in every row of ``what``, its interval as a line, the location prior as a tick.
 
     Args:
-        runs: to overlay.
-        quality: key of the horizontal axis, a distance (less is better).
-        grounding: key of the vertical axis.
-        n_images: N of the distance, for the axis.
-        n_phrases: N of the grounding metric.
+        table: name of the table, with columns ``what``, ``order``, ``cnr``, ``low``, ``high``, ``prior``, ``arm``.
+        what: title of the rows.
     """
-    paths = [[e for e in run.evaluations if quality in e.values and grounding in e.values] for run in runs]
-    points = [(e.values[quality], e.values[grounding]) for path in paths for e in path]
-    if not points:
-        return None
-    extractor = quality.removeprefix("fidelity/")
-    real = common_controls(runs, "fidelity", extractor, "real_vs_real")
-    distances = [a for a, _ in points]
-    everything = [*distances, *(value for value, _ in real)]
-    log = min(everything) > 0 and max(everything) / min(everything) > LOG_RATIO
-    prior = common_controls(runs, "grounding", "prior", grounding.removeprefix("grounding/"))
-    heights = [b for _, b in points] + [value for value, _ in prior]
-    plot = Plot(
-        860,
-        460,
-        limits(distances, [value for value, _ in real], log, pad=0.09),
-        limits(heights, [0.0]),
-        f"{label(quality)}{n_images}{', log scale' if log else ''}; better images →",
-        f"{label(grounding)}{n_phrases}; better grounding →",
-        f"{label(grounding)} against {label(quality)} over training: " + _summary(runs, paths, quality, grounding),
-        x_log=log,
-        reverse_x=True,
+    x = "CNR"
+    rows = alt.Chart(alt.NamedData(table))
+    title = f"{x}; more is better →"
+    place = alt.Y("what:N", title=what, sort=alt.EncodingSortField("order", op="min"), axis=alt.Axis(labelLimit=190))
+    base = rows.encode(
+        y=place, yOffset=alt.YOffset("arm:N", sort="ascending", scale=alt.Scale(paddingOuter=0.35)), color=_colour()
     )
-    for value, whose in prior:
-        plot.across(value, _control_text("location prior", runs, whose, value), whose)
-    for value, whose in real:
-        plot.upright(value, _control_text("real against real", runs, whose, value), whose)
-    starts: list[tuple[float, float]] = []
-    for position, (run, path) in enumerate(zip(runs, paths, strict=True)):
-        at = [(e.values[quality], e.values[grounding]) for e in path]
-        plot.line(at, "line", position)
-        every = max(1, math.ceil((len(path) - 1) / (LABELS + 1)))
-        for place, (evaluation, point) in enumerate(zip(path, at, strict=True)):
-            first, last = place == 0, place == len(path) - 1
-            kind = "start" if first else "end" if last else ""
-            plot.mark(point, position, _tip(run, evaluation, (grounding, quality)), kind, _size(path, first or last))
-            if first:
-                # Runs that start from the same weights need the word once.
-                pixel = plot.x(point[0]), plot.y(point[1])
-                if all(math.dist(pixel, other) > NEAR for other in starts):
-                    text = "step 0" if evaluation.images == 0 else compact(evaluation.images)
-                    plot.label(point, text, f"r{position}", 0)
-                starts.append(pixel)
-            elif last:
-                plot.label(point, _end_text(runs, run, evaluation.images), f"strong r{position}", 0)
-            elif place % every == 0 and len(runs) <= NAMED_RUNS:
-                plot.label(point, compact(evaluation.images), f"r{position}")
-    return plot.svg()
-
-
-def _size(path: Sequence[Evaluation], end: bool = False) -> float:
-    """Of a point: smaller where there are many."""
-    return 6.5 if end else 4.5 if len(path) <= 40 else 2.6
-
-
-def _end_text(runs: Sequence[Run], run: Run, images: int) -> str:
-    """A path's end: the number of images, and the run's name where that helps and fits."""
-    text = f"{compact(images)} images"
-    return f"{run.name}, {text}" if 1 < len(runs) <= NAMED_RUNS and len(run.name) <= NAMED_LENGTH else text
-
-
-def _summary(runs: Sequence[Run], paths: Sequence[Sequence[Evaluation]], x: str, y: str) -> str:
-    parts = []
-    for run, path in zip(runs, paths, strict=True):
-        if path:
-            first, last = path[0].values, path[-1].values
-            start, end = (f"{value_text(point[y])} at {value_text(point[x])}" for point in (first, last))
-            parts.append(f"{run.name} from {start} to {end}")
-    return "; ".join(parts)
-
-
-def over_training(runs: Sequence[Run], key: str, control: Sequence[str], control_name: str, n: str) -> str | None:
-    """One metric against images trained on, with its control; None if no run has it."""
-    series = [run.series(key) for run in runs]
-    values = [value for one in series for _, value in one]
-    if not values:
-        return None
-    controls = common_controls(runs, *control)
-    images = [float(e.images) for one in series for e, _ in one]
-    reach = [*values, *(value for value, _ in controls)]
-    log = key.startswith("fidelity/") and min(reach) > 0 and max(reach) / min(reach) > LOG_RATIO
-    base = [] if log else [0.5 if key.endswith("auroc") else 0.0]
-    plot = Plot(
-        540,
-        290,
-        limits(images, [0.0, _planned(runs)] if max(images) == 0 else [0.0]),
-        limits(reach, base, log),
-        "training images",
-        f"{short_label(key)}{n}{', log' if log else ''}",
-        f"{label(key)} over training, last value {value_text(values[-1])}",
-        y_log=log,
-        x_text=compact,
+    tips = [
+        alt.Tooltip("what:N", title=what),
+        alt.Tooltip("arm:N", title="runs"),
+        alt.Tooltip("runs:Q", title="number of runs"),
+    ]
+    tips += [
+        alt.Tooltip(f"{name}:Q", title=said, format=".3f")
+        for name, said in (("cnr", x), ("low", "from"), ("high", "to"))
+    ]
+    tips += [alt.Tooltip("prior:Q", title="location prior", format=".3f"), alt.Tooltip("n:Q", title="N phrases")]
+    at = alt.X("cnr:Q", title=title, scale=alt.Scale(zero=True))
+    return _finished(
+        [
+            rows.mark_rule(color="var(--axis)", aria=False).encode(x=alt.XDatum(0, title=title)),
+            base.mark_rule(strokeWidth=2, invalid=None, aria=False).encode(
+                x=alt.X("low:Q", title=title), x2="high", opacity=_known("low", 0.55)
+            ),
+            base.mark_text(
+                text="|", fontWeight="bold", fontSize=15, baseline="middle", invalid=None, aria=False
+            ).encode(x=alt.X("prior:Q", title=title), color=alt.value("var(--ink)"), opacity=_known("prior", 1)),
+            base.mark_point(filled=True, size=75, opacity=1, invalid=None, aria=False).encode(
+                x=at, shape=_shape(), tooltip=tips
+            ),
+        ],
+        height,
+        f"{x} by {what}, with intervals and the location prior",
+        _params(zoom=False),
     )
-    for value, whose in controls:
-        plot.across(value, _control_text(control_name, runs, whose, value), whose)
-    for position, (run, one) in enumerate(zip(runs, series, strict=True)):
-        plot.line([(e.images, value) for e, value in one], "line", position)
-        for e, value in one:
-            plot.mark((e.images, value), position, _tip(run, e, (key,)), size=_size([e for e, _ in one]))
-        if one:
-            plot.label((one[-1][0].images, one[-1][1]), value_text(one[-1][1]), f"strong r{position}", 0)
-    return plot.svg()
 
 
-def _planned(runs: Sequence[Run]) -> float:
-    """Images the longest run will train on, as far as its configuration tells."""
-    wanted = [(number(run.setting("trainer", "max_steps")) or 0) * (run.images_per_step or 0) for run in runs]
-    return max([*wanted, 1000.0])
+def tables_of(spec: Spec) -> list[str]:
+    """The names of the tables that a chart draws."""
+    return list(dict.fromkeys(re.findall(r'"data": {"name": "(\w+)"}', json.dumps(spec))))
 
 
-def _reduced(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Means of equally long stretches, LOSS_POINTS at most."""
-    size = math.ceil(len(points) / LOSS_POINTS)
-    parts = [points[i : i + size] for i in range(0, len(points), size)] if size > 1 else [[p] for p in points]
-    return [(sum(a for a, _ in part) / len(part), sum(b for _, b in part) / len(part)) for part in parts]
-
-
-def loss(runs: Sequence[Run]) -> tuple[str, int] | None:
-    """Training (line) and validation loss (points) against images, and how many logged values a point averages."""
-    train, val = [run.logged("train/loss") for run in runs], [run.logged("val/loss") for run in runs]
-    size = max((math.ceil(len(one) / LOSS_POINTS) for one in train), default=1)
-    curves = [_reduced(one) for one in train]
-    values = [b for one in [*curves, *val] for _, b in one]
-    if not values:
-        return None
-    log = min(values) > 0 and max(values) / min(values) > 4
-    known = all(run.images_per_step for run in runs if run.rows)
-    plot = Plot(
-        1120,
-        300,
-        limits([a for one in [*curves, *val] for a, _ in one], [0.0], pad=0.02),
-        limits(values, log=log),
-        "training images" if known else "training steps",
-        f"loss{', log scale' if log else ''}",
-        f"training and validation loss, last value {value_text(values[-1])}",
-        y_log=log,
-        x_text=compact,
-        right=118,
-    )
-    for position, run in enumerate(runs):
-        plot.line(curves[position], "line thin", position)
-        plot.line(val[position], "line dashed", position)
-        for a, b in val[position]:
-            plot.mark((a, b), position, f"{run.name}: {count_text(a)} images\nvalidation loss: {value_text(b)}", size=4)
-        for points, what in ((curves[position], "train"), (val[position], "validation")):
-            if points:
-                plot.beside(points[-1], f"{what} {value_text(points[-1][1])}", f"r{position}")
-    return plot.svg(), max(1, size)
-
-
-def class_bars(runs: Sequence[Run], classes: Sequence[tuple[str, Sequence[ClassRow | None]]]) -> str:
-    """A bar a run for the CNR of every class, whiskers for its 95 % interval, a tick for the location prior."""
-    bar, gap = 13, 16
-    rows = [row for _, of_runs in classes for row in of_runs if row is not None]
-    reach = [v for row in rows for v in (row.value, row.low, row.high, row.prior) if v is not None]
-    low, high = limits(reach, [0.0], pad=0.05)
-    left = max(text_width(f"{name}  N 0000") for name, _ in classes) + 14
-    width, block = 860, len(runs) * (bar + 3)
-    height = len(classes) * (block + gap) + 44
-
-    def x(value: float) -> float:
-        return left + (width - 24 - left) * (value - low) / (high - low)
-
-    parts, bottom = [], height - 38
-    step = nice_step((high - low) / 7)
-    for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1):
-        at = x(i * step)
-        parts.append(f'<line class="{"axis" if i == 0 else "grid"}" x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="{bottom}"/>')
-        parts.append(
-            f'<text class="tick" x="{at:.1f}" y="{bottom + 15}" text-anchor="middle">{tick_text(round(i * step, 12))}</text>'
-        )
-    for place, (name, of_runs) in enumerate(classes):
-        top = 10 + place * (block + gap)
-        n = max((row.n for row in of_runs if row is not None), default=0)
-        count = f' <tspan class="tick">N {n}</tspan>' if n else ""
-        parts.append(
-            f'<text class="label" x="{left - 12:.1f}" y="{top + block / 2 + 3:.1f}" text-anchor="end">{esc(name)}{count}</text>'
-        )
-        for position, row in enumerate(of_runs):
-            if row is None or row.value is None:
-                continue
-            at, zero = x(row.value), x(0.0)
-            y = top + position * (bar + 3)
-            parts.append(
-                f'<rect class="bar r{position}" x="{min(at, zero):.1f}" y="{y}" width="{max(1.0, abs(at - zero)):.1f}" '
-                f'height="{bar}" rx="2">'
-                f"<title>{esc(row.tip(name, runs[position].name))}</title></rect>"
-            )
-            if row.low is not None and row.high is not None:
-                mid = y + bar / 2
-                parts.append(f'<path class="whisker r{position}" d="M{x(row.low):.1f} {mid}H{x(row.high):.1f}"/>')
-            if row.prior is not None:
-                parts.append(f'<path class="prior r{position}" d="M{x(row.prior):.1f} {y - 3}V{y + bar + 3}"/>')
-    middle = f'x="{(left + width - 24) / 2:.1f}" y="{height - 4}" text-anchor="middle"'
-    parts.append(f'<text class="title" {middle}>CNR, no unit; more is better →</text>')
-    return element(width, height, "CNR of every class", parts)
+def titled(spec: Spec, titles: Mapping[str, str]) -> Spec:
+    """The chart with words instead of the places for them, ``${string:NAME}``."""
+    text = json.dumps(spec)
+    for name, title in titles.items():
+        text = text.replace(f"${{string:{name}}}", json.dumps(title)[1:-1])
+    found: Spec = json.loads(text)
+    return found

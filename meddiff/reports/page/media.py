@@ -9,18 +9,15 @@ from meddiff.runs import names
 from meddiff.runs.folder import Entry, Run
 from meddiff.runs.values import number
 
-#: bytes of pictures in one page; the newest evaluation comes first, then the first, then the others
-PAGE_BYTES = 16_000_000
 MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file: its data URI, its size if the format tells it at once, and whether it may be transparent."""
+    """A picture file: its data URI, and its size if the format tells it at once."""
 
     uri: str
     size: tuple[int, int] | None
-    transparent: bool
 
 
 class Media:
@@ -63,11 +60,8 @@ class Media:
         kind = next((kind for magic, kind in MAGIC.items() if content.startswith(magic)), None)
         if kind is None:
             return None
-        size, transparent = None, False
-        if kind == "image/png" and len(content) > 25:
-            size = struct.unpack(">II", content[16:24])
-            transparent = content[25] in (4, 6)
-        return Picture(f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}", size, transparent)
+        size = struct.unpack(">II", content[16:24]) if kind == "image/png" and len(content) > 25 else None
+        return Picture(f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}", size)
 
 
 def affordable(media: Media, found: dict[int, list[Entry]], names: tuple[str, ...], budget: int) -> list[int]:

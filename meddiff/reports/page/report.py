@@ -1,115 +1,119 @@
-"""``report.html``: one self-contained page about one or several runs, from their folders alone.
+"""``report.html``: one self-contained page about one or a hundred runs, from their folders alone.
 
-No network, no dependency beyond PyYAML, and quick: a training callback writes it anew after every evaluation.
-Source: own (issue 4); the trade-off it draws is Dombrowski et al. 2024, spec/tradeoff.md.
+No network and no torch, and quick: a training callback writes it anew after every evaluation. HTML stands only in
+``templates/`` (Jinja, autoescape), style and script are files in ``static/``, charts are Vega-Lite. Source: own; the
+trade-off it draws is Dombrowski et al. 2024, spec/tradeoff.md.
 """
 
+import base64
+import hashlib
+import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
-from meddiff.reports.page import configuration, evidence, numbers, overview
-from meddiff.reports.page.elements import swatch
-from meddiff.reports.page.script import SCRIPT, SCRIPT_HASH
-from meddiff.reports.page.style import STYLE
-from meddiff.reports.page.subject import Subject
-from meddiff.reports.page.wording import count_text, esc
+from meddiff.common.outside import terminal
+from meddiff.reports.page import charts, gallery, sections, wording
+from meddiff.reports.page.claim import claim
+from meddiff.reports.page.tables import Tables
 from meddiff.runs import names
 from meddiff.runs.folder import Run, distinct_names, read_run
 
-#: Nothing may be loaded from anywhere, and no script may run but the page's own.
-POLICY = (
-    f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {SCRIPT_HASH}; "
-    "base-uri 'none'; form-action 'none'"
-)
-NAVIGATION = {
-    "headline": "Numbers",
-    "tradeoff": "Trade-off",
-    "time": "Over training",
-    "loss": "Loss",
-    "classes": "Findings",
-    "attention": "Attention",
-    "samples": "Samples",
-    "controls": "Controls",
-    "numbers": "All numbers",
-    "configuration": "Configuration",
-}
-#: draws the outline of a mask: its edge, dilated, in colour
-OUTLINE = (
-    '<svg width="0" height="0" style="position:absolute" aria-hidden="true">'
-    '<filter id="outline" color-interpolation-filters="sRGB"><feColorMatrix type="luminanceToAlpha"/>'
-    '<feComponentTransfer result="mask"><feFuncA type="linear" slope="255"/></feComponentTransfer>'
-    '<feMorphology operator="dilate" radius="0.7" result="wide"/>'
-    '<feComposite in="wide" in2="mask" operator="out" result="edge"/>'
-    '<feFlood flood-color="#4cc9ff"/><feComposite in2="edge" operator="in"/></filter></svg>'
-)
+STATIC = Path(__file__).parent / "static"
+#: tables that the script draws; the others are for whoever asks
+DRAWN = ("evaluations", "means", "references", "published", "loss", "class_means", "word_means", "prompt_means")
+Mode = Literal["file", "live"]
 
 
-def _head(runs: Sequence[Run]) -> str:
-    title = " against ".join(run.name for run in runs) if len(runs) <= 3 else f"{len(runs)} runs"
-    newest = [run.evaluations[-1] for run in runs if run.evaluations]
-    parts = []
-    if len(runs) == 1:
-        frozen = runs[0].setting("model", "init_args", "freeze_text_encoder")
-        parts += [f"text encoder {'frozen' if frozen else 'learnable'}"] if isinstance(frozen, bool) else []
-        if newest:
-            times = len(runs[0].evaluations)
-            parts.append(f"evaluated {times} time{'s' if times > 1 else ''}")
-            parts.append(f"up to {count_text(newest[0].images)} images (step {count_text(newest[0].step)})")
-        else:
-            parts.append("not evaluated yet")
-    else:
-        parts.append(
-            f"{len(runs)} runs, evaluated up to {count_text(max((e.images for e in newest), default=0))} images"
-        )
-    updated = max((run.updated for run in runs), default="")
-    parts += [f"as of {updated}"] if updated else []
-    legend = "".join(
-        f'<button class="r{i}" data-run="r{i}" aria-pressed="true" title="show or hide">{swatch(i, runs)}</button>'
-        for i in range(len(runs))
-    )
-    problems = [f"{run.path}: {problem}" for run in runs for problem in run.problems]
-    return (
-        '<header><div class="top"><div><p class="brand">What does image quality cost in understanding?</p>'
-        f'<h1>{esc(title)}</h1><p class="meta">{esc(" · ".join(parts))}</p></div>'
-        '<button id="theme" type="button" hidden aria-label="change the colour theme">Theme: auto</button></div>'
-        + (f'<div class="legend">{legend}</div>' if len(runs) > 1 else "")
-        + "".join(f'<p class="problem">{esc(problem)}</p>' for problem in problems)
-        + "</header>"
-    )
+def visible(value: object) -> object:
+    """What a template prints: no character of a text from outside acts on its reader."""
+    return terminal(value, newlines=True) if type(value) is str else value
 
 
-def page(runs: Sequence[Run]) -> str:
-    """The whole page."""
-    subject = Subject(runs)
-    body = [
-        overview.headline(subject),
-        overview.tradeoff(subject),
-        overview.over_training(subject),
-        overview.loss(subject),
-        evidence.classes(subject),
-        evidence.attention(subject),
-        evidence.samples(subject),
-        numbers.controls(subject),
-        numbers.all_numbers(subject),
-        configuration.configuration(subject),
-    ]
-    links = "".join(
-        f'<a href="#{anchor}">{text}</a>' for (anchor, text), part in zip(NAVIGATION.items(), body, strict=True) if part
+@cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=PackageLoader("meddiff.reports.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    title = ", ".join(run.name for run in runs)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{esc(title)}: fidelity and grounding</title><style>{STYLE}</style></head>\n<body>{OUTLINE}"
-        f'{_head(runs)}<nav aria-label="sections"><div>{links}</div></nav>\n<main>'
-        + "\n".join(part for part in body if part)
-        + "</main>\n<footer>Written by <code>lightning report</code> from run folders alone; nothing is loaded from anywhere. "
-        "A research tool: no number or map here is a diagnosis.</footer>"
-        f'<div id="tip" role="status" hidden></div><script>{SCRIPT}</script></body></html>\n'
-    )
+    found.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    found.filters |= {"label": wording.label, "count": wording.count_text, "compact": wording.compact}
+    found.filters |= {"number": wording.value_text, "term": wording.term, "meaning": wording.meaning}
+    return found
+
+
+@cache
+def asset(name: str) -> str:
+    """A file of ``static/``."""
+    return (STATIC / name).read_text(encoding="utf-8")
+
+
+@cache
+def hashed(text: str) -> str:
+    """What a content security policy calls a script or style."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+
+def data(tables: Tables) -> dict[str, object]:
+    """What the script draws, and draws anew when it changes: ``{table: columns}``."""
+    return {name: getattr(tables, name) for name in DRAWN}
+
+
+def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
+    """Everything that the templates show.
+
+    Args:
+        runs: with names that differ.
+        out: where the page will be, for links to other pages.
+    """
+    tables = Tables(runs)
+    specs = {"tradeoff": charts.tradeoff(), "curve": charts.curve(), "loss": charts.loss()}
+    for name, title in charts.DOTS.items():
+        drawn = getattr(tables, f"{name}_means")
+        places = len(set(drawn.get("what", []))), len(set(drawn.get("arm", [])))
+        specs[name] = charts.dots(f"{name}_means", title, height=places[0] * (10 + 13 * places[1]))
+    keys = [*tables.distances, *tables.groundings]
+    return {
+        "tables": tables,
+        "runs": list(runs),
+        "who": tables.who,
+        "claim": claim(tables),
+        "specs": specs,
+        "data": data(tables),
+        "keys": {key: {"label": wording.label(key), "log": tables.is_log(key)} for key in keys},
+        "light": charts.LIGHT,
+        "galleries": {"attention": gallery.word_maps(tables), "samples": gallery.drawn_samples(tables)},
+        "sections": sections,
+        "links": [sections.own_page(run, out) for run in runs],
+        "out": out,
+        "wording": wording,
+    }
+
+
+def render(context: dict[str, object], mode: Mode = "file", script: str = "", style: str = "") -> str:
+    """The whole page.
+
+    Args:
+        mode: "file" may load nothing at all; "live" may ask the server that it came from.
+        script: JavaScript that runs behind the page's own.
+        style: CSS behind the page's own.
+    """
+    css, scripts = asset("page.css") + style, [text for text in (asset("vega.js"), asset("page.js"), script) if text]
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {hashed(css)}; "
+        f"script-src {' '.join(map(hashed, scripts))}; base-uri 'none'; form-action 'none'"
+    ) + ("; connect-src 'self'" if mode == "live" else "")
+    page = _environment().get_template("page.html")
+    return page.render(context, mode=mode, policy=policy, css=css, scripts=scripts)
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
@@ -122,19 +126,28 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         UserError: no run, no such folder, not a run folder, or ``out`` is a folder.
     """
-    if not runs:
-        raise UserError("No run: `lightning report` wants one or more run folders (RUNS/NAME/TIME).")
-    folders = list(dict.fromkeys(Path(run).resolve() for run in runs))
-    named = {Path(run).resolve(): Path(run) for run in reversed(runs)}
-    found = [read_run(named[folder]) for folder in folders]
-    distinct_names(found)
+    found = open_runs(runs)
     target = Path(out) if out is not None else found[0].path / names.REPORT
     if target.is_dir():
         raise UserError(f"{target} is a folder: name a file for the report, such as {target / names.REPORT}.")
-    text = page(found)
+    text = render(context(found, target))
     try:
         with atomic_open(target, "w") as stream:
             stream.write(text)
     except OSError as error:
         raise UserError(f"The report cannot be written to {target} ({error.strerror}).") from error
     return target
+
+
+def open_runs(runs: Sequence[Path]) -> list[Run]:
+    """Run folders, each once, under names that differ.
+
+    Raises:
+        UserError: no run, no such folder, or not a run folder.
+    """
+    if not runs:
+        raise UserError("No run: `lightning report` wants one or more run folders (RUNS/NAME/TIME).")
+    named = {Path(os.path.realpath(run)): Path(run) for run in reversed(runs)}
+    found = [read_run(named[folder]) for folder in dict.fromkeys(Path(os.path.realpath(run)) for run in runs)]
+    distinct_names(found)
+    return found

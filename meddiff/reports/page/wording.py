@@ -3,9 +3,6 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
-
-from meddiff.common.outside import terminal
 
 MINUS = "−"
 DASH = "–"
@@ -64,11 +61,16 @@ FIDELITY = {
 }
 #: which distance stands for fidelity, if a run has several
 FIDELITY_ORDER = ("fd_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_xrv", "fid_inception")
-
-
-def esc(value: object) -> str:
-    """HTML-escaped text, also for attributes; what reorders or hides text, or cannot be encoded, is spelled out."""
-    return escape(terminal(value, newlines=True), quote=True)
+#: which figure stands for grounding, and which ones a chart may be drawn over, if a run has several
+CNR_ORDER = ("grounding/macro_cnr", "grounding/cnr")
+HEADLINE = (
+    *CNR_ORDER,
+    "grounding/macro_auroc",
+    "grounding/macro_top1",
+    "grounding/macro_miou",
+    "grounding/mask_macro_cnr",
+    "grounding/own_beats_other",
+)
 
 
 def parts(name: str) -> tuple[str, bool, str, str]:
@@ -118,6 +120,28 @@ def meaning(key: str) -> str:
     metric, macro, _, _ = parts(name)
     text = GROUNDING.get(metric, ("", ""))[1]
     return f"{text}; mean of class means" if text and macro else text
+
+
+def term(key: str) -> str:
+    """Where a name is explained, one place for a figure of all classes and samplers: ``term-grounding-cnr``."""
+    room, _, name = key.partition("/")
+    return f"term-{room}-{name.rpartition('/')[2]}"
+
+
+def glossary(keys: Iterable[str]) -> list[tuple[str, str, str, str]]:
+    """(anchor, label, meaning, what is better) of each figure among ``keys``, and of every control."""
+    better = {1: "more", -1: "less", 0: ""}
+    found: dict[str, tuple[str, str, str]] = {}
+    for key in sorted({"grounding/cnr", *keys}, key=lambda key: (key.count("/"), key)):
+        room, _, name = key.partition("/")
+        plain = f"{room}/{name.rpartition('/')[2]}"
+        if meaning(plain):
+            found.setdefault(term(key), (label(plain), f"{meaning(plain)}.", better[direction(plain)]))
+    controls = [
+        (f"term-control-{name}", f"control: {name.replace('_', ' ')}", f"{text}.", "")
+        for name, text in CONTROLS.items()
+    ]
+    return [(anchor, *texts) for anchor, texts in found.items()] + controls
 
 
 def direction(key: str) -> int:
