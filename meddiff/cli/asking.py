@@ -56,7 +56,9 @@ class AskedModels:
         try:
             pixels = decode_image(picture)
         except UnreadableImage as error:
-            raise UserError(f"This is no picture that can be read ({error}): give a PNG, JPEG, TIFF or DICOM file.") from None
+            raise UserError(
+                f"This is no picture that can be read ({error}): give a PNG, JPEG, TIFF or DICOM file."
+            ) from None
         found = zip(self.names, self.models.values(), strict=True)
         return [self._answer(name, model, pixels, phrase) for name, model in found]
 
@@ -72,7 +74,11 @@ class AskedModels:
                 for word, heat in zip(maps.words, maps.heat, strict=True)
             ],
             "absent": [
-                {"finding": finding, "picture": data_uri(one.image, one.named()), "alike": correlation(own, one.named())}
+                {
+                    "finding": finding,
+                    "picture": data_uri(one.image, one.named()),
+                    "alike": correlation(own, one.named()),
+                }
                 for finding, one in others.items()
             ],
         }

@@ -19,7 +19,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("runs", type=str, nargs="*", metavar="RUN", help="Run folders; by default all of --watch.")
     parser.add_argument("--watch", type=str, default="runs", help="Folder with runs, also those that come later.")
     parser.add_argument(
-        "--model", type=str, nargs="+", default=[], metavar="RUN", help="Models to ask about pictures of your own, at /try."
+        "--model",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="Models to ask about pictures of your own, at /try.",
     )
     parser.add_argument("--timesteps", type=int, default=10, help="Of the paper's 40, for each question at /try.")
     parser.add_argument("--vae", type=str | None, default=None, help="Autoencoder of the models, if it has moved.")

@@ -63,9 +63,7 @@ def test_it_serves_until_it_is_stopped(tmp_path: Path) -> None:
         (["--watch", ".", "--model", "assets/phantom_base"], "No VAE"),
     ],
 )
-def test_what_cannot_be_served_is_said(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
-) -> None:
+def test_what_cannot_be_served_is_said(capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str) -> None:
     code, _, err = call(capsys, "dashboard", *arguments)
     assert code == 2
     assert sentence in err

@@ -45,7 +45,11 @@ def test_the_printed_address_lets_in_and_nothing_else_does(client: Client) -> No
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert headers["refresh"] == "0; url=/"
-    for other in (stranger(client), Client(client.port, f"meddiff-{client.port}=other"), Client(client.port, "x=\x7f;=")):
+    for other in (
+        stranger(client),
+        Client(client.port, f"meddiff-{client.port}=other"),
+        Client(client.port, "x=\x7f;="),
+    ):
         for path in ("/", "/?data", "/events", "/frozen/one/report.html", "/?token=wrong", "/?token="):
             assert other.ask(path)[0] == 403, path
     assert client.ask("/")[0] == 200

@@ -79,7 +79,7 @@ def test_an_open_page_follows_its_runs(tmp_path: Path, page: Browser) -> None:
 def test_an_empty_folder_shows_the_first_run(tmp_path: Path, page: Browser) -> None:
     with served(Watched(tmp_path)) as client:
         visit(page, client, f"/?token={SECRET}")
-        until(lambda: "no run in" in str(page.run("document.body.textContent")).lower())
+        until(lambda: "no run in" in str(page.run("document.body?.textContent")).lower())
         until(lambda: page.run("document.querySelector('.live')?.textContent.includes('follows')"))
         make_run(tmp_path / "frozen" / "one", evaluations=2)
         until(lambda: page.run("!!window.report"))
@@ -96,7 +96,10 @@ class Painter:
             raise UserError("There is <b>no</b> word.")
         uri = "data:image/png;base64," + base64.b64encode(picture).decode()
         words = [{"word": word, "picture": uri} for word in phrase.split()]
-        absent = [{"finding": "Edema", "picture": uri, "alike": -0.5}, {"finding": "Other", "picture": uri, "alike": None}]
+        absent = [
+            {"finding": "Edema", "picture": uri, "alike": -0.5},
+            {"finding": "Other", "picture": uri, "alike": None},
+        ]
         return [{"model": self.names[0], "phrase": uri, "words": words, "absent": absent}]  # type: ignore[typeddict-item]
 
 

@@ -37,8 +37,8 @@ from meddiff.runs.folder import Run
 
 #: Seconds between two looks at the folders.
 POLL = 1.0
-#: A change is told again after this many times what it took to read and draw the last one: one core stays mostly idle.
-REST = 5.0
+#: A change is told again after this many times what it took to read the last one, at most so many seconds: a core stays idle.
+REST, LONGEST_REST = 4.0, 10.0
 #: Bytes of a picture that is asked about.
 LARGEST = 64 * 2**20
 KEEP_ALIVE = 15.0
@@ -83,6 +83,9 @@ class Pages:
 
     Args:
         watched: the runs.
+
+    Attributes:
+        seconds: that the newest data took to be read.
     """
 
     def __init__(self, watched: Watched) -> None:
@@ -102,7 +105,9 @@ class Pages:
     def _render(self, runs: list[Run]) -> str:
         if not runs:
             return render_page("empty.html", {"folder": self.watched.root})
-        return render(context(runs, self.watched.root / names.REPORT), "live", static("live.js"), static("dashboard.css"))
+        return render(
+            context(runs, self.watched.root / names.REPORT), "live", static("live.js"), static("dashboard.css")
+        )
 
     def _once(self, kind: str, path: str, make: Callable[[list[Run]], str]) -> str | None:
         with self._lock:  # two clients that ask at once wait for one answer
@@ -119,7 +124,8 @@ class Pages:
             text = make(runs)
             self._made = {key: made for key, made in self._made.items() if made[0] == version}
             self._made[kind, path] = (version, text)
-            self.seconds = time.monotonic() - begun
+            if kind == "data":
+                self.seconds = time.monotonic() - begun
             return text
 
     def address(self, run: Run) -> str:
@@ -137,11 +143,18 @@ class News:
         self.pages = pages
         self._changed = asyncio.Condition()
         self.told = 0
+        self.ended = False
+
+    async def end(self) -> None:
+        """Let go of everybody who listens: a server waits for them before it stops."""
+        async with self._changed:
+            self.ended = True
+            self._changed.notify_all()
 
     async def watch(self) -> None:
         """Look at the folders for ever."""
         while True:
-            await asyncio.sleep(max(POLL, REST * self.pages.seconds))
+            await asyncio.sleep(max(POLL, min(LONGEST_REST, REST * self.pages.seconds)))
             if await run_in_threadpool(self.pages.watched.scan):
                 async with self._changed:
                     self.told += 1
@@ -151,7 +164,7 @@ class News:
         """Server-sent events for one listener, until it goes away."""
         seen = self.told
         yield "retry: 2000\n\n"
-        while True:
+        while not self.ended:
             if self.told > seen:
                 seen = self.told
                 yield "event: changed\ndata: \n\n"
@@ -205,6 +218,7 @@ def dashboard(watched: Watched, token: str, port: int, asked: Asked | None = Non
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await run_in_threadpool(pages.page, "")  # charts are read once, before anybody waits for them
         task = asyncio.create_task(news.watch())
         yield
         task.cancel()
@@ -217,5 +231,6 @@ def dashboard(watched: Watched, token: str, port: int, asked: Asked | None = Non
         routes += [Route("/try", form), Route("/try", ask, methods=["POST"])]
     routes.append(Route("/{path:path}", page))
     guard = Middleware(Guard, token=token, port=port, posts=("/try",) if asked is not None else ())
-    return Starlette(routes=routes, middleware=[guard], lifespan=lifespan)
-
+    app = Starlette(routes=routes, middleware=[guard], lifespan=lifespan)
+    app.state.news = news
+    return app

@@ -54,9 +54,15 @@ def server(watched: Watched, port: int, token: str, asked: Asked | None = None) 
         asked: models of the page on which one asks.
     """
     app = dashboard(watched, token, port, asked)
-    # Streams of events never end by themselves: they are cut two seconds after the signal.
-    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=2, ws="none")
-    return uvicorn.Server(config)
+    return _Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=2, ws="none"))
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams of events before it waits for its connections, of which they would be the last."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.config.app.state.news.end()  # type: ignore[union-attr]  # it is a Starlette
+        await super().shutdown(sockets)
 
 
 def serve(watched: Watched, bound: socket.socket, asked: Asked | None = None) -> None:

@@ -14,7 +14,7 @@
   const say = (text) => { words.textContent = text; };
   const now = () => new Date().toLocaleTimeString('en', { hour12: false });
   const size = (tables) => (tables.evaluations?.images ?? []).length;
-  let touched = 0, evaluations = null, busy = false, waiting = false;
+  let touched = -RESTING, evaluations = null, busy = false, waiting = false;
   for (const kind of ['pointerdown', 'keydown', 'wheel', 'touchmove']) addEventListener(kind, () => { touched = performance.now(); }, { passive: true });
 
   const follow = async () => {
