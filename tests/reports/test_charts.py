@@ -88,16 +88,19 @@ def test_colour_is_the_encoder_in_two_hues_and_shape_the_prompt() -> None:
 def test_better_images_lie_to_the_right_and_better_grounding_above(tables: Tables) -> None:
     spec = filled(charts.tradeoff(), tables, {"distance": tables.distance, "cnr": tables.cnr})
     text = vl_convert.vegalite_to_svg(spec, vl_version="6.4")
-    labels = {axis: [(float(x), float(y), float(t.replace(",", "").replace("−", "-"))) for x, y, t in found]
-              for axis, found in (("x", marks(text, "mark-text role-axis-label", 0)), ("y", marks(text, "mark-text role-axis-label", 1)))}  # fmt: skip
-    across, up = labels["x"], labels["y"]
+    labels = [
+        [(float(x), float(y), float(t.replace(",", "").replace("−", "-"))) for x, y, t in axis_labels(text, place)]
+        for place in (0, 1)
+    ]
+    across, up = labels
     assert [value for _, _, value in sorted(across)] == sorted((value for _, _, value in across), reverse=True)
     assert [value for _, _, value in sorted(up, key=lambda one: one[1])] == sorted((v for _, _, v in up), reverse=True)
 
 
-def marks(svg: str, kind: str, place: int) -> list[tuple[str, str, str]]:
+def axis_labels(svg: str, place: int) -> list[tuple[str, str, str]]:
     """x, y and text of the labels of an axis."""
-    group = [part for part in re.findall(rf'<g class="{kind}"[^>]*>(.*?)</g>', svg, re.S) if "<text" in part][place]
+    groups = re.findall(r'<g class="mark-text role-axis-label"[^>]*>(.*?)</g>', svg, re.S)
+    group = [part for part in groups if "<text" in part][place]
     return re.findall(r"<text[^>]*translate\(([-\d.]+),([-\d.]+)\)[^>]*>([^<]+)</text>", group)
 
 

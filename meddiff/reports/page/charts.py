@@ -79,7 +79,7 @@ def _colour(small: bool = False) -> alt.Color:
 
 def _shape(small: bool = False) -> alt.Shape:
     scale = alt.Scale(domain=list(PROMPTS), range=list(SHAPES))
-    legend = alt.Legend(orient="top", values=list(PROMPTS[:3]), symbolFillColor="var(--soft)")
+    legend = alt.Legend(orient="top", values=list(PROMPTS[:3]), symbolFillColor="var(--soft)", symbolOpacity=1)
     return alt.Shape("prompt:N", title="prompt", scale=scale, legend=None if small else legend)
 
 
@@ -257,14 +257,14 @@ def loss(height: int = 230) -> Spec:
 
 
 @cache
-def dots(table: str, what: str, height: int = 320) -> Spec:
+def dots(table: str, what: str, x: str = "CNR", height: int = 320) -> Spec:
     """A dot for every kind of run in every row of ``what``, its interval as a line, the location prior as a tick.
 
     Args:
         table: name of the table, with columns ``what``, ``order``, ``cnr``, ``low``, ``high``, ``prior``, ``arm``.
         what: title of the rows.
+        x: title of the figure.
     """
-    x = "CNR"
     rows = alt.Chart(alt.NamedData(table))
     title = f"{x}; more is better →"
     place = alt.Y("what:N", title=what, sort=alt.EncodingSortField("order", op="min"), axis=alt.Axis(labelLimit=190))

@@ -84,7 +84,7 @@ def pooled(table: Columns, by: str) -> Columns:
             low, high = found[0].get("low"), found[0].get("high")  # type: ignore[assignment]
         priors = [value for row in found if isinstance(value := row.get("prior"), float)]
         counts = [value for row in found if isinstance(value := row.get("n"), int)]
-        arm = f"{encoder}, {prompt}" if len(prompts) > 1 else str(encoder)
+        arm = f"{encoder}, {prompt}" if len(prompts) > 1 and by != "prompt" else str(encoder)
         rows.append(
             {"encoder": encoder, "prompt": prompt, "arm": arm, "what": what, "order": str(what), "runs": len(found)}
             | {"cnr": cnr, "low": low, "high": high, "n": max(counts, default=None)}

@@ -1,6 +1,6 @@
-"""The charts as files for a README or a paper: SVG, PNG and PDF, without a browser (``pip install 'meddiff-tradeoff[export]'``).
+"""The charts as files for a README or a paper: SVG, PNG and PDF, without a browser.
 
-Source: own; vl-convert draws what the page draws, in the light colours.
+vl-convert (``pip install 'meddiff-tradeoff[export]'``) draws what the page draws, in the light colours. Source: own.
 """
 
 import json
@@ -68,7 +68,7 @@ def write_figures(tables: Tables, folder: Path) -> list[Path]:
         "loss": (charts.loss(), {}),
         "findings": (charts.dots("class_means", "finding"), {}),
         "words": (charts.dots("word_means", "word"), {}),
-        "captions": (charts.dots("prompt_means", "captions"), {}),
+        "captions": (charts.dots("prompt_means", "captions", label(tables.cnr)), {}),
     }
     written = []
     for name, (chart, fields) in wanted.items():

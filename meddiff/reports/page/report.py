@@ -80,7 +80,8 @@ def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
     for name, title in charts.DOTS.items():
         drawn = getattr(tables, f"{name}_means")
         places = len(set(drawn.get("what", []))), len(set(drawn.get("arm", [])))
-        specs[name] = charts.dots(f"{name}_means", title, height=places[0] * (10 + 13 * places[1]))
+        figure = wording.label(tables.cnr) if name == "prompt" else "CNR"
+        specs[name] = charts.dots(f"{name}_means", title, figure, places[0] * (10 + 13 * places[1]))
     keys = [*tables.distances, *tables.groundings]
     return {
         "tables": tables,

@@ -65,20 +65,22 @@
     return part;
   };
   const specOf = (figure) => {
-    const fields = fieldsOf(figure);
+    const fields = fieldsOf(figure), narrow = one('.plot', figure).clientWidth < 500;
     let text = JSON.stringify(about.specs[figure.dataset.chart]);
     for (const [alias, key] of Object.entries(fields))
-      text = text.replaceAll('${string:' + alias + '}', JSON.stringify(about.keys[key].label + (about.keys[key].log ? ', log scale' : '')).slice(1, -1));
+      text = text.replaceAll('${string:' + alias + '}', JSON.stringify((narrow ? about.keys[key].label.split(',')[0] : about.keys[key].label) + (about.keys[key].log ? ', log scale' : '')).slice(1, -1));
     const spec = scaled(JSON.parse(text), fields);
     const names = [...new Set([...text.matchAll(/"data":\{"name":"(\w+)"\}/g)].map((match) => match[1]))];
     spec.datasets = Object.fromEntries(names.map((name) => [name, rowsOf(name, fields)]));
+    if (narrow) spec.config.legend.layout = { top: { direction: 'vertical' } };
     const drawn = (layer) => {  // an empty layer would make the axes endless
       const known = [...JSON.stringify(layer).matchAll(/isValid\(datum\.(\w+)\)/g)].map((match) => match[1]);
       return spec.datasets[(layer.data ?? spec.data).name].some((row) => known.every((name) => row[name] !== null && row[name] !== undefined));
     };
     spec.layer = spec.layer.filter(drawn);
+    if (!signals().named) spec.layer = spec.layer.filter((layer) => layer.encoding.text?.field !== 'said');  // thousands of unseen texts
     for (const param of spec.params) if (param.name in signals()) param.value = signals()[param.name];
-    return { spec, names, fields };
+    return { spec, fields, names: [...new Set(spec.layer.map((layer) => (layer.data ?? spec.data).name))] };
   };
   const linked = (view) => {
     try { view.addSignalListener('brush', (_, found) => set({ lo: found.images?.[0] ?? null, hi: found.images?.[1] ?? null })); } catch { /* no brush in this chart */ }
@@ -294,15 +296,19 @@
   const update = async (found) => {
     tables = { ...tables, ...found };
     if (slider) slide();
-    await Promise.all(all('.chart').map((figure) => {
+    await Promise.all([...charts.keys()].map((figure) => {
       const chart = charts.get(figure), { spec, names, fields } = specOf(figure);
-      if (!chart || spec.layer.length !== chart.layers) return embed(figure);
+      if (spec.layer.length !== chart.layers) return embed(figure);
       for (const name of names) chart.view.data(name, rowsOf(name, fields));
       return chart.view.runAsync();
     }));
   };
-  const ready = Promise.all(all('.chart').map(embed)).then(() => {
-    if (split()[0]) document.getElementById(split()[0])?.scrollIntoView();
-  });
+  const pending = new Map();  // figure -> its embedding: a chart is drawn when it comes near
+  const come = (figure) => { if (!pending.has(figure)) pending.set(figure, embed(figure)); return pending.get(figure); };
+  const observer = new IntersectionObserver((entries) => { for (const entry of entries) if (entry.isIntersecting) come(entry.target); }, { rootMargin: '300px' });
+  all('.chart').forEach((figure) => observer.observe(figure));
+  addEventListener('beforeprint', () => all('.chart').forEach(come));
+  const ready = (everything) => Promise.all(all('.chart').slice(0, everything ? undefined : 1).map(come));
+  if (split()[0]) document.getElementById(split()[0])?.scrollIntoView();
   window.report = { ready, update, charts };
 })();
