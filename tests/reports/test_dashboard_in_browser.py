@@ -72,8 +72,8 @@ def test_an_open_page_follows_its_runs(tmp_path: Path, page: Browser) -> None:
         assert page.run("document.cookie") == "", "no script can read the token"
         assert page.problems == []
         assert {url.partition("?")[0] for url in page.requests} <= {
-            f"http://127.0.0.1:{client.port}/", f"http://127.0.0.1:{client.port}/events"
-        }  # fmt: skip
+            f"http://127.0.0.1:{client.port}/{name}" for name in ("", "events", "favicon.ico")
+        }
 
 
 def test_an_empty_folder_shows_the_first_run(tmp_path: Path, page: Browser) -> None:
@@ -108,7 +108,7 @@ def test_a_picture_is_asked_about(tmp_path: Path, page: Browser) -> None:
     picture = next((tmp_path / "frozen" / "one" / "media").rglob("*.png"))
     with served(Watched(tmp_path), Painter()) as client:
         visit(page, client, f"/?token={SECRET}")
-        until(lambda: page.run("!!window.report"))
+        until(lambda: page.run("[...document.querySelectorAll('.live a')].some(link => link.pathname === '/try')"))
         visit(page, client, "/try")
         page.run("document.querySelector('form button').click()")
         assert page.run("document.querySelector('#state').textContent") == "Choose a picture first."
@@ -127,5 +127,7 @@ def test_a_picture_is_asked_about(tmp_path: Path, page: Browser) -> None:
         page.run("document.querySelector('#phrase').value = 'nothing'")
         page.run("document.querySelector('form button').click()")
         until(lambda: page.run("document.querySelector('#state').textContent") == "There is <b>no</b> word.")
+        page.call("Emulation.setDeviceMetricsOverride", width=375, height=800, deviceScaleFactor=1, mobile=True)
+        assert page.run("document.documentElement.scrollWidth") == 375, "nothing is cut on a phone"
         own = [problem for problem in page.problems if "422" not in problem]  # the browser notes the refusal itself
         assert own == []

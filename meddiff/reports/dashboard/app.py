@@ -83,13 +83,14 @@ class Pages:
 
     Args:
         watched: the runs.
+        asks: whether there is a page on which one asks a model.
 
     Attributes:
         seconds: that the newest data took to be read.
     """
 
-    def __init__(self, watched: Watched) -> None:
-        self.watched = watched
+    def __init__(self, watched: Watched, asks: bool = False) -> None:
+        self.watched, self.asks = watched, asks
         self.seconds = 0.0
         self._made: dict[tuple[str, str], tuple[int, str]] = {}
         self._lock = threading.Lock()
@@ -184,7 +185,7 @@ def dashboard(watched: Watched, token: str, port: int, asked: Asked | None = Non
         port: where it will be served.
         asked: models of the page on which one asks; None has no such page.
     """
-    pages = Pages(watched)
+    pages = Pages(watched, asked is not None)
     news = News(pages)
     asking = asyncio.Lock()  # one question at a time: each takes all cores
 

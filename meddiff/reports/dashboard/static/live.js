@@ -10,6 +10,12 @@
   again.textContent = 'Show its tables and pictures';
   again.addEventListener('click', () => location.reload());
   line.append(words, ' ', again);
+  if (document.body.dataset.live === 'asks') {
+    const link = document.createElement('a');
+    link.href = '/try';
+    link.textContent = 'Ask a model about a picture';
+    line.append(' ', link);
+  }
   document.querySelector('header').append(line);
   const say = (text) => { words.textContent = text; };
   const now = () => new Date().toLocaleTimeString('en', { hour12: false });

@@ -30,7 +30,7 @@
     make('h3', {}, 'Control: asked for what the phrase does not name'),
     make('p', { class: 'how' }, 'If a finding that nobody mentioned gives the same map, the map hangs on the picture, not on the word.'),
     make('div', { class: 'maps' }, ...answer.absent.map(({ finding, picture: uri, alike: value }) =>
-      shown(uri, make('span', {}, make('strong', {}, finding), make('br'), alike(value)), `${answer.model}: map of ${finding}`))));
+      shown(uri, make('span', {}, make('strong', {}, finding), alike(value)), `${answer.model}: map of ${finding}`))));
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
     if (!picture) { state.textContent = 'Choose a picture first.'; return; }
