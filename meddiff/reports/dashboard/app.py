@@ -106,9 +106,8 @@ class Pages:
     def _render(self, runs: list[Run]) -> str:
         if not runs:
             return render_page("empty.html", {"folder": self.watched.root})
-        return render(
-            context(runs, self.watched.root / names.REPORT), "live", static("live.js"), static("dashboard.css")
-        )
+        found = context(runs, self.watched.root / names.REPORT) | {"live": "asks" if self.asks else ""}
+        return render(found, "live", static("live.js"), static("dashboard.css"))
 
     def _once(self, kind: str, path: str, make: Callable[[list[Run]], str]) -> str | None:
         with self._lock:  # two clients that ask at once wait for one answer
