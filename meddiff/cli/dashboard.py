@@ -10,8 +10,10 @@ def main(arguments: list[str]) -> int:
     """Parse and serve until Ctrl-C; returns the exit code.
 
     Raises:
-        UserError: nothing to watch, a host that is not this machine, a taken port, or no such model.
+        UserError: nothing to watch, a host that is not this machine, a taken port, no such model; or what W&B refuses.
     """
+    if arguments[:1] == ["push"]:
+        return push_to_wandb(arguments[1:])
     parser = SentenceParser(
         prog="lightning dashboard",
         description="The report as a page that follows the runs while they train. On this machine only; nothing is sent.",
@@ -52,4 +54,26 @@ def main(arguments: list[str]) -> int:
 
         asked = AskedModels(options.model, options.timesteps, options.vae, options.ema, options.device)
     serve(Watched(folder, runs), bound, asked)
+    return 0
+
+
+def push_to_wandb(arguments: list[str]) -> int:
+    """Parse and send; returns the exit code.
+
+    Raises:
+        UserError: a part is not installed, nobody is logged in, or W&B refuses.
+    """
+    parser = SentenceParser(
+        prog="lightning dashboard push",
+        description="Make the trade-off's chart, a workspace and a report in W&B, for runs that are there. Needs an account.",
+    )
+    parser.add_argument("runs", type=str, nargs="*", metavar="RUN", help="Run folders; by default all of the project.")
+    parser.add_argument("--entity", type=str, required=True, help="User or team in W&B.")
+    parser.add_argument("--project", type=str, default="meddiff-tradeoff", help="Project in W&B.")
+    options = parser.parse_args(arguments)
+    from meddiff.common.outside import terminal
+    from meddiff.reports.wandb_push import push
+
+    for address in push([Path(run) for run in options.runs], options.project, options.entity):
+        print(terminal(address))
     return 0
