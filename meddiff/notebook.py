@@ -190,11 +190,13 @@ class WordMaps:
         Args:
             phrase: as in ``maps[phrase]``; None takes the words that name a finding, or all words where none does.
         """
-        if phrase is not None:
-            return Image.fromarray(overlay(self.image, self[phrase]))
+        return Image.fromarray(overlay(self.image, self.named() if phrase is None else self[phrase]))
+
+    def named(self) -> NDArray[np.float32]:
+        """The mean map (H, W) of the words that name a finding, or of all words where none does."""
         queries = [query for words in QUERY_WORDS.values() for query in words]
         hits = [i for i, word in enumerate(self.words) if any(query in word.lower() for query in queries)]
-        return Image.fromarray(overlay(self.image, self._mean(hits or list(range(len(self.words))))))
+        return self._mean(hits or list(range(len(self.words))))
 
     def _mean(self, places: list[int]) -> NDArray[np.float32]:
         mean: NDArray[np.float32] = self.heat[places].mean(axis=0)

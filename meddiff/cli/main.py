@@ -35,6 +35,7 @@ OWN_VERBS = {
     "tables": ("meddiff.cli.tables", "the paper's tables, published values beside measured ones"),
     "report": ("meddiff.cli.report", "one HTML page about one or several runs"),
     "sweep": ("meddiff.cli.sweep", "many runs of one command, as a W&B sweep file says, on this machine"),
+    "dashboard": ("meddiff.cli.dashboard", "the same page, live, over a folder of runs"),
     "doctor": ("meddiff.cli.doctor", "check this installation and this machine"),
 }
 #: What a verb says when a signal stops it.

@@ -8,6 +8,7 @@
 
 import math
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def is_dicom(path: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
-def read_dicom(path: Path) -> NDArray[np.uint8]:
+def read_dicom(path: Path | BytesIO) -> NDArray[np.uint8]:
     """The image, uint8 (H, W) grey or (H, W, 3) RGB.
 
     Raises:
@@ -78,13 +79,14 @@ def probe_dicom(path: Path) -> tuple[int, int]:
     return int(data.Columns), int(data.Rows)
 
 
-def _read(path: Path, stop_before_pixels: bool) -> "Dataset":
+def _read(path: Path | BytesIO, stop_before_pixels: bool) -> "Dataset":
     try:
         from pydicom import dcmread
         from pydicom.errors import InvalidDicomError
     except ImportError:
         raise UserError(
-            f"{path} is a DICOM file, and reading it needs pydicom: install it with `pip install 'meddiff-tradeoff[dicom]'`."
+            f"{path if isinstance(path, Path) else 'This'} is a DICOM file, and reading it needs pydicom: install it with "
+            "`pip install 'meddiff-tradeoff[dicom]'`."
         ) from None
     try:
         data = dcmread(path, stop_before_pixels=stop_before_pixels)

@@ -12,6 +12,7 @@ Rules, the same for all cohorts:
 - DICOM: :mod:`meddiff.preparation.dicom`.
 """
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from meddiff.preparation.pixels import (
     white_is_zero,
 )
 
-__all__ = ["UnreadableImage", "probe", "read_image", "to_uint8"]
+__all__ = ["UnreadableImage", "decode_image", "probe", "read_image", "to_uint8"]
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -54,6 +55,23 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         raise UnreadableImage("no such file") from None
     except DAMAGED as error:
         raise UnreadableImage(reason(error, path)) from error
+    if min(image.shape[:2]) < 2:
+        raise UnreadableImage(f"only {image.shape[1]} x {image.shape[0]} pixels")
+    return image
+
+
+def decode_image(content: bytes) -> NDArray[np.uint8]:
+    """The image of a file that lies in memory only; as :func:`read_image`, a DICOM file by its first bytes.
+
+    Raises:
+        UnreadableImage: no image, several images, corrupt or cut off.
+        UserError: a DICOM file, and pydicom is not installed.
+    """
+    stream = BytesIO(content)
+    try:
+        image = read_dicom(stream) if content[128:132] == b"DICM" else _read_pillow(stream)
+    except DAMAGED as error:
+        raise UnreadableImage(reason(error, Path("the image"))) from error
     if min(image.shape[:2]) < 2:
         raise UnreadableImage(f"only {image.shape[1]} x {image.shape[0]} pixels")
     return image
@@ -82,7 +100,7 @@ def probe(path: str | Path) -> tuple[int, int] | str:
         return reason(error, path)
 
 
-def _read_pillow(path: Path) -> NDArray[np.uint8]:
+def _read_pillow(path: Path | BytesIO) -> NDArray[np.uint8]:
     with Image.open(path, formats=FORMATS) as image:
         refuse_pages(image)
         if image.mode.startswith("I") or image.mode == "F":

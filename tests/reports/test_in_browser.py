@@ -4,18 +4,15 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Thread
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from meddiff.reports.page.report import context, data, open_runs, render, write_report
-from meddiff.reports.page.tables import Tables
+from meddiff.reports.page.report import write_report
 from tests.builders.browser import BROWSERS, Browser, browser, find_browser
-from tests.builders.run_folders import copy_run, make_run
+from tests.builders.run_folders import make_run
 
 COMMAND = find_browser()
 pytestmark = pytest.mark.skipif(COMMAND is None, reason=f"no browser on PATH ({', '.join(BROWSERS)})")
@@ -348,62 +345,3 @@ def test_hostile_names_are_text_everywhere(page, tmp_path):
     assert EVIL in str(page.run("document.querySelector('#attention').textContent"))
     assert page.requests == [target.resolve().as_uri()]
     assert page.problems == []
-
-
-@pytest.fixture
-def served(runs: list[Path], tmp_path: Path) -> Iterator[tuple[Path, str, Callable[[], None]]]:
-    """A run that grows, as a dashboard serves it: the page, ``data``, and ``events`` that say ``changed``."""
-    folder, news = copy_run(runs[0], tmp_path), Event()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = open_runs([folder])
-            if self.path == "/events":
-                self.answer("text/event-stream", b"")
-                news.wait(30)
-                self.wfile.write(b"event: changed\ndata: 1\n\n")
-            elif self.path == "/data":
-                self.answer("application/json", json.dumps(data(Tables(found))).encode())
-            else:
-                self.answer("text/html", render(context(found, folder / "report.html"), "live").encode())
-
-        def answer(self, kind: str, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", f"{kind}; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/", news.set
-    news.set()
-    server.shutdown()
-
-
-def test_a_served_page_grows_with_its_run(page, served):
-    folder, address, tell = served
-    page.go(address)
-    page.run(ALL)
-    page.run("document.querySelector('[data-chart=tradeoff]').dataset.same = 'yes'")
-    before, claim = paths(page), page.run("document.querySelector('.claim').textContent")
-    table = (folder / "tradeoff.csv").read_text().splitlines()
-    last = table[-1].split(",")
-    cnr = table[0].split(",").index("grounding/macro_cnr")
-    table.append(",".join(["2000", "32000", *last[2:cnr], "3.21", *last[cnr + 1 :]]))
-    (folder / "tradeoff.csv").write_text("\n".join(table) + "\n")
-    tell()
-    for _ in range(50):
-        settle(page)
-        if "3.21" in str(page.run("document.querySelector('.claim').textContent")):
-            break
-    assert claim != page.run("document.querySelector('.claim').textContent")
-    assert "3.21" in str(page.run("document.querySelector('#runs .big').textContent"))
-    settle(page)
-    assert paths(page) != before
-    assert page.run("document.querySelector('#until').max") == "5"
-    assert page.run("document.querySelector('[data-chart=tradeoff]').dataset.same") == "yes", "not loaded anew"
-    assert page.problems == []
-    assert all(one.startswith(address) for one in page.requests)

@@ -31,7 +31,7 @@ DRAWN = ("evaluations", "means", "references", "published", "loss", "class_means
 Mode = Literal["file", "live"]
 
 
-def _visible(value: object) -> object:
+def visible(value: object) -> object:
     """What a template prints: no character of a text from outside acts on its reader."""
     return terminal(value, newlines=True) if type(value) is str else value
 
@@ -39,7 +39,7 @@ def _visible(value: object) -> object:
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("meddiff.reports.page")
-    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_visible)
+    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=visible)
     found.trim_blocks = found.lstrip_blocks = True
     found.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     found.filters |= {"label": wording.label, "count": wording.count_text, "compact": wording.compact, "rows": rows_of}
@@ -50,10 +50,15 @@ def _environment() -> Environment:
 
 
 @cache
-def _asset(name: str) -> tuple[str, str]:
-    """A file of ``static/``, and its source expression for the content security policy."""
-    text = (STATIC / name).read_text(encoding="utf-8")
-    return text, "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+def asset(name: str) -> str:
+    """A file of ``static/``."""
+    return (STATIC / name).read_text(encoding="utf-8")
+
+
+@cache
+def hashed(text: str) -> str:
+    """What a content security policy calls a script or style."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
 def data(tables: Tables) -> dict[str, object]:
@@ -88,19 +93,21 @@ def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
     }
 
 
-def render(context: dict[str, object], mode: Mode = "file") -> str:
+def render(context: dict[str, object], mode: Mode = "file", script: str = "", style: str = "") -> str:
     """The whole page.
 
     Args:
         mode: "file" may load nothing at all; "live" may ask the server that it came from.
+        script: JavaScript that runs behind the page's own.
+        style: CSS behind the page's own.
     """
-    assets = {name: _asset(name) for name in ("page.css", "vega.js", "page.js")}
+    css, scripts = asset("page.css") + style, [text for text in (asset("vega.js"), asset("page.js"), script) if text]
     policy = (
-        f"default-src 'none'; img-src data:; style-src {assets['page.css'][1]}; "
-        f"script-src {assets['vega.js'][1]} {assets['page.js'][1]}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src {hashed(css)}; "
+        f"script-src {' '.join(map(hashed, scripts))}; base-uri 'none'; form-action 'none'"
     ) + ("; connect-src 'self'" if mode == "live" else "")
     page = _environment().get_template("page.html")
-    return page.render(context, mode=mode, policy=policy, assets={name: text for name, (text, _) in assets.items()})
+    return page.render(context, mode=mode, policy=policy, css=css, scripts=scripts)
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:

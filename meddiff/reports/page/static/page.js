@@ -310,17 +310,13 @@
   addEventListener('beforeprint', () => all('.chart').forEach(come));
   const ready = (everything) => Promise.all(all('.chart').slice(0, everything ? undefined : 1).map(come));
   if (split()[0]) document.getElementById(split()[0])?.scrollIntoView();
-  const names = (found) => [...new Set(found.evaluations.run ?? [])].join('\n');
-  const changed = async () => {
-    const found = await (await fetch('data')).json();
-    if (names(found) !== names(tables)) { location.reload(); return; }  // the address keeps what the reader chose
-    const fresh = new DOMParser().parseFromString(await (await fetch(location.pathname)).text(), 'text/html');
+  const renew = (text) => {  // claims and tables, from the page as it would be written now
+    const fresh = new DOMParser().parseFromString(text, 'text/html');
     for (const part of all('[data-fresh]')) {
       const next = one(`[data-fresh=${part.dataset.fresh}]`, fresh);
       if (next && next.innerHTML !== part.innerHTML) { part.replaceWith(next); sortable(next); }
     }
-    await update(found);
   };
-  if ('live' in document.body.dataset) new EventSource('events').addEventListener('changed', changed);
-  window.report = { ready, update, charts };
+  const runsOf = (found) => [...new Set(found.evaluations?.run ?? [])].join('\n');
+  window.report = { ready, update, renew, charts, tables: () => tables, runsOf };
 })();
