@@ -60,8 +60,8 @@ def test_it_serves_until_it_is_stopped(tmp_path: Path) -> None:
         (["--watch", ".", "--host", "0.0.0.0"], "not served on 0.0.0.0"),
         (["--watch", ".", "--timesteps", "41"], "--timesteps is 41"),
         (["--watch", ".", "--model", "nowhere"], "nowhere"),
-        (["push"], "--entity"),
-        (["push", "nowhere", "--entity", "me"], "nobody is logged in"),
+        (["push"], "required: entity"),
+        (["push", "nowhere", "--entity", "me"], "Nobody is logged in to W&B here"),
         (["--watch", ".", "--model", "assets/phantom_base"], "No VAE"),
     ],
 )
