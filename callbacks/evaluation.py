@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -167,8 +168,9 @@ class EvaluationCallback(Callback):
         self._log(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """What was measured before the next evaluation broke is not lost."""
-        self._log(trainer)
+        """What was measured before the next evaluation broke is not lost; a disk that is full takes nothing more."""
+        with suppress(OSError):
+            self._log(trainer)
 
     def run(self, trainer: Trainer, module: LightningModule) -> None:
         """Evaluate now and remember; it is logged together with what else is measured at this moment."""
@@ -188,11 +190,12 @@ class EvaluationCallback(Callback):
         if all_of_them[-1] is not self or not fresh:
             return
         start = time.monotonic()
-        if trainer.is_global_zero:
-            figures = {name: value for one in fresh for name, value in one.latest.items()}
-            log_moment(trainer, images_seen(trainer), figures, [one.media for one in fresh], self._logged)
+        figures = {name: value for one in fresh for name, value in one.latest.items()}
+        media = [one.media for one in fresh]
         for one in fresh:
             one._unlogged, one.media = False, Media()
+        if trainer.is_global_zero:
+            log_moment(trainer, images_seen(trainer), figures, media, self._logged)
         self.seconds += time.monotonic() - start
 
     def _tell(self, trainer: Trainer) -> None:
