@@ -142,8 +142,12 @@ def own_arguments(words: Sequence[str]) -> list[str] | None:
     Example:
         >>> own_arguments(["/usr/bin/env", "python", "-m", "meddiff", "fit"]), own_arguments(["python", "train.py"])
         (['fit'], None)
+        >>> own_arguments(["/usr/bin/env"]) is None
+        True
     """
     rest = list(words[1:] if words[0] == "/usr/bin/env" else words)
+    if not rest:
+        return None
     if Path(rest[0]).name in OWN:
         return rest[1:]
     return rest[3:] if rest[1:3] == ["-m", "meddiff"] else None

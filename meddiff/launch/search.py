@@ -29,12 +29,20 @@ def grid(parameters: Mapping[Path, Parameter]) -> Iterator[Values]:
     Raises:
         UserError: a parameter that is no list of values.
     """
+    for values in itertools.product(*axes(parameters)):
+        yield nested(dict(zip(parameters, values, strict=True)))
+
+
+def axes(parameters: Mapping[Path, Parameter]) -> list[list[object]]:
+    """The values of each parameter, once each.
+
+    Raises:
+        UserError: a parameter that is no list of values.
+    """
     problems = grid_problems(parameters)
     if problems:
         raise UserError(*problems)
-    axes = [list({same(value): value for value in axis(one)}.values()) for one in parameters.values()]
-    for values in itertools.product(*axes):
-        yield nested(dict(zip(parameters, values, strict=True)))
+    return [list({same(value): value for value in axis(one)}.values()) for one in parameters.values()]
 
 
 def axis(parameter: Parameter) -> Sequence[object]:

@@ -1,5 +1,6 @@
 """Which parameters the next run of a sweep has, whatever the method. Source: own."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -45,5 +46,5 @@ def total_runs(sweep: SweepFile) -> int:
     """Runs that a sweep has when it is done, if nothing ends it before."""
     if sweep.method != "grid":
         return cast("int", sweep.run_cap)
-    points = sum(1 for _ in search.grid(sweep.parameters))
+    points = math.prod(map(len, search.axes(sweep.parameters)))
     return min(points, sweep.run_cap) if sweep.run_cap is not None else points

@@ -18,6 +18,7 @@ from meddiff.launch.parameters import Parameter, flat
 from meddiff.launch.parameters import Path as Names
 from meddiff.launch.schema import schema_problems
 from meddiff.launch.search import grid_problems
+from meddiff.runs.earlier_names import current_name
 
 #: Words that YAML reads as true and false although they look like texts.
 SWITCHES = ("on", "off", "yes", "no", "y", "n")
@@ -89,10 +90,10 @@ class SweepFile:
 
     @property
     def objectives(self) -> list[Objective]:
-        """One of ``metric``, several of ``metrics``, none of neither."""
+        """One of ``metric``, several of ``metrics``, none of neither; under the names of today, as rows are read."""
         given = self.config.get("metrics") or ([self.config["metric"]] if "metric" in self.config else [])
         return [
-            Objective(str(one["name"]), str(one.get("goal", "minimize")), one.get("target"))
+            Objective(current_name(str(one["name"])), str(one.get("goal", "minimize")), one.get("target"))
             for one in cast("list[Mapping[str, float | None]]", given)
         ]
 

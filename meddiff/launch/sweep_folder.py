@@ -10,7 +10,7 @@ from meddiff.common.files import write_json
 from meddiff.common.outside import own_file
 from meddiff.launch.parameters import Parameter, Values, nested
 from meddiff.launch.parameters import Path as Names
-from meddiff.launch.search import GRID_KINDS, axis, quantile
+from meddiff.launch.search import axis, quantile
 from meddiff.launch.sweep_file import SweepFile, canonical
 
 #: What the sweep is: its id, seed and definition.
@@ -56,12 +56,12 @@ def open_sweep(folder: Path, sweep: SweepFile, seed: int | None) -> tuple[str, i
 
 
 def settings_to_try(parameters: Mapping[Names, Parameter]) -> list[Values]:
-    """Settings in which every value of every parameter comes once, and of distributions nearly both ends.
+    """Settings in which every choice of every parameter comes once, and of ranges and distributions nearly both ends.
 
     The whole grid would be many more, and what the command refuses is almost always a single value.
     """
     axes = {
-        path: list(axis(one)) if one.kind in GRID_KINDS else [quantile(one, at) for at in ENDS]
+        path: list(axis(one)) if one.kind in ("constant", "categorical") else [quantile(one, at) for at in ENDS]
         for path, one in parameters.items()
     }
     most = max(map(len, axes.values()))

@@ -26,7 +26,7 @@ ROWS = "rows.csv"
 #: Seconds between two drawings on a terminal, and two lines in a file.
 LIVE_S, FILE_S = 1.0, 4.0
 #: What is shown of a run when the sweep names no metric.
-HEADLINE = ("fidelity/fd_domain", "fidelity/fid_domain", "grounding/macro_cnr")
+HEADLINE = ("fidelity/fd_domain", "grounding/macro_cnr")
 #: Lines of the live table; more runs at the same time are counted.
 MOST_LINES = 16
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +106,22 @@ class Built(SuiteCLI):
         """Nothing is run."""
 
 
-def building(words: list[str], instead: list[str]) -> Iterator[tuple[LightningModule, LightningDataModule]]:
-    built = Built(words[1], [*expand(words[2:]), *instead])
-    built.model.configure_model()
-    yield built.model, built.datamodule
+class Builder:
+    """Builds model and data of one command after the other; the parser is kept."""
+
+    def __init__(self) -> None:
+        self._built: Built | None = None
+
+    def __call__(self, words: list[str], instead: list[str]) -> tuple[LightningModule, LightningDataModule]:
+        """Those of a command, with other options ``instead`` of some of its own."""
+        arguments = [*expand(words[2:]), *instead]
+        if self._built is None:
+            self._built = Built(words[1], arguments)
+        else:
+            self._built.parse_arguments(self._built.parser, [words[1], *arguments])
+            self._built.instantiate_classes()
+        self._built.model.configure_model()
+        return self._built.model, self._built.datamodule
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -118,7 +129,7 @@ def test_model_and_data_of_every_setting_are_built(file, monkeypatch, shards, va
     """Those of the paper's configs with small parts in the place of weights that are not here; seeds build the same."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["lightning"])
-    sweep = read_sweep_file(file)
+    sweep, build = read_sweep_file(file), Builder()
     small = []
     if "quickstart" not in " ".join(map(str, sweep.command or [])):
         small = ["--model.unet=assets/phantom_base", "--model.text_encoder=assets/phantom_base",
@@ -127,14 +138,12 @@ def test_model_and_data_of_every_setting_are_built(file, monkeypatch, shards, va
         if values.get("seed_everything", 0) != 0:
             continue
         words = argv(sweep.command, sweep.program, values, "", {})
-        for model, data in building(words, small):
-            frozen = values.get("model.freeze_text_encoder", "learnable" not in words[3])
-            assert model.model.freeze_text_encoder is (frozen and file.stem != "pareto")
-            assert (
-                any(p.requires_grad for p in model.model.text_encoder.parameters())
-                is not model.model.freeze_text_encoder
-            )
-            assert data.prompt == values.get("data.prompt", "impression")
+        model, data = build(words, small)
+        frozen = values.get("model.freeze_text_encoder", "learnable" not in words[3])
+        assert model.model.freeze_text_encoder is (frozen and file.stem != "pareto")
+        trains = any(one.requires_grad for one in model.model.text_encoder.parameters())
+        assert trains is not model.model.freeze_text_encoder
+        assert data.prompt == values.get("data.prompt", "impression")
 
 
 def test_a_frozen_tower_with_a_rate_of_its_own_is_not_built(monkeypatch):
@@ -143,7 +152,7 @@ def test_a_frozen_tower_with_a_rate_of_its_own_is_not_built(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lightning"])
     words = ["lightning", "fit", "-c", "configs/quickstart.yaml", "--model.text_encoder_learning_rate=1e-5"]
     with pytest.raises(Exception, match="the text encoder is frozen"):
-        list(building(words, []))
+        Builder()(words, [])
 
 
 def test_the_small_sweep_is_the_quickstart_itself():

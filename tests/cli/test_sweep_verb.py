@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from meddiff.cli.sweep_settings import Checker
 from meddiff.runs.tables import read_table
 from tests.builders.command import call, write_fit
 from tests.builders.sweeps import command, events, folders, wait_for
@@ -30,28 +31,34 @@ def write(folder: Path, config: str, parameters: dict[str, object], **keys: obje
 def test_what_the_command_does_not_take_is_said_before_any_run(tmp_path, shards, vae_folder, capfd):
     """A sentence for each; the good values beside them have not begun."""
     config = write_fit(tmp_path / "c.yaml", shards, vae_folder)
-    wrong: list[tuple[dict[str, object], list[str]]] = [
-        ({"model.lerning_rate": [1], "seed_everything": [0]}, ["lerning_rate"]),
-        (
-            {
-                "trainer.max_steps": [4, "many", 5, 6],
-                "data.prompt": ["label", "impression", "haiku", "mixed"],
-                "data.shards": [str(shards), str(shards), str(shards), "nowhere"],
-            },
-            ["max_steps", "prompt", "no latent shards at nowhere"],
-        ),
-    ]
-    for parameters, named in wrong:
-        file = write(tmp_path, str(config), parameters)
-        code, _, err = call(capfd, "sweep", str(file), "--runs", str(tmp_path))
-        assert code == 2
-        sentences = err[err.index("error:") :].removeprefix("error: ").splitlines()
-        assert len(sentences) == len(named)
-        for sentence, name in zip(sentences, named, strict=True):
-            assert sentence.strip().startswith(f"{file}: ")
-            assert name in sentence
-        assert "Traceback" not in err
-        assert not (tmp_path / "trial").exists()
+    wrong: dict[str, object] = {
+        "trainer.max_steps": [4, "many", 5, 6],
+        "data.prompt": ["label", "impression", "haiku", "mixed"],
+        "data.shards": [str(shards), str(shards), str(shards), "nowhere"],
+    }
+    file = write(tmp_path, str(config), wrong)
+    code, _, err = call(capfd, "sweep", str(file), "--runs", str(tmp_path))
+    assert code == 2
+    sentences = err[err.index("error:") :].removeprefix("error: ").splitlines()
+    for sentence, name in zip(sentences, ("max_steps", "prompt", "no latent shards at nowhere"), strict=True):
+        assert sentence.strip().startswith(f"{file}: ")
+        assert name in sentence
+    assert "Traceback" not in err
+    assert not (tmp_path / "trial").exists()
+
+
+def test_a_name_that_the_command_does_not_have_is_one_sentence(tmp_path, shards, vae_folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lightning"])
+    config, checker = write_fit(tmp_path / "c.yaml", shards, vae_folder), Checker()
+    command = ["fit", "-c", str(config), "--seed_everything=1"]
+    (sentence,) = checker.problems_of([*command, "--model.lerning_rate=1"])
+    assert "lerning_rate" in sentence
+    assert not checker.problems_of(command)  # one refusal spoils nothing
+    (sentence,) = checker.problems_of([*command, "--model.learning_rate=fast"])
+    assert "learning_rate" in sentence
+    assert not checker.problems_of(["report", "x"])
+    assert not list(tmp_path.glob("runs*"))
+    assert "error:" not in capsys.readouterr().err
 
 
 def test_a_verb_that_leaves_no_mark_is_refused(tmp_path, capfd):

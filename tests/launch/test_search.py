@@ -10,7 +10,8 @@ import pytest
 
 from meddiff.common.errors import UserError
 from meddiff.launch.parameters import flat, same
-from meddiff.launch.search import draw, grid, next_of_grid, quantile, random_point
+from meddiff.launch.search import axes, draw, grid, next_of_grid, quantile, random_point
+from meddiff.launch.sweep_folder import settings_to_try
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "sweeps_0_3_0.json").read_text())
 
@@ -40,7 +41,7 @@ def test_grid_suggests_what_w_and_b_suggests(case):
 def test_a_grid_is_as_long_as_its_axes_and_has_no_point_twice():
     parameters = flat({"b": {"values": [1, 2, 2]}, "a": {"min": 0, "max": 4}, "c": {"value": "x"}})
     points = list(grid(parameters))
-    assert len(points) == 10
+    assert len(points) == math.prod(map(len, axes(parameters))) == 10
     assert len({same(point) for point in points}) == 10
     assert [point["a"] for point in points] == sorted(point["a"] for point in points)  # the first name is the slowest
 
@@ -84,3 +85,16 @@ def test_kinds_without_a_golden_step_within_their_range(kind, low, high):
     drawn = [quantile(parameter, at) for at in (0.05, 0.5, 0.95)]
     assert all(low <= value <= high and (value / 0.5) == round(value / 0.5) for value in drawn)
     assert all(first <= second for first, second in itertools.pairwise(drawn))
+
+
+def test_settings_to_try_hold_every_choice_and_the_ends_of_ranges():
+    parameters = flat({
+        "a": {"values": ["x", "y", "z"]}, "b": {"value": 7}, "n": {"min": 1, "max": 1_000_000_000},
+        "lr": {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-1},
+    })  # fmt: skip
+    settings = settings_to_try(parameters)
+    assert [one["a"] for one in settings] == ["x", "y", "z"]
+    assert {one["b"] for one in settings} == {7}
+    assert settings[0]["n"] < 2_000_000 < 998_000_000 < settings[1]["n"]
+    assert settings[0]["lr"] < 2e-5
+    assert settings[1]["lr"] > 5e-2

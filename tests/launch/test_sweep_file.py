@@ -116,6 +116,13 @@ def test_what_cannot_be_run_here_is_refused(text, said, tmp_path):
     assert said in refusal(tmp_path, text)
 
 
+def test_a_metric_may_be_called_as_it_was_before(tmp_path):
+    file = tmp_path / "s.yaml"
+    file.write_text(HEAD + "  a: {value: 1}\nmetric: {name: fidelity/fid_domain}\n")
+    (objective,) = read_sweep_file(file).objectives
+    assert (objective.name, objective.goal) == ("fidelity/fd_domain", "minimize")
+
+
 def test_traps_of_words_are_none_where_the_parameters_are_no_words(tmp_path):
     file = tmp_path / "s.yaml"
     file.write_text("method: grid\ncommand: [run, '${args_json_file}']\nparameters:\n  a: {value: null}\n")
