@@ -94,11 +94,10 @@ def render(context: dict[str, object], mode: Mode = "file") -> str:
     Args:
         mode: "file" may load nothing at all; "live" may ask the server that it came from.
     """
-    assets = {name: _asset(name) for name in ("page.css", "vega.js", "page.js")}
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {assets['page.css'][1]}; "
-        f"script-src {assets['vega.js'][1]} {assets['page.js'][1]}; base-uri 'none'; form-action 'none'"
-    ) + ("; connect-src 'self'" if mode == "live" else "")
+    assets = {name: _asset(name) for name in ("page.css", "vega.js", "gallery.js", "page.js")}
+    scripts = " ".join(source for name, (_, source) in assets.items() if name.endswith(".js"))
+    policy = f"default-src 'none'; img-src data:; style-src {assets['page.css'][1]}; script-src {scripts}; "
+    policy += "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if mode == "live" else "")
     page = _environment().get_template("page.html")
     return page.render(context, mode=mode, policy=policy, assets={name: text for name, (text, _) in assets.items()})
 
