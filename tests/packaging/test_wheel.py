@@ -18,7 +18,10 @@ NAMES = ("callbacks", "datamodules", "lightning_modules", "meddiff")
 #: Everything the build reads; a clone may hold runs, data and an old build/ beside it.
 SOURCES = (*NAMES, "configs", "pyproject.toml", "README.md", "LICENSE")
 #: Folders whose files are no Python and must travel.
-CARRIED = ("configs", "meddiff/assets", "datamodules/synthetic", "meddiff/reports/paper/published")
+CARRIED = (
+    *("configs", "meddiff/assets", "datamodules/synthetic", "meddiff/reports/paper/published"),
+    *("meddiff/reports/page/templates", "meddiff/reports/page/static"),
+)
 
 
 def build(kind: str, tree: Path, out: Path) -> Path:

@@ -33,7 +33,7 @@ Mode = Literal["file", "live"]
 
 def _visible(value: object) -> object:
     """What a template prints: no character of a text from outside acts on its reader."""
-    return terminal(value, newlines=True) if type(value) is str else value
+    return value if hasattr(value, "__html__") else terminal(value, newlines=True)
 
 
 @cache
