@@ -3,11 +3,12 @@
     python tools/make_vega_bundle.py
 
 The bundle of vl-convert declares hundreds of page globals, and one of ours with the same name breaks a later chart: it is
-wrapped, and leaves ``vegaEmbed`` alone. Source: own; BSD-3 texts of the bundled libraries: https://github.com/vega.
+wrapped, and leaves ``vegaEmbed`` alone. Every page carries it, so the licences of what is in it stand at its head. Source: own.
 """
 
 from pathlib import Path
 
+LICENCES = Path(__file__).with_name("vega_licences.txt")
 TARGET = Path(__file__).resolve().parents[1] / "meddiff/reports/page/static/vega.js"
 
 
@@ -16,7 +17,7 @@ def bundle() -> str:
     import vl_convert
 
     text = vl_convert.javascript_bundle()
-    return f"(()=>{{{text}\n}})();\n"
+    return f"/*!\n{LICENCES.read_text(encoding='utf-8')}*/\n(()=>{{{text}\n}})();\n"
 
 
 if __name__ == "__main__":

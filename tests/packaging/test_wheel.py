@@ -18,7 +18,10 @@ NAMES = ("callbacks", "datamodules", "lightning_modules", "meddiff")
 #: Everything the build reads; a clone may hold runs, data and an old build/ beside it.
 SOURCES = (*NAMES, "configs", "sweeps", "pyproject.toml", "README.md", "LICENSE")
 #: Folders whose files are no Python and must travel.
-CARRIED = ("configs", "sweeps", "meddiff/assets", "datamodules/synthetic", "meddiff/reports/paper/published")
+CARRIED = (
+    *("configs", "sweeps", "meddiff/assets", "datamodules/synthetic", "meddiff/reports/paper/published"),
+    *(f"meddiff/reports/{room}/{kind}" for room in ("page", "dashboard") for kind in ("templates", "static")),
+)
 
 
 def build(kind: str, tree: Path, out: Path) -> Path:

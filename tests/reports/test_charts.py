@@ -194,7 +194,8 @@ def test_figures_for_print(tables: Tables, tmp_path: Path) -> None:
 
 def test_the_script_is_what_vl_convert_makes_wrapped() -> None:
     text = TARGET.read_text(encoding="utf-8")
-    assert text.startswith("(()=>{")
+    assert "\n*/\n(()=>{" in text
+    assert text.startswith("/*!\nVega 6.2: Copyright (c) 2015-2023, University of Washington Interactive Data Lab.")
     assert "</script" not in text
     digests = [hashlib.sha256(one.encode()).hexdigest() for one in (text, bundle())]
     assert digests[0] == digests[1], "vl_convert has another version: python tools/make_vega_bundle.py"

@@ -33,7 +33,7 @@ Mode = Literal["file", "live"]
 
 def visible(value: object) -> object:
     """What a template prints: no character of a text from outside acts on its reader."""
-    return terminal(value, newlines=True) if type(value) is str else value
+    return value if hasattr(value, "__html__") else terminal(value, newlines=True)
 
 
 @cache
@@ -101,7 +101,8 @@ def render(context: dict[str, object], mode: Mode = "file", script: str = "", st
         script: JavaScript that runs behind the page's own.
         style: CSS behind the page's own.
     """
-    css, scripts = asset("page.css") + style, [text for text in (asset("vega.js"), asset("page.js"), script) if text]
+    css, own = asset("page.css") + style, map(asset, ("vega.js", "gallery.js", "page.js"))
+    scripts = [text for text in (*own, script) if text]
     policy = (
         f"default-src 'none'; img-src data:; style-src {hashed(css)}; "
         f"script-src {' '.join(map(hashed, scripts))}; base-uri 'none'; form-action 'none'"

@@ -115,9 +115,9 @@ class Tables:
         values = [e.values[key] for run in self.found for e in run.evaluations if key in e.values]
         return key in self.distances and bool(values) and min(values) > 0 and max(values) > LOG_RATIO * min(values)
 
-    def rows_with(self, *keys: str) -> int:
-        """How many evaluations have all these figures."""
-        return sum(all(key in e.values for key in keys) for run in self.found for e in run.evaluations if e.values)
+    def rows_with(self, *keys: str) -> list[int]:
+        """How many evaluations of each run have all these figures."""
+        return [sum(all(key in e.values for key in keys) for e in run.evaluations if e.values) for run in self.found]
 
     def _pairs(self) -> Iterable[tuple[Who, Run]]:
         return zip(self.who, self.found, strict=True)
