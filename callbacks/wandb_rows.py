@@ -13,7 +13,8 @@ from callbacks.media import Media, Picture, TextTable
 from callbacks.wandb_axis import draw_over_images
 from callbacks.wandb_files import kept_beside
 from callbacks.wandb_trouble import unless_in_trouble
-from meddiff.reports.page.wording import direction, fidelity_keys, first_of, label, parts
+from meddiff.reports.page.wording import CNR_ORDER, direction, fidelity_keys, label, parts
+from meddiff.reports.wandb_push import COLUMNS
 
 if TYPE_CHECKING:
     import wandb
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 CHART_VARIABLE = "MEDDIFF_WANDB_CHART"
 #: W&B's own scatter plot, which every server has.
 PLAIN_CHART = "wandb/scatter/v0"
-#: Columns of its table, named as the fields of our own chart.
-COLUMNS = ("run", "encoder", "prompt", "images", "distance", "cnr")
-#: Which score stands for grounding, if a run has several.
-CNR = ("grounding/macro_cnr", "grounding/cnr")
 #: W&B shows no more rows of a table.
 MOST_ROWS = 10_000
 
@@ -116,13 +113,16 @@ def tradeoff_chart(evaluations: Evaluations, who: tuple[object, object, object])
     table = wandb.Table(columns=list(COLUMNS), data=rows)
     own = os.environ.get(CHART_VARIABLE)
     fields = {name: name for name in COLUMNS} if own else {"x": "distance", "y": "cnr"}
-    return wandb.plot_table(own or PLAIN_CHART, table, fields, {"title": f"{label(cnr)} against {label(distance)}"})
+    title = {"title": f"{label(cnr)} against {label(distance)}"}
+    return wandb.plot_table(
+        own or PLAIN_CHART, table, fields, {"distance": label(distance), "cnr": label(cnr)} if own else title
+    )
 
 
 def sides(evaluations: Evaluations) -> tuple[str, str]:
     """Which grounding score and which distance stand for the two sides."""
     keys = {key for _, values in evaluations for key in values}
-    return first_of(sorted(keys), CNR), next(iter(fidelity_keys(keys)), "")
+    return next((key for key in CNR_ORDER if key in keys), CNR_ORDER[0]), next(iter(fidelity_keys(keys)), "")
 
 
 def best_values(evaluations: Evaluations) -> dict[str, float]:

@@ -259,8 +259,8 @@ class LatentShardsDataModule(L.LightningDataModule):
     ) -> ShardLoader:
         number = self.num_workers if workers is None else min(workers, self.num_workers)
         pin = self.pin_memory
-        if pin is None:
-            pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        if pin is None and self.trainer is not None:
+            pin = self.trainer.strategy.root_device.type == "cuda"
         return ShardLoader(
             dataset,
             batch_size=None,
@@ -268,7 +268,7 @@ class LatentShardsDataModule(L.LightningDataModule):
             sampler=sampler,
             num_workers=number,
             persistent_workers=number > 0,
-            pin_memory=pin,
+            pin_memory=bool(pin),
         )
 
     def _open_at(self) -> int:
@@ -288,9 +288,8 @@ class LatentShardsDataModule(L.LightningDataModule):
 
     def _samples(self) -> int:
         """Samples of one training epoch."""
-        if self.streaming and self.epoch_size:
-            return self.epoch_size
-        return self.manifest.samples(self.train_split)
+        counted = self.epoch_size if self.streaming else None
+        return counted or self.manifest.samples(self.train_split)
 
     def _folder(self) -> str:
         return one_folder(self.shards)

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meddiff.common.errors import UserError
+from meddiff.reports.page import charts
+from meddiff.reports.page.wandb_preset import wandb_preset
+from meddiff.reports.page.wording import label
 from meddiff.runs import names
 
 if TYPE_CHECKING:
@@ -28,8 +31,10 @@ CNR, AUROC, TOP1, DISTANCE = (
     "grounding/macro_top1",
     "fidelity/fd_domain",
 )
-#: Field of the chart -> column of a run's history. What a row is of, W&B says itself, as ``name``.
-FIELDS = {"run": "name", "images": AXIS, "distance": DISTANCE, "cnr": CNR}
+#: Columns of the table that each run logs with its path, and the fields of the chart.
+COLUMNS = ("run", "encoder", "prompt", "images", "distance", "cnr")
+#: The table's name in a run's summary.
+TABLE = "tradeoff_table"
 #: Runs that are drawn; W&B's own is 10.
 MOST_RUNS = 100
 
@@ -145,12 +150,12 @@ def panels_of(chart: str, distance: str = DISTANCE) -> "dict[str, list[Panel]]":
     """Section -> panels. Only short, flat names of the configuration: a sweep's dotted ones W&B cannot tell from nested."""
     from wandb_workspaces.reports import v2
 
-    history = {"history": {"keys": [AXIS, distance, CNR]}}
+    words = {"distance": label(distance), "cnr": label(CNR)}
     return {
         "Trade-off": [
             v2.CustomChart(
-                query=history, chart_name=chart, chart_fields={**FIELDS, "distance": distance},
-                layout=v2.Layout(w=24, h=14)
+                query={"summaryTable": {"tableKey": TABLE}}, chart_name=chart, chart_fields={name: name for name in COLUMNS},
+                chart_strings=words, layout=v2.Layout(w=24, h=14)
             ),
         ],
         "Words": [
@@ -195,41 +200,8 @@ def _curve(title: str, keys: list[str]) -> "v2.LinePlot":
 
 
 def tradeoff_preset() -> dict[str, object]:
-    """The trade-off as a spec of W&B's: columns are ``${field:NAME}`` for NAME of :data:`FIELDS`."""
-    known = " && ".join(
-        f"isNumber(datum['{_at(name)}']) && isFinite(datum['{_at(name)}'])" for name in ("distance", "cnr")
-    )
-    shared = {
-        "x": {
-            "field": _at("distance"), "type": "quantitative", "title": "Frechet distance; better images to the right",
-            "scale": {"reverse": True, "zero": False},
-        },
-        "y": {
-            "field": _at("cnr"), "type": "quantitative", "title": "macro CNR; better grounding upwards",
-            "scale": {"zero": False},
-        },
-        "order": {"field": _at("images"), "type": "quantitative"},
-        "color": {"field": _at("run"), "type": "nominal", "title": "run", "scale": {"range": {"field": "color"}}},
-        "tooltip": [
-            {"field": _at("run"), "type": "nominal", "title": "run"},
-            {"field": _at("images"), "type": "quantitative", "title": "training images", "format": ",d"},
-            {"field": _at("distance"), "type": "quantitative", "title": "Frechet distance", "format": ".4~r"},
-            {"field": _at("cnr"), "type": "quantitative", "title": "macro CNR", "format": ".3f"},
-        ],
-    }  # fmt: skip
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "data": {"name": "wandb"},
-        "width": "container",
-        "autosize": {"type": "fit", "contains": "padding"},
-        "transform": [{"filter": known}],
-        "encoding": shared,
-        "layer": [{"mark": {"type": "line"}}, {"mark": {"type": "point", "filled": True, "size": 45}}],
-    }
-
-
-def _at(name: str) -> str:
-    return f"${{field:{name}}}"
+    """The chart of the report as a spec of W&B's: its columns are ``${field:NAME}`` for NAME of :data:`COLUMNS`."""
+    return wandb_preset(charts.tradeoff())
 
 
 def _need_extra() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from meddiff.common.errors import UserError
+from meddiff.reports.page import charts
 from meddiff.reports.page.wording import direction, label
-from meddiff.reports.wandb_push import AXIS, CNR, DISTANCE, FIELDS, panels_of, push, run_ids, tradeoff_preset, workspace
+from meddiff.reports.wandb_push import AXIS, COLUMNS, TABLE, panels_of, push, run_ids, tradeoff_preset, workspace
 
 CHART = "lab/meddiff-tradeoff"
 XRV = "fidelity/fid_xrv224"
@@ -21,17 +22,18 @@ def written(panel: object) -> dict[str, object]:
     return found
 
 
-def test_the_trade_off_asks_for_both_sides_in_one_query() -> None:
+def test_the_trade_off_is_drawn_from_the_table_of_each_run() -> None:
     (panel,) = panels_of(CHART, XRV)["Trade-off"]
     config = written(panel)["config"]
     assert isinstance(config, dict)
     assert config["panelDefId"] == CHART
-    assert config["fieldSettings"] == {"run": "name", "images": "images", "distance": XRV, "cnr": CNR}
+    assert config["fieldSettings"] == {name: name for name in COLUMNS}
+    assert config["stringSettings"] == {"distance": label(XRV), "cnr": "macro CNR"}
     (runs,) = config["userQuery"]["queryFields"]
-    (history,) = [field for field in runs["fields"] if field["name"] == "history"]
-    # as the web editor writes it: the names are an argument, not a value (which the server ignores)
-    assert history["args"] == [{"name": "keys", "value": ["images", XRV, CNR]}]
-    assert "value" not in history
+    (table,) = [field for field in runs["fields"] if field["name"] == "summaryTable"]
+    # as the web editor writes it: the name is an argument, not a value (which the server ignores)
+    assert table["args"] == [{"name": "tableKey", "value": TABLE}]
+    assert "value" not in table
 
 
 def test_every_line_is_over_images_and_of_names_that_we_log() -> None:
@@ -74,30 +76,30 @@ def test_the_workspace_has_the_sections_and_only_the_runs_that_are_meant() -> No
 def test_the_chart_draws_rows_as_the_panel_gives_them(version: str) -> None:
     """Columns of other names in the places, rows with W&B's own name and colour, a row without a number left out."""
     convert = pytest.importorskip("vl_convert")
-    columns = {**FIELDS, "distance": DISTANCE}
     text = json.dumps(tradeoff_preset())
-    assert set(re.findall(r"\$\{field:(\w+)\}", text)) == set(columns)
-    for name, column in columns.items():
-        text = text.replace(f"${{field:{name}}}", column.replace("/", "_"))
+    assert set(re.findall(r"\$\{field:(\w+)\}", text)) == set(COLUMNS)
+    for name in COLUMNS:
+        text = text.replace(f"${{field:{name}}}", f"table_{name}")
     rows = [
-        {"name": run, "color": colour, "images": i, "fidelity_fd_domain": 9.0 - i, "grounding_macro_cnr": 0.1 * i}
-        for run, colour in (("a", "#d95f02"), ("b", "#1b9e77"))
+        {
+            **{"name": run, "color": "#123456", "table_run": run, "table_encoder": encoder, "table_prompt": "label"},
+            **{"table_images": i, "table_distance": 9.0 - i, "table_cnr": 0.1 * i},
+        }
+        for run, encoder in (("a", "frozen"), ("b", "learnable"))
         for i in range(3)
     ]
     spec = {**json.loads(text), "width": 300, "height": 200}
 
     def drawn(values: list[dict[str, object]]) -> str:
         svg: str = convert.vegalite_to_svg({**spec, "datasets": {"wandb": values}}, vl_version=version)
-        return svg
+        return re.sub(r"clip\d+", "clip", svg)  # counted through the process
 
     svg = drawn(rows)
-    assert "#d95f02" in svg
-    assert "#1b9e77" in svg
-    assert len(re.findall(r'aria-roledescription="(?:point|symbol)"', svg)) == 6
-    nothing = {**rows[0], "images": 9, "grounding_macro_cnr": None}
+    assert all(charts.LIGHT[encoder] in svg for encoder in ("frozen", "learnable"))
+    nothing = {**rows[0], "table_images": 9, "table_cnr": None}
     assert drawn([*rows, nothing]) == svg
     # the control: one more number is one more point
-    assert drawn([*rows, {**rows[0], "images": 9, "grounding_macro_cnr": math.pi}]) != svg
+    assert drawn([*rows, {**rows[0], "table_images": 9, "table_cnr": math.pi}]) != svg
 
 
 def test_what_cannot_be_pushed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,10 @@ class Answer(TypedDict):
 class Asked(Protocol):
     """Models that answer; torch stays behind it."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """What the models are called."""
+        ...
 
     def __call__(self, picture: bytes, phrase: str) -> list[Answer]:
         """Raises UserError: no picture, no word."""
