@@ -121,7 +121,7 @@ def workspace(entity: str, project: str, chart: str, ids: Sequence[str] = (), di
 
 
 def report(entity: str, project: str, chart: str, ids: Sequence[str] = (), distance: str = DISTANCE) -> "v2.Report":
-    """The same panels as a page with a sentence on how each is read. Asks the server for its project."""
+    """The same panels as a page with a sentence on how each is read."""
     _need_extra()
     from wandb_workspaces.reports import v2
 

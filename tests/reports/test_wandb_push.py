@@ -10,7 +10,17 @@ import pytest
 from meddiff.common.errors import UserError
 from meddiff.reports.page import charts
 from meddiff.reports.page.wording import direction, label
-from meddiff.reports.wandb_push import AXIS, COLUMNS, TABLE, panels_of, push, run_ids, tradeoff_preset, workspace
+from meddiff.reports.wandb_push import (
+    AXIS,
+    COLUMNS,
+    TABLE,
+    panels_of,
+    push,
+    report,
+    run_ids,
+    tradeoff_preset,
+    workspace,
+)
 
 CHART = "lab/meddiff-tradeoff"
 XRV = "fidelity/fid_xrv224"
@@ -118,3 +128,14 @@ def test_what_cannot_be_pushed_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     with pytest.raises(UserError, match="Nobody is logged in to W&B here"):
         push([run], "project", "lab")
+
+
+def test_the_report_says_how_each_section_is_read_and_shows_the_same_panels() -> None:
+    page = report("lab", "project", CHART, ["abc", "def"], XRV)
+    kinds = [type(block).__name__ for block in page.blocks]
+    assert kinds == ["TableOfContents"] + ["H1", "P", "PanelGrid"] * len(panels_of(CHART))
+    for grid, (name, panels) in zip(page.blocks[3::3], panels_of(CHART, XRV).items(), strict=True):
+        (runset,) = grid.runsets
+        assert runset.filters == "ID in ['abc', 'def']"
+        shown, wanted = ([{**written(one), "__id__": ""} for one in some] for some in (grid.panels, panels))
+        assert [{**one, "layout": None} for one in shown] == [{**one, "layout": None} for one in wanted], name
