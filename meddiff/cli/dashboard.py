@@ -71,8 +71,8 @@ def push_to_wandb(arguments: list[str]) -> int:
     parser.add_argument("--entity", type=str, required=True, help="User or team in W&B.")
     parser.add_argument("--project", type=str, default="meddiff-tradeoff", help="Project in W&B.")
     options = parser.parse_args(arguments)
+    from meddiff.cli.wandb_push import push
     from meddiff.common.outside import terminal
-    from meddiff.reports.wandb_push import push
 
     for address in push([Path(run) for run in options.runs], options.project, options.entity):
         print(terminal(address))

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from callbacks.run_facts import run_facts
-from meddiff.reports.glossary import unexplained
 from meddiff.runs.metrics_file import read_metrics
 from meddiff.runs.tables import read_table
 from tests.builders.command import child
@@ -17,6 +16,7 @@ from tests.builders.drawn_parts import make_classifier
 from tests.builders.tiny import make_shards
 from tests.builders.tracked import only_run, tracked_config, tracked_fit
 from tests.builders.wandb_records import history, last_values, offline_run, wandb_records
+from tools.glossary import unexplained
 
 Rows = list[dict[str, object]]
 

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from meddiff.models.feature_extractors import EXTRACTORS
-from meddiff.reports.glossary import anchor, fidelity_entries, grounding_entries, page, training_entries, unexplained
 from meddiff.reports.page.wording import CONTROLS, GROUNDING, QUESTIONS, direction, label, meaning
+from tools.glossary import anchor, fidelity_entries, grounding_entries, page, training_entries, unexplained
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "glossary.md"
 

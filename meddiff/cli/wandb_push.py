@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from meddiff.common.errors import UserError
 from meddiff.reports.page import charts
-from meddiff.reports.page.wandb_preset import wandb_preset
+from meddiff.reports.page.wandb_preset import COLUMNS, wandb_preset
 from meddiff.reports.page.wording import label
 from meddiff.runs import names
 
@@ -31,8 +31,6 @@ CNR, AUROC, TOP1, DISTANCE = (
     "grounding/macro_top1",
     "fidelity/fd_domain",
 )
-#: Columns of the table that each run logs with its path, and the fields of the chart.
-COLUMNS = ("run", "encoder", "prompt", "images", "distance", "cnr")
 #: The table's name in a run's summary.
 TABLE = "tradeoff_table"
 #: Runs that are drawn; W&B's own is 10.

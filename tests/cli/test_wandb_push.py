@@ -7,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from meddiff.common.errors import UserError
-from meddiff.reports.page import charts
-from meddiff.reports.page.wording import direction, label
-from meddiff.reports.wandb_push import (
+from meddiff.cli.wandb_push import (
     AXIS,
-    COLUMNS,
     TABLE,
     panels_of,
     push,
@@ -21,6 +17,10 @@ from meddiff.reports.wandb_push import (
     tradeoff_preset,
     workspace,
 )
+from meddiff.common.errors import UserError
+from meddiff.reports.page import charts
+from meddiff.reports.page.wandb_preset import COLUMNS
+from meddiff.reports.page.wording import direction, label
 
 CHART = "lab/meddiff-tradeoff"
 XRV = "fidelity/fid_xrv224"
