@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +232,11 @@ def copied(run: Path, folder: Path, number: int) -> Path:
         config.replace("encoder: true", f"encoder: {'true' if number % 2 else 'false'}")
     )
     return folder
+
+
+def test_what_may_write_a_page_costs_little_to_import():
+    code = "import sys, meddiff.reports.page.report; print('altair' in sys.modules, 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"
 
 
 def cost(work: Callable[[], object]) -> float:
