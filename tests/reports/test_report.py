@@ -209,7 +209,7 @@ def test_pictures_keep_to_a_budget(run, monkeypatch):
     assert galleries(page)[0]["stops"] == [16000]
     assert len(galleries(page)[0]["cards"]) == 1
     assert "The first 1 of 8 are shown" in page.text
-    assert media.affordable(media.Media(run), {}, ("map",), 1) == []
+    assert media.affordable(media.Media(run, {}), {}, ("map",), 1) == []
 
 
 def test_a_hundred_runs_stay_small(tmp_path):
