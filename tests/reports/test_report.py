@@ -214,7 +214,7 @@ def test_pictures_keep_to_a_budget(run, monkeypatch):
 
 def test_a_hundred_runs_stay_small(tmp_path):
     """Rows as many as of 100 runs of 50 evaluations, pictures of some."""
-    one = make_run(tmp_path / "n0" / "t", "n0", 50, 16, 8, size=128)
+    one = make_run(tmp_path / "n0" / "t", "n0", 50, 5, 2, size=128)
     runs = [one, *(copied(one, tmp_path / f"n{i}" / "t", i) for i in range(1, 100))]
     page = write_report(runs, tmp_path / "all.html")
     assert page.stat().st_size < 8_000_000
