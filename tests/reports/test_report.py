@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -207,12 +209,12 @@ def test_pictures_keep_to_a_budget(run, monkeypatch):
     assert galleries(page)[0]["stops"] == [16000]
     assert len(galleries(page)[0]["cards"]) == 1
     assert "The first 1 of 8 are shown" in page.text
-    assert media.affordable(media.Media(run), {}, ("map",), 1) == []
+    assert media.affordable(media.Media(run, {}), {}, ("map",), 1) == []
 
 
 def test_a_hundred_runs_stay_small(tmp_path):
     """Rows as many as of 100 runs of 50 evaluations, pictures of some."""
-    one = make_run(tmp_path / "n0" / "t", "n0", 50, 16, 8, size=128)
+    one = make_run(tmp_path / "n0" / "t", "n0", 50, 5, 2, size=128)
     runs = [one, *(copied(one, tmp_path / f"n{i}" / "t", i) for i in range(1, 100))]
     page = write_report(runs, tmp_path / "all.html")
     assert page.stat().st_size < 8_000_000
@@ -230,6 +232,11 @@ def copied(run: Path, folder: Path, number: int) -> Path:
         config.replace("encoder: true", f"encoder: {'true' if number % 2 else 'false'}")
     )
     return folder
+
+
+def test_what_may_write_a_page_costs_little_to_import():
+    code = "import sys, meddiff.reports.page.report; print('altair' in sys.modules, 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"
 
 
 def cost(work: Callable[[], object]) -> float:

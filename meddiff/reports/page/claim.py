@@ -76,7 +76,8 @@ def _comparison(tables: Tables, pairs: Sequence[tuple[Run, Run]]) -> Claim:
     elif n > 1:
         basis = f"Means over {n} pairs of runs; in brackets the least and the greatest: too few pairs for an interval."
     else:
-        basis = "One pair of runs: another seed may differ by more than this. Brackets, if any: 95 % over the images measured."
+        basis = "One pair of runs: another seed may differ by more than this."
+        basis += " In brackets the 95 % interval over the images measured." if "[" in " ".join(said) else ""
     return Claim(f"Learnable against frozen: {', '.join(said)}.", f"After {at} images. {basis}")
 
 

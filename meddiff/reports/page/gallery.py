@@ -4,11 +4,11 @@ The newest evaluation of every run that fits comes first, then its first, then t
 is said. Source: own.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from meddiff.common.outside import terminal
-from meddiff.reports.page.media import Media, affordable, boxes_of, media_of, size_of
+from meddiff.reports.page.media import Media, affordable, boxes_of, size_of
 from meddiff.reports.page.tables import Tables, Who
 from meddiff.runs import names
 from meddiff.runs.folder import Entry, Run
@@ -21,6 +21,8 @@ PAGE_BYTES, MANY_BYTES, MANY = 8_000_000, 1_800_000, 4
 
 Json = dict[str, object]
 Key = tuple[str, ...]
+#: what a row of a per-sample table and an entry have in common
+PHRASE = ("key", "class", "phrase")
 
 
 @dataclass
@@ -38,47 +40,22 @@ class Gallery:
     elsewhere: list[int]
 
 
-@dataclass
-class _Pictures:
-    """Data URIs, each once."""
-
-    places: dict[str, int] = field(default_factory=dict)
-
-    def place(self, media: Media, name: object) -> int | None:
-        picture = media.picture(name)
-        return None if picture is None else self.places.setdefault(picture.uri, len(self.places))
-
-
 def word_maps(tables: Tables) -> Gallery | None:
     """Of ``RUN/media/attention``; None if there are none."""
-
-    def frame(run: Run, images: int) -> Callable[[Entry], Json]:
-        table = {(row.get("key"), row.get("class"), row.get("phrase")): row for row in run.phrases_at(images)}
-
-        def of(entry: Entry) -> Json:
-            row = table.get((str(entry.get("key")), str(entry.get("class")), str(entry.get("phrase"))), {})
-            return {"cnr": number(entry.get("cnr")), "hit": number(row.get("top1"))}
-
-        return of
-
-    return _collect(tables, names.ATTENTION, ("key", "class", "word", "phrase"), "map", "image", frame)
+    return _collect(tables, names.ATTENTION, ("key", "class", "word", "phrase"), "map", "image")
 
 
 def drawn_samples(tables: Tables) -> Gallery | None:
     """Of ``RUN/media/samples``; None if there are none."""
-    return _collect(
-        tables, names.SAMPLES, ("key", "prompt", "sampler"), "image", "real", lambda run, images: lambda entry: {}
-    )
+    return _collect(tables, names.SAMPLES, ("key", "prompt", "sampler"), "image", "real")
 
 
-def _collect(
-    tables: Tables,
-    kind: str,
-    parts: tuple[str, ...],
-    picture: str,
-    base: str,
-    frame: Callable[[Run, int], Callable[[Entry], Json]],
-) -> Gallery | None:
+def _hits(run: Run, images: int) -> dict[Key, float | None]:
+    """Whether the hottest pixel of a phrase lay inside, at one evaluation."""
+    return {tuple(row.get(part, "") for part in PHRASE): number(row.get("top1")) for row in run.phrases_at(images)}
+
+
+def _collect(tables: Tables, kind: str, parts: tuple[str, ...], picture: str, base: str) -> Gallery | None:
     """One card for everything any shown run has in its newest evaluation, with every shown run's picture at every stop."""
     stored = [run.attention if kind == names.ATTENTION else run.samples for run in tables.found]
     having = [place for place, found in enumerate(stored) if any(found.values())]
@@ -86,7 +63,8 @@ def _collect(
         return None
     chosen = _chosen(tables.who, having)
     budget = PAGE_BYTES if len(tables.found) <= MANY else MANY_BYTES
-    medias = {place: media_of(tables.found[place], kind) for place in chosen}
+    pictures: dict[str, int] = {}
+    medias = {place: Media(tables.found[place].path / names.MEDIA / kind, pictures) for place in chosen}
     kept = {place: affordable(medias[place], stored[place], (picture,), budget // len(chosen)) for place in chosen}
     stops = sorted({images for keep in kept.values() for images in keep})
     notes = []
@@ -99,26 +77,31 @@ def _collect(
     for place in chosen:
         for key, entry in _keyed(stored[place][kept[place][-1]], parts).items() if kept[place] else ():
             newest.setdefault(key, []).append((medias[place], entry))
-    pictures, cards = _Pictures(), dict[Key, Json]()
+    cards = dict[Key, Json]()
     for key, found in newest.items():
         budget -= sum(media.bytes_of(entry, (picture, base, "mask")) for media, entry in found)
         if cards and (budget < 0 or len(cards) == MAX_CARDS):
             notes.append(f"The first {len(cards)} of {len(newest)} are shown, to keep this page small.")
             break
-        cards[key] = _card(*found[0], pictures, base) | {part: terminal(found[0][1].get(part) or "") for part in parts}
-    for card in cards.values():
-        card["cells"] = [[None] * len(stops) for _ in chosen]
+        media, entry = found[0]
+        under, size = media.picture(entry.get(base))
+        cards[key] = {"base": under, "mask": media.picture(entry.get("mask"))[0], "boxes": boxes_of(entry)}
+        cards[key] |= {"size": size_of(entry, size or media.picture(entry.get(picture))[1])}
+        cards[key] |= {part: terminal(entry.get(part) or "") for part in parts}
+    cells = {key: [[None] * len(stops) for _ in chosen] for key in cards}
     for column, place in enumerate(chosen):
         for images in kept[place]:
-            measured = frame(tables.found[place], images)
+            hits = _hits(tables.found[place], images) if kind == names.ATTENTION else {}
             for key, entry in _keyed(stored[place][images], parts).items():
-                shown = pictures.place(medias[place], entry.get(picture)) if key in cards else None
+                shown = medias[place].picture(entry.get(picture))[0] if key in cards else None
                 if shown is not None:
-                    cells = cards[key]["cells"]
-                    assert isinstance(cells, list)
-                    cells[column][stops.index(images)] = {"picture": shown, **measured(entry)}
+                    hit = hits.get(tuple(str(entry.get(part)) for part in PHRASE))
+                    cell: Json = {"picture": shown, "cnr": number(entry.get("cnr")), "hit": hit}
+                    cells[key][column][stops.index(images)] = cell  # type: ignore[call-overload]
+    for key, card in cards.items():
+        card["cells"] = cells[key]
     runs = [{"run": terminal(tables.who[place].run), "encoder": tables.who[place].encoder} for place in chosen]
-    data: Json = {"runs": runs, "stops": stops, "pictures": list(pictures.places), "cards": list(cards.values())}
+    data: Json = {"runs": runs, "stops": stops, "pictures": list(pictures), "cards": list(cards.values())}
     return Gallery(data, notes, [place for place in having if place not in chosen])
 
 
@@ -130,16 +113,6 @@ def _chosen(who: Sequence[Who], having: Sequence[int]) -> list[int]:
     rounds = max(len(found) for found in firsts.values())
     order = [found[i] for i in range(rounds) for found in (firsts[key] for key in sorted(firsts)) if i < len(found)]
     return order[:MAX_RUNS] if len(order) > MAX_RUNS else list(having)
-
-
-def _card(media: Media, entry: Entry, pictures: _Pictures, base: str) -> Json:
-    under = media.picture(entry.get(base))
-    return {
-        "base": pictures.place(media, entry.get(base)),
-        "mask": pictures.place(media, entry.get("mask")),
-        "boxes": boxes_of(entry),
-        "size": size_of(entry, under),
-    }
 
 
 def _keyed(entries: Sequence[Entry], parts: Sequence[str]) -> dict[Key, Entry]:

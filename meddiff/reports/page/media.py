@@ -2,22 +2,13 @@
 
 import base64
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
-from meddiff.runs import names
-from meddiff.runs.folder import Entry, Run
+from meddiff.runs.folder import Entry
 from meddiff.runs.values import number
 
+Size = tuple[float, float]
 MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture file: its data URI, and its size if the format tells it at once."""
-
-    uri: str
-    size: tuple[int, int] | None
 
 
 class Media:
@@ -25,11 +16,12 @@ class Media:
 
     Args:
         folder: ``RUN/media/attention`` or ``RUN/media/samples``; nothing outside it is read.
+        pictures: data URI -> its place among all pictures of the page; grows.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
-        self._read: dict[str, Picture | None] = {}
+    def __init__(self, folder: Path, pictures: dict[str, int]) -> None:
+        self.folder, self.pictures = folder.resolve(), pictures
+        self._read: dict[object, tuple[int | None, Size | None]] = {}
 
     def file(self, name: object) -> Path | None:
         """The file of that name, or None: no name, outside the folder, or not there."""
@@ -43,25 +35,19 @@ class Media:
         files = {self.file(entry.get(name)) for name in names}
         return sum(file.stat().st_size for file in files if file is not None)
 
-    def picture(self, name: object) -> Picture | None:
-        """The picture, or None if there is none that can be shown."""
-        if not isinstance(name, str):
-            return None
-        if name not in self._read:
-            self._read[name] = self._load(name)
-        return self._read[name]
-
-    def _load(self, name: str) -> Picture | None:
+    def picture(self, name: object) -> tuple[int | None, Size | None]:
+        """Its place, None if there is none that can be shown; and its size, if the format tells it at once."""
         file = self.file(name)
-        try:
-            content = file.read_bytes() if file is not None else b""
-        except OSError:
-            return None
-        kind = next((kind for magic, kind in MAGIC.items() if content.startswith(magic)), None)
-        if kind is None:
-            return None
-        size = struct.unpack(">II", content[16:24]) if kind == "image/png" and len(content) > 25 else None
-        return Picture(f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}", size)
+        if file is not None and name not in self._read:
+            try:
+                content = file.read_bytes()
+            except OSError:
+                content = b""
+            kind = next((kind for magic, kind in MAGIC.items() if content.startswith(magic)), None)
+            uri = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+            size = struct.unpack(">II", content[16:24]) if kind == "image/png" and len(content) > 25 else None
+            self._read[name] = (self.pictures.setdefault(uri, len(self.pictures)), size) if kind else (None, None)
+        return self._read.get(name, (None, None)) if file is not None else (None, None)
 
 
 def affordable(media: Media, found: dict[int, list[Entry]], names: tuple[str, ...], budget: int) -> list[int]:
@@ -78,12 +64,10 @@ def affordable(media: Media, found: dict[int, list[Entry]], names: tuple[str, ..
     return sorted(kept)
 
 
-def size_of(entry: Entry, picture: Picture | None) -> tuple[float, float]:
+def size_of(entry: Entry, file: Size | None) -> Size:
     """Width and height of an entry's image: as stated, else as in the file."""
     stated = _numbers(entry.get("size"))
-    if len(stated) == 2 and min(stated) > 0:
-        return stated[0], stated[1]
-    return picture.size if picture is not None and picture.size is not None else (1.0, 1.0)
+    return (stated[0], stated[1]) if len(stated) == 2 and min(stated) > 0 else file or (1.0, 1.0)
 
 
 def boxes_of(entry: Entry) -> list[list[float]]:
@@ -96,8 +80,3 @@ def _numbers(values: object) -> list[float]:
     """Numbers as they are, or none."""
     found = [number(value) for value in values] if isinstance(values, list) else []
     return [value for value in found if value is not None] if None not in found else []
-
-
-def media_of(run: Run, kind: str) -> Media:
-    """The pictures of a run of one kind, ``attention`` or ``samples``."""
-    return Media(run.path / names.MEDIA / kind)

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.common.outside import terminal
-from meddiff.reports.page import charts, gallery, sections, wording
+from meddiff.reports.page import gallery, sections, wording
 from meddiff.reports.page.claim import claim
 from meddiff.reports.page.derived import rows_of
 from meddiff.reports.page.tables import Tables
@@ -73,6 +73,8 @@ def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
         runs: with names that differ.
         out: where the page will be, for links to other pages.
     """
+    from meddiff.reports.page import charts  # altair: a quarter of a second that only a page needs
+
     tables = Tables(runs)
     specs = {"tradeoff": charts.tradeoff(), "curve": charts.curve(), "loss": charts.loss()}
     for name, title in charts.DOTS.items():
