@@ -13,8 +13,7 @@ from callbacks.media import Media, Picture, TextTable
 from callbacks.wandb_axis import draw_over_images
 from callbacks.wandb_files import kept_beside
 from callbacks.wandb_trouble import unless_in_trouble
-from meddiff.reports.page.wandb_preset import COLUMNS
-from meddiff.reports.page.wording import CNR_ORDER, direction, fidelity_keys, label, parts
+from meddiff.reports.page.wording import CNR_ORDER, COLUMNS, direction, fidelity_keys, label, parts
 
 if TYPE_CHECKING:
     import wandb

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from meddiff.common.errors import UserError
 from meddiff.reports.page import charts
-from meddiff.reports.page.wandb_preset import COLUMNS, wandb_preset
-from meddiff.reports.page.wording import label
+from meddiff.reports.page.wandb_preset import wandb_preset
+from meddiff.reports.page.wording import COLUMNS, label
 from meddiff.runs import names
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ from meddiff.cli.wandb_push import (
 )
 from meddiff.common.errors import UserError
 from meddiff.reports.page import charts
-from meddiff.reports.page.wandb_preset import COLUMNS
-from meddiff.reports.page.wording import direction, label
+from meddiff.reports.page.wording import COLUMNS, direction, label
 
 CHART = "lab/meddiff-tradeoff"
 XRV = "fidelity/fid_xrv224"

@@ -8,8 +8,6 @@ import re
 
 from meddiff.reports.page.charts import LIGHT, Spec
 
-#: Columns of the table that each run logs with its path: the fields of the trade-off.
-COLUMNS = ("run", "encoder", "prompt", "images", "distance", "cnr")
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 
 

@@ -61,6 +61,8 @@ FIDELITY = {
 }
 #: which distance stands for fidelity, if a run has several
 FIDELITY_ORDER = ("fd_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_xrv", "fid_inception")
+#: of a path in the trade-off, wherever it is drawn: what a run's row of it has
+COLUMNS = ("run", "encoder", "prompt", "images", "distance", "cnr")
 #: which figure stands for grounding, and which ones a chart may be drawn over, if a run has several
 CNR_ORDER = ("grounding/macro_cnr", "grounding/cnr")
 HEADLINE = (*CNR_ORDER, *(f"grounding/macro_{name}" for name in ("auroc", "top1", "miou")))
