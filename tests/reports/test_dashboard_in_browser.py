@@ -32,9 +32,19 @@ def visit(page: Browser, client: Client, path: str) -> None:
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
-    while not condition():
+    while not now(condition):
         assert time.monotonic() < end, "did not happen"
         time.sleep(0.1)
+
+
+def now(condition: Callable[[], object]) -> object:
+    """False while the page that is asked gives way to another."""
+    try:
+        return condition()
+    except RuntimeError as error:
+        if "navigated or closed" in str(error):
+            return False
+        raise
 
 
 def points(page: Browser) -> object:

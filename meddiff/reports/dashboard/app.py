@@ -15,7 +15,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, TypedDict
 
@@ -28,8 +28,8 @@ from starlette.routing import Route
 
 from meddiff.common.errors import UserError
 from meddiff.reports.dashboard.guard import Guard
-from meddiff.reports.dashboard.html import render_page, static
 from meddiff.reports.dashboard.watched import Watched
+from meddiff.reports.html import asset, environment, policy
 from meddiff.reports.page.report import context, data, render
 from meddiff.reports.page.tables import Tables
 from meddiff.runs import names
@@ -110,7 +110,7 @@ class Pages:
         if not runs:
             return render_page("empty.html", {"folder": self.watched.root})
         found = context(runs, self.watched.root / names.REPORT) | {"live": "asks" if self.asks else ""}
-        return render(found, "live", static("live.js"), static("dashboard.css"))
+        return render(found, "live", asset("dashboard/live.js"), asset("dashboard/dashboard.css"))
 
     def _once(self, kind: str, path: str, make: Callable[[list[Run]], str]) -> str | None:
         with self._lock:  # two clients that ask at once wait for one answer
@@ -137,6 +137,14 @@ class Pages:
             return (run.path / names.REPORT).relative_to(self.watched.root).as_posix()
         except ValueError:
             return ""
+
+
+def render_page(name: str, values: Mapping[str, object]) -> str:
+    """A page of the dashboard's own: ``empty.html`` or ``try.html``."""
+    css = asset("page/page.css") + asset("dashboard/dashboard.css")
+    script = asset("dashboard/try.js" if name == "try.html" else "dashboard/live.js")
+    page = environment("dashboard").get_template(name)
+    return page.render({**values, "policy": policy(css, [script], live=True), "css": css, "script": script})
 
 
 class News:

@@ -70,9 +70,8 @@ class Guard:
             answer = PlainTextResponse("One moment.", headers={"Refresh": "0; url=/"})
             answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return answer
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return PlainTextResponse("Another site asked for this.", 403)
-        if request.method == "POST" and headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        own = ("same-origin",) if request.method == "POST" else ("same-origin", "none")
+        if headers.get("sec-fetch-site", "same-origin") not in own:
             return PlainTextResponse("Another site asked for this.", 403)
         if not self.knows(cookie_of(headers, self.cookie)):
             return PlainTextResponse("Open the address that `lightning dashboard` printed, with its token.", 403)

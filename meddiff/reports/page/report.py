@@ -5,19 +5,17 @@ No network and no torch, and quick: a training callback writes it anew after eve
 trade-off it draws is Dombrowski et al. 2024, spec/tradeoff.md.
 """
 
-import base64
-import hashlib
 import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
-from meddiff.common.outside import terminal
+from meddiff.reports.html import asset, environment, policy
 from meddiff.reports.page import gallery, sections, wording
 from meddiff.reports.page.claim import claim
 from meddiff.reports.page.derived import rows_of
@@ -25,40 +23,19 @@ from meddiff.reports.page.tables import Tables
 from meddiff.runs import names
 from meddiff.runs.folder import Run, distinct_names, read_run
 
-STATIC = Path(__file__).parent / "static"
 #: tables that the script draws; the others are for whoever asks
 DRAWN = ("evaluations", "means", "references", "published", "loss", "class_means", "word_means", "prompt_means")
 Mode = Literal["file", "live"]
 
 
-def visible(value: object) -> object:
-    """What a template prints: no character of a text from outside acts on its reader."""
-    return value if hasattr(value, "__html__") else terminal(value, newlines=True)
-
-
 @cache
 def _environment() -> Environment:
-    loader = PackageLoader("meddiff.reports.page")
-    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=visible)
-    found.trim_blocks = found.lstrip_blocks = True
-    found.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    found = environment("page")
     found.filters |= {"label": wording.label, "count": wording.count_text, "compact": wording.compact, "rows": rows_of}
     found.filters |= {"number": wording.value_text, "term": wording.term, "meaning": wording.meaning}
     found.filters["ends"] = lambda key, tables, encoder, place: sections.ends(tables, encoder, key)[place]
     found.filters["way"] = lambda key, run: sections.way(run, key)
     return found
-
-
-@cache
-def asset(name: str) -> str:
-    """A file of ``static/``."""
-    return (STATIC / name).read_text(encoding="utf-8")
-
-
-@cache
-def hashed(text: str) -> str:
-    """What a content security policy calls a script or style."""
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
 def data(tables: Tables) -> dict[str, object]:
@@ -103,14 +80,10 @@ def render(context: dict[str, object], mode: Mode = "file", script: str = "", st
         script: JavaScript that runs behind the page's own.
         style: CSS behind the page's own.
     """
-    css, own = asset("page.css") + style, map(asset, ("vega.js", "gallery.js", "page.js"))
-    scripts = [text for text in (*own, script) if text]
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {hashed(css)}; "
-        f"script-src {' '.join(map(hashed, scripts))}; base-uri 'none'; form-action 'none'"
-    ) + ("; connect-src 'self'" if mode == "live" else "")
+    css, own = asset("page/page.css") + style, [asset(f"page/{name}.js") for name in ("vega", "gallery", "page")]
+    scripts = [*own, script] if script else own
     page = _environment().get_template("page.html")
-    return page.render(context, mode=mode, policy=policy, css=css, scripts=scripts)
+    return page.render(context, mode=mode, policy=policy(css, scripts, mode == "live"), css=css, scripts=scripts)
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
