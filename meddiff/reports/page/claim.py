@@ -82,8 +82,8 @@ def _comparison(tables: Tables, pairs: Sequence[tuple[Run, Run]]) -> Claim:
 
 
 def _common(frozen: Run, learnable: Run, key: str) -> tuple[int, float] | None:
-    """The most images at which both have ``key``, and frozen minus learnable there."""
-    one, other = ({e.images: value for e, value in run.series(key)} for run in (frozen, learnable))
+    """The most images at which both have ``key``, and frozen minus learnable there; before training there is no difference."""
+    one, other = ({e.images: value for e, value in run.series(key) if e.images} for run in (frozen, learnable))
     images = max(one.keys() & other.keys(), default=None)
     return None if images is None else (images, one[images] - other[images])
 
@@ -106,7 +106,7 @@ def _over_phrases(frozen: Run, learnable: Run, images: int, macro: bool) -> Gap 
 
 def _course(tables: Tables) -> Claim:
     """How far the runs came, by text encoder, and what that must be read against."""
-    said = []
+    said, told = [], ""
     for encoder in dict.fromkeys(who.encoder for who in tables.who):
         for key, what, way in ((tables.cnr, "words point", 1), (tables.distance, "images are", -1)):
             first, newest = ends(tables, encoder, key)
@@ -115,7 +115,9 @@ def _course(tables: Tables) -> Claim:
             start = math.fsum(first) / len(first) if first else None
             gain = 0.0 if start is None else way * (over_runs(newest)[0] - start)
             found = [value for run in tables.found if (value := control(run, key)[1]) is not None]
-            text = f"{encoder + ': ' if encoder != 'other' else ''}{what}{' better' if gain > 0 else ' worse' if gain else ''}"
+            whose = f"{encoder}: " if encoder not in ("other", told) else ""
+            told = encoder
+            text = f"{whose}{what}{' better' if gain > 0 else ' worse' if gain else ''}"
             text += f", {label(key)} {spread(newest)}" + (f" from {value_text(start)}" if gain else "")
             said.append(text + (f" ({control(tables.found[0], key)[0]} {value_text(found[0])})" if found else ""))
     if not said:
