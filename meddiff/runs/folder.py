@@ -244,18 +244,6 @@ def read_run(path: str | Path) -> Run:
     return Run(path)
 
 
-def distinct_names(runs: list[Run]) -> None:
-    """Runs of one name are told apart by their folder's (a time), and what is still equal by its number."""
-    found = [run.name for run in runs]
-    for run in runs:
-        if found.count(run.name) > 1:
-            run.name = f"{run.name} {run.path.resolve().name}"
-    found = [run.name for run in runs]
-    for position, run in enumerate(runs):
-        if found.count(run.name) > 1:
-            run.name = f"{run.name} ({found[: position + 1].count(found[position])})"
-
-
 def _place(file: str) -> int:
     """Of a file in :data:`ORDER`: that of the last part that its name begins with."""
     return max(place for place, part in enumerate(ORDER) if file.startswith(part))

@@ -13,7 +13,8 @@ from meddiff.reports.page.derived import class_rows, columns, exclusions, mean_o
 from meddiff.reports.page.sections import median
 from meddiff.reports.page.tables import Tables
 from meddiff.reports.page.wording import compact, direction, fidelity_keys, glossary, label, meaning, term, value_text
-from meddiff.runs.folder import Evaluation, Run, distinct_names, read_run
+from meddiff.runs.distinct_names import distinct_names
+from meddiff.runs.folder import Evaluation, Run, read_run
 
 DISTANCE, CNR = "fidelity/fd_domain", "grounding/macro_cnr"
 
@@ -205,12 +206,20 @@ def test_of_one_pair_the_interval_is_over_the_images_both_were_asked_about():
     assert "words point worse by 0.505 [0.50" in said(runs)[0]
 
 
+def test_before_training_there_is_nothing_to_compare():
+    runs = pair(0, 5.0, 0.5)
+    begun = [*pair(1, 5.0, 0.5)]
+    begun[1].evaluations = begun[1].evaluations[:1]
+    assert said([*runs, *begun])[0].replace("[", "").startswith("Learnable against frozen: better images by 5.00")
+    assert "not been measured at the same number" in said(begun)[0]
+
+
 def test_runs_that_differ_by_more_are_no_pair():
     assert paired(Tables(pair(0, 1.0, 1.0))) != []
     other = [pair(0, 1.0, 1.0)[0], pair(1, 1.0, 1.0)[1]]
     assert paired(Tables(other)) == []
     text, basis = said([run_of([(0, 90.0, 0.1), (1600, 20.0, 0.9)], True)])
-    assert text == "Frozen: words point better, macro CNR 0.900 from 0.100; frozen: images are better, " \
+    assert text == "Frozen: words point better, macro CNR 0.900 from 0.100; images are better, " \
         "Fréchet distance, domain-classifier features 20.00 from 90.00."  # fmt: skip
     assert "beside a run that differs by it alone" in basis
 

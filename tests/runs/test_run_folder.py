@@ -7,7 +7,8 @@ import pytest
 
 from meddiff.common.errors import UserError
 from meddiff.runs import names
-from meddiff.runs.folder import distinct_names, read_run
+from meddiff.runs.distinct_names import distinct_names
+from meddiff.runs.folder import read_run
 from meddiff.runs.values import number
 from tests.builders.run_folders import make_run
 
@@ -79,6 +80,24 @@ def test_equal_names_are_told_apart(run, tmp_path):
     runs = [read_run(folder) for folder in (run, run, make_run(tmp_path / "u", evaluations=1, overlays=0, samples=0))]
     distinct_names(runs)
     assert [one.name for one in runs] == ["quickstart t (1)", "quickstart t (2)", "quickstart u"]
+
+
+def test_runs_of_a_sweep_are_called_by_what_it_varies(tmp_path):
+    settings = [(frozen, seed) for frozen in (True, False) for seed in (0, 3)]
+    folders = [
+        make_run(tmp_path / f"{i:04d}", evaluations=1, overlays=0, samples=0, frozen=frozen, seed=seed)
+        for i, (frozen, seed) in enumerate(settings)
+    ]
+    runs = [read_run(folder) for folder in folders]
+    distinct_names(runs)
+    assert [run.name for run in runs] == ["frozen, seed 0", "frozen, seed 3", "learnable, seed 0", "learnable, seed 3"]
+    other = make_run(tmp_path / "other", name="other", evaluations=1, overlays=0, samples=0)
+    runs = [read_run(folder) for folder in (*folders[:2], other)]
+    distinct_names(runs)
+    assert [run.name for run in runs] == ["quickstart: seed 0", "quickstart: seed 3", "other"]
+    runs = [read_run(folder) for folder in (folders[0], other, folders[0])]
+    distinct_names(runs)
+    assert len({run.name for run in runs}) == 3, "what it varies does not tell them apart"
 
 
 def test_the_builder_writes_under_the_names_of_the_room(run):

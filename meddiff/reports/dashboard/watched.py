@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meddiff.common.errors import UserError
-from meddiff.runs.folder import Run, distinct_names, read_run
+from meddiff.runs.distinct_names import distinct_names
+from meddiff.runs.folder import Run, read_run
 from meddiff.runs.found import State, run_folders, state_of
 
 

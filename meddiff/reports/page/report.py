@@ -21,7 +21,8 @@ from meddiff.reports.page.claim import claim
 from meddiff.reports.page.derived import rows_of
 from meddiff.reports.page.tables import Tables
 from meddiff.runs import names
-from meddiff.runs.folder import Run, distinct_names, read_run
+from meddiff.runs.distinct_names import distinct_names
+from meddiff.runs.folder import Run, read_run
 
 #: tables that the script draws; the others are for whoever asks
 DRAWN = ("evaluations", "means", "references", "published", "loss", "class_means", "word_means", "prompt_means")

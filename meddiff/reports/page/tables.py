@@ -70,7 +70,7 @@ class Tables:
     """The tables of some runs.
 
     Args:
-        found: with names that differ (:func:`meddiff.runs.folder.distinct_names`).
+        found: with names that differ (:func:`meddiff.runs.distinct_names.distinct_names`).
     """
 
     def __init__(self, found: Sequence[Run]) -> None:
