@@ -11,7 +11,8 @@ from tests.builders.children import ROOT, environment
 from tests.builders.command_runs import write_config
 
 
-@pytest.mark.parametrize(("kills", "steps"), [(2, 60), pytest.param(20, 1600, marks=pytest.mark.slow)])
+@pytest.mark.slow  # one kill is in test_resume.py
+@pytest.mark.parametrize(("kills", "steps"), [(2, 60), (20, 1600)])
 def test_killed_trainings_end_with_the_same_bits(kills: int, steps: int, tmp_path: Path, shards, vae_folder):
     config = write_config(tmp_path / "config", shards, vae_folder, 1, 0, True, max_steps=steps)
     content = yaml.safe_load(config.read_text())

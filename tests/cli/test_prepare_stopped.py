@@ -99,6 +99,7 @@ def leftovers(out: Path) -> set[str]:
     return {path.name for path in out.glob(".*.tar.*")}
 
 
+@pytest.mark.slow  # killed at any point: preparation/test_prepare_cohort.py
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 def test_killed_then_interrupted_then_left_alone_gives_the_same_bytes(tree, whole, vae_folder, tmp_path, start, capsys):
     out = tmp_path / "out"

@@ -79,7 +79,7 @@ prepare_phantom(PhantomOptions(n=8, resolution=64, grounding=4, fidelity=0, val=
     assert f"waiting for process {first.pid}".encode() in heard
     assert not (tmp_path / "shards" / "manifest.json").exists()
     first.communicate("\n")
-    second.communicate(timeout=120)
-    assert second.returncode == 0
+    _, rest = second.communicate(timeout=120)
+    assert second.returncode == 0, (heard + rest).decode()
     manifest = prepare_phantom(options, tmp_path / "shards", str(vae_folder), processes=1, show_progress=False)
     assert manifest.samples("grounding") == 4

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from meddiff.reports.page.subject import Subject
+from meddiff.reports.page.tables import Tables
 from meddiff.reports.paper.build import build_tables
 from meddiff.runs.evaluation_folder import read_evaluation
 from meddiff.runs.evaluations import EvaluationWriter
@@ -30,7 +30,7 @@ def test_old_and_new_runs_lie_on_one_curve(runs: tuple[Path, Path]) -> None:
     new, old = read_run(runs[0]), read_run(age(runs[1]))
     assert EARLIER in (runs[1] / "tradeoff.csv").read_text()
     assert EARLIER in (runs[1] / "controls.json").read_text()
-    assert Subject([new, old]).distances == [NOW, "fidelity/kid_domain"]
+    assert Tables([new, old]).distances == [NOW, "fidelity/kid_domain"]
     assert [value for _, value in old.series(NOW)] == [value for _, value in new.series(NOW)]
     assert len(old.series(NOW)) == 5
     assert not old.series(f"fidelity/{EARLIER}")
