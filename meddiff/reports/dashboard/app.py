@@ -1,12 +1,9 @@
 """The dashboard's pages: the report, live, over everything that is watched; and a page on which a model is asked. Source: own.
 
-====================  ==============================================================================================
-``/``                 the page about all runs
-``/PATH/report.html``  the page about one of them
-either, ``?data``     what its charts draw, JSON
-``/events``           server-sent events: ``changed``, whenever a run has written something
-``/try``              a page on which pictures and phrases are given to models (where there are any); POST asks them
-====================  ==============================================================================================
+- ``/``: the page about all runs; ``/PATH/report.html``: the page about one of them;
+- either with ``?data``: what its charts draw, JSON;
+- ``/events``: server-sent events: ``changed``, whenever a run has written something;
+- ``/try``: a page on which pictures and phrases are given to models (where there are any); POST asks them.
 
 Only these addresses are known: nothing is looked up on the disk by what a browser asks for.
 """
