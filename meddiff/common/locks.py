@@ -69,7 +69,7 @@ def locked(folder: str | os.PathLike[str], doing: str, wait: bool = False, name:
 
 def _acquire(path: Path, doing: str) -> str | None:
     """The name under which the lock is held; None where another holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
     where, me = str(path.parent.resolve() / path.name), threading.get_ident()
     with _guard:
         if where in _held:
@@ -86,10 +86,21 @@ def _acquire(path: Path, doing: str) -> str | None:
     return where
 
 
+def _make(folder: Path) -> None:
+    """The folder, also while another process takes it away: `mkdir` finds it there, looks again, and finds nothing."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        except FileExistsError:
+            if folder.exists():  # a file
+                raise
+
+
 def _taken(path: Path) -> int | None:
     """A descriptor of the locked file that still stands under its name."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)  # who released it last may have taken the folder with it
+        _make(path.parent)  # who released it last may have taken the folder with it
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:

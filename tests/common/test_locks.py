@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from meddiff.common.locks import LOCK, Busy, locked
+from meddiff.common.locks import LOCK, Busy, _make, locked
 from meddiff.common.processes import Process, started
 
 PATIENCE = 120
@@ -167,3 +167,26 @@ def test_where_the_file_system_knows_no_locks(tmp_path, monkeypatch):
     (tmp_path / LOCK).write_text(json.dumps({**parent.to_json(), "started": "boot:1"}))
     with locked(tmp_path, "third"):
         pass
+
+
+def test_a_folder_that_another_takes_away_at_the_same_moment_is_made_again(tmp_path: Path) -> None:
+    """`mkdir(exist_ok=True)` itself fails there: it finds the folder, looks whether it is one, and finds nothing."""
+    folder, stop = tmp_path / "contested", threading.Event()
+
+    def take_away() -> None:
+        while not stop.is_set():
+            with suppress(OSError):
+                folder.rmdir()
+
+    thread = threading.Thread(target=take_away)
+    thread.start()
+    try:
+        for _ in range(5000):
+            _make(folder)
+    finally:
+        stop.set()
+        thread.join()
+    folder.mkdir(exist_ok=True)
+    (folder / "file").touch()
+    with pytest.raises(FileExistsError):
+        _make(folder / "file")
