@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 
+from meddiff.runs.facts import Facts
 from meddiff.runs.values import nested
 
 #: Short name -> distribution.
@@ -61,12 +62,12 @@ def run_facts(config: Mapping[str, object]) -> dict[str, object]:
     Args:
         config: the resolved configuration.
     """
-    frozen = nested(config, "model", "init_args", "freeze_text_encoder")
+    known = Facts(None, None, config)
     group = os.environ.get("WANDB_RUN_GROUP", "")
     facts: dict[str, object] = {
-        "freeze_text_encoder": frozen,
-        "encoder": None if frozen is None else "frozen" if frozen else "learnable",
-        "prompt": nested(config, "data", "init_args", "prompt"),
+        "freeze_text_encoder": nested(config, "model", "init_args", "freeze_text_encoder"),
+        "encoder": known.encoder or None,
+        "prompt": known.prompt or None,
         "seed": config.get("seed_everything"),
         "sweep": os.environ.get("WANDB_SWEEP_ID") or (group if group.startswith("sweep-") else None),
         "git_commit": commit(),

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from meddiff.common.findings import FINDINGS
 from meddiff.notebook import LoadedModel, load
 from meddiff.preparation.images import UnreadableImage, decode_image
 from meddiff.reports.dashboard.app import Answer
+from meddiff.shards.members import png_bytes
 
 #: Side of the pictures that are sent to the browser.
 SHOWN = 384
@@ -65,7 +65,8 @@ class AskedModels:
     def _answer(self, name: str, model: LoadedModel, pixels: NDArray[np.uint8], phrase: str) -> Answer:
         maps = model.ground(pixels, phrase, self.timesteps)
         own = maps.named()
-        others = {finding: model.ground(pixels, f"{finding}.", self.timesteps) for finding in absent_findings(phrase)}
+        absent = absent_findings(phrase)
+        others = {finding: model.ground(pixels, f"{finding}.", self.timesteps).named() for finding in absent}
         return {
             "model": name,
             "phrase": data_uri(maps.image, own),
@@ -74,12 +75,8 @@ class AskedModels:
                 for word, heat in zip(maps.words, maps.heat, strict=True)
             ],
             "absent": [
-                {
-                    "finding": finding,
-                    "picture": data_uri(one.image, one.named()),
-                    "alike": correlation(own, one.named()),
-                }
-                for finding, one in others.items()
+                {"finding": finding, "picture": data_uri(maps.image, heat), "alike": correlation(own, heat)}
+                for finding, heat in others.items()
             ],
         }
 
@@ -105,6 +102,4 @@ def data_uri(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> str:
     """A map over its picture, at most :data:`SHOWN` pixels wide and high, as a PNG in an address."""
     drawn = Image.fromarray(overlay(image, heat))
     drawn.thumbnail((SHOWN, SHOWN))
-    stream = BytesIO()
-    drawn.save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png_bytes(drawn)).decode()

@@ -97,6 +97,19 @@ def _make(folder: Path) -> None:
                 raise
 
 
+def try_lock(descriptor: int) -> bool | None:
+    """Lock an open file without waiting: True it is ours, False another holds it, None this file system knows no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+        return None
+    return True
+
+
 def _taken(path: Path) -> int | None:
     """A descriptor of the locked file that still stands under its name."""
     while True:
@@ -106,20 +119,20 @@ def _taken(path: Path) -> int | None:
         except FileNotFoundError:
             continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            locked_now = try_lock(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        if locked_now is False:
             os.close(descriptor)
             return None
-        except OSError as error:
-            if error.errno not in _UNKNOWN:
-                os.close(descriptor)
-                raise
+        if locked_now is None:
             if (holder := _holder(path)) is not None and not holder.is_gone():
                 os.close(descriptor)
                 raise Busy(
                     f"{path.parent} is being written by {holder}: wait for its end. (This file system knows no locks: if you "
                     f"know that it has ended, delete {path}.)"
-                ) from error
+                )
             return descriptor
         try:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):

@@ -5,7 +5,6 @@ whoever started it. On a file system without locks the number and the birth of t
 """
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from meddiff.common.locks import try_lock
 from meddiff.common.outside import file_in
 from meddiff.common.processes import started
 from meddiff.launch.objective import Measured
@@ -34,7 +34,6 @@ STOPPING = (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT)
 #: How a run says that the disk is full; and the room below which one that says nothing is taken to have had none.
 NO_ROOM = ("No room to write", os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 LEAST_ROOM = 2**20
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 @dataclass(frozen=True)
@@ -86,14 +85,13 @@ def take_lock(path: Path) -> int | None:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        free = try_lock(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    if free is False:
         os.close(descriptor)
         return None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            os.close(descriptor)
-            raise
     return descriptor
 
 
@@ -107,16 +105,10 @@ def is_alive(place: Place, record: RunRecord) -> bool:
         return False
     descriptor = os.open(place.lock, os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return bool(record.pid) and started(record.pid) == record.began
+        free = try_lock(descriptor)
     finally:
         os.close(descriptor)
-    return False
+    return bool(record.pid) and started(record.pid) == record.began if free is None else not free
 
 
 class Job:

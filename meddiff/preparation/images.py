@@ -55,9 +55,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         raise UnreadableImage("no such file") from None
     except DAMAGED as error:
         raise UnreadableImage(reason(error, path)) from error
-    if min(image.shape[:2]) < 2:
-        raise UnreadableImage(f"only {image.shape[1]} x {image.shape[0]} pixels")
-    return image
+    return _large_enough(image)
 
 
 def decode_image(content: bytes) -> NDArray[np.uint8]:
@@ -72,9 +70,7 @@ def decode_image(content: bytes) -> NDArray[np.uint8]:
         image = read_dicom(stream) if content[128:132] == b"DICM" else _read_pillow(stream)
     except DAMAGED as error:
         raise UnreadableImage(reason(error, Path("the image"))) from error
-    if min(image.shape[:2]) < 2:
-        raise UnreadableImage(f"only {image.shape[1]} x {image.shape[0]} pixels")
-    return image
+    return _large_enough(image)
 
 
 def probe(path: str | Path) -> tuple[int, int] | str:
@@ -98,6 +94,12 @@ def probe(path: str | Path) -> tuple[int, int] | str:
         return "no such file"
     except DAMAGED as error:
         return reason(error, path)
+
+
+def _large_enough(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if min(image.shape[:2]) < 2:
+        raise UnreadableImage(f"only {image.shape[1]} x {image.shape[0]} pixels")
+    return image
 
 
 def _read_pillow(path: Path | BytesIO) -> NDArray[np.uint8]:

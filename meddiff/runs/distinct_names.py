@@ -29,13 +29,6 @@ def distinct_names(runs: Sequence[Run]) -> None:
 
 def differing(runs: Sequence[Run]) -> list[str]:
     """Text encoder, prompt and seed of each run, as far as they differ among them."""
-    settings = [
-        (
-            {True: "frozen", False: "learnable"}.get(run.setting("model", "init_args", "freeze_text_encoder"), ""),  # type: ignore[call-overload]
-            str(run.setting("data", "init_args", "prompt") or ""),
-            f"seed {run.facts.seed}",
-        )
-        for run in runs
-    ]
+    settings = [(run.facts.encoder, run.facts.prompt, f"seed {run.facts.seed}") for run in runs]
     places = [place for place in range(3) if len({one[place] for one in settings}) > 1]
     return [", ".join(filter(None, (one[place] for place in places))) for one in settings]

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from meddiff.runs.values import nested
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -34,6 +36,19 @@ class Facts:
         """Of training (``seed_everything``); 0 where none was set."""
         seed = self.config.get("seed_everything")
         return int(seed) if isinstance(seed, int) else 0
+
+    @property
+    def encoder(self) -> str:
+        """ "frozen" or "learnable"; "" where the configuration does not say."""
+        frozen = nested(self.config, "model", "init_args", "freeze_text_encoder")
+        if not isinstance(frozen, bool):
+            return ""
+        return "frozen" if frozen else "learnable"
+
+    @property
+    def prompt(self) -> str:
+        """What the captions are; "" where the configuration does not say."""
+        return str(nested(self.config, "data", "init_args", "prompt") or "")
 
     def section(self, name: str) -> tuple[str | None, dict[str, object]]:
         """Class path and arguments of "model" or "data"."""

@@ -97,12 +97,16 @@ def test_a_failed_run_is_tried_again_only_when_it_is_asked_for(tmp_path):
     assert len(starts(folders(file)[0])) == 2
 
 
-def test_hyperband_stops_the_worse_of_two(tmp_path):
+def write_two(tmp_path, goal):
+    """A sweep of two runs that stay at 5 and at 1, under hyperband."""
     rule = {"type": "hyperband", "min_iter": 3, "eta": 3, "strict": True}
-    metric = {"name": "score", "goal": "minimize"}
-    file = write_sweep(
-        tmp_path, {"base": [5, 1], "steps": 60, "pause": 0.05, "slope": 0}, metric=metric, early_terminate=rule
-    )
+    metric = {"name": "score", "goal": goal}
+    parameters = {"base": [5, 1], "steps": 60, "pause": 0.05, "slope": 0}
+    return write_sweep(tmp_path, parameters, metric=metric, early_terminate=rule)
+
+
+def test_hyperband_stops_the_worse_of_two(tmp_path):
+    file = write_two(tmp_path, "minimize")
     runner = runner_of(file, jobs=2)
     runner.run()
     assert states(runner) == ["stopped", "finished"]
@@ -116,12 +120,7 @@ def test_hyperband_stops_the_worse_of_two(tmp_path):
 
 
 def test_maximize_stops_the_other_one(tmp_path):
-    rule = {"type": "hyperband", "min_iter": 3, "eta": 3, "strict": True}
-    metric = {"name": "score", "goal": "maximize"}
-    file = write_sweep(
-        tmp_path, {"base": [5, 1], "steps": 60, "pause": 0.05, "slope": 0}, metric=metric, early_terminate=rule
-    )
-    runner = runner_of(file, jobs=2)
+    runner = runner_of(write_two(tmp_path, "maximize"), jobs=2)
     runner.run()
     assert states(runner) == ["finished", "stopped"]
 

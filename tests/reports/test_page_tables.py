@@ -227,7 +227,7 @@ def test_runs_that_differ_by_more_are_no_pair():
 # ---- words and numbers
 
 
-def testmedian():
+def test_median():
     assert median([3.0, 1.0, 2.0]) == 2.0
     assert median([]) is None
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -166,5 +167,4 @@ def command_of(run: Run) -> str:
 
 def median(values: Sequence[float]) -> float | None:
     """The middle value."""
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2 if ordered else None
+    return statistics.median(values) if values else None

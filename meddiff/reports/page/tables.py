@@ -98,8 +98,8 @@ class Tables:
         more = [key for key in self.differing if not OWN.search(key) and key not in (FREEZING, PROMPT)]
         found = []
         for run, settings in zip(self.found, self.settings, strict=True):
-            encoder = {True: "frozen", False: "learnable"}.get(settings.get(FREEZING), "other")  # type: ignore[call-overload]
-            prompt = str(settings.get(PROMPT) or ("" if run.published else "impression"))
+            encoder = run.facts.encoder or "other"
+            prompt = run.facts.prompt or ("" if run.published else "impression")
             others = [f"{key.rpartition('.')[2]} {settings[key]}" for key in more if key in settings]
             kind = ", ".join([run.name] if encoder == "other" else [encoder, prompt, *others])
             found.append(Who(run.name, run.sweep, encoder, prompt, run.facts.seed, kind))

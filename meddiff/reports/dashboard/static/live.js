@@ -49,5 +49,5 @@
     events.addEventListener('error', () => say('The dashboard does not answer; this page stays as it was.'));
     events.addEventListener('changed', follow);
   };
-  if (window.report) Promise.resolve(window.report.ready()).then(start); else start();
+  if (window.report) window.report.ready().then(start); else start();
 })();
