@@ -11,7 +11,7 @@ from meddiff.phantoms.options import SPLITS, PhantomOptions
 from meddiff.phantoms.plan import Plan, plan_for
 from meddiff.phantoms.render import render
 from meddiff.phantoms.report_words import swap_sides
-from meddiff.phantoms.sampling import sample_scene
+from meddiff.phantoms.sampling import draw_scene, sample_scene
 from meddiff.phantoms.scene import Scene
 from meddiff.phantoms.statistics import box_norms, outline_norms
 from meddiff.shards.sample import CohortSample, Phrase
@@ -103,6 +103,23 @@ class PhantomCohort:
         scene = replace(scene, domain=self.options.domain, shift=self.options.strength)
         return scene.mirrored() if mirrored else scene
 
+    def caption(self, index: int) -> tuple[str, dict[str, dict[str, object]]]:
+        """An impression of the language of these phantoms, and the findings it was written for, as ``attributes`` has them.
+
+        For a training on text alone. No picture is judged, so this takes a tenth of the time, and where the scene of
+        phantom ``index`` had to be drawn again its own impression is another one.
+        """
+        report, pair = self.plan.reports[index], index // 2 if self.options.mirrored_pairs else index
+        hints, norms = dict(report.hints) if report else {}, outline_norms(self.options.outlines)
+        address = (self.options.seed, "phantom", pair)
+        boxes = box_norms(self.options.boxes)
+        scene = replace(
+            draw_scene(address, 0, self.plan.labels[index], hints, (), norms, boxes), domain=self.options.domain
+        )
+        if self.options.mirrored_pairs and index % 2:
+            scene = scene.mirrored()
+        return self.report(index, scene).impression, findings_of(scene)
+
     def report(self, index: int, scene: Scene | None = None) -> Report:
         """The text of phantom ``index``; a mirrored phantom has the words of its twin with the sides swapped."""
         real = self.plan.reports[index]
@@ -114,20 +131,24 @@ class PhantomCohort:
         return write(scene or self.scene(index), generator(self.options.seed, "words", pair), lexicon)
 
     def _attributes(self, index: int, scene: Scene) -> dict[str, object]:
-        findings = {
-            finding.label: {
-                "side": finding.side,
-                "severity": finding.severity,
-                "sites": [[site.side, site.zone] if finding.zoned else [site.side] for site in finding.sites],
-                "place": finding.place or finding.zone,
-            }
-            for finding in scene.findings
-        }
         real = self.plan.reports[index]
         return {
-            "findings": findings,
+            "findings": findings_of(scene),
             "confounders": list(scene.confounders),
             "text": f"open-i:{real.name}" if real else "grammar",
             "domain": scene.domain,
             "shift": scene.shift,
         }
+
+
+def findings_of(scene: Scene) -> dict[str, dict[str, object]]:
+    """Label -> side, severity, sites and place, as the metadata of a phantom has them."""
+    return {
+        finding.label: {
+            "side": finding.side,
+            "severity": finding.severity,
+            "sites": [[site.side, site.zone] if finding.zoned else [site.side] for site in finding.sites],
+            "place": finding.place or finding.zone,
+        }
+        for finding in scene.findings
+    }

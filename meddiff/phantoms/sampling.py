@@ -62,7 +62,7 @@ def sample_scene(
     """
     best, most = None, -1.0
     for attempt in range(ATTEMPTS):
-        scene = _draw(address, attempt, labels, hints or {}, confounders, norms, boxes)
+        scene = draw_scene(address, attempt, labels, hints or {}, confounders, norms, boxes)
         seen = min(visibility(scene), visibility(scene.mirrored()) if twins else 1.0)
         if seen >= 1:
             return scene
@@ -72,7 +72,7 @@ def sample_scene(
     return best
 
 
-def _draw(
+def draw_scene(
     address: tuple[object, ...],
     attempt: int,
     labels: list[str] | tuple[str, ...],
@@ -81,6 +81,7 @@ def _draw(
     norms: OutlineNorms,
     boxes: BoxNorms | None,
 ) -> Scene:
+    """One attempt at a scene, not judged; arguments as of :func:`sample_scene`."""
     view = "AP" if generator(*address, "view").uniform() < 0.42 else "PA"
     anatomy = sample_anatomy(generator(*address, "anatomy", attempt), view, norms)
     exposure = sample_exposure(generator(*address, "exposure", attempt), view)
