@@ -20,8 +20,8 @@ class ModelExport(Callback):
         folder: name inside the run folder.
         half: store float16.
         ema: write the averaged weights instead of the raw ones.
-        seen_rows_only: keep only the token embeddings that a caption used; the others are drawn again from
-            seed 0 by whoever loads the folder (they were never trained).
+        seen_rows_only: keep only the token embeddings that a caption used or the tower's own file held; the others are drawn
+            again from seed 0 by whoever loads the folder (they were never trained).
     """
 
     def __init__(
@@ -48,8 +48,11 @@ class ModelExport(Callback):
         if not self.seen_rows_only:
             return
         if self.seen is None:
-            size = model_of(pl_module).text_encoder.token_table.num_embeddings
-            self.seen = torch.zeros(int(size), dtype=torch.bool)
+            tower = model_of(pl_module).text_encoder
+            self.seen = torch.zeros(int(tower.token_table.num_embeddings), dtype=torch.bool)
+            stored = getattr(tower, "stored_rows", None)
+            if isinstance(stored, torch.Tensor):
+                self.seen[stored.cpu()] = True
         self.seen[batch["tokens"].flatten().cpu()] = True
 
     def state_dict(self) -> dict[str, object]:

@@ -7,13 +7,15 @@ if TYPE_CHECKING:
     from datamodules.latent_shards import LatentShardsDataModule
     from datamodules.phantom import PhantomLatentsDataModule
     from datamodules.phantom_images import PhantomImagesDataModule
+    from datamodules.phantom_texts import PhantomTextsDataModule
 
-__all__ = ["LatentShardsDataModule", "PhantomImagesDataModule", "PhantomLatentsDataModule"]
+__all__ = ["LatentShardsDataModule", "PhantomImagesDataModule", "PhantomLatentsDataModule", "PhantomTextsDataModule"]
 
 _HOMES = {
     "LatentShardsDataModule": "latent_shards",
     "PhantomImagesDataModule": "phantom_images",
     "PhantomLatentsDataModule": "phantom",
+    "PhantomTextsDataModule": "phantom_texts",
 }
 
 

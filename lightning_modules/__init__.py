@@ -8,14 +8,22 @@ if TYPE_CHECKING:
     from lightning_modules.domain_classifier import DomainClassifierModule
     from lightning_modules.latent_diffusion import LatentDiffusionModule
     from lightning_modules.sharding import FullyShardedStrategy
+    from lightning_modules.text_tower import TextTowerModule
 
 _HOMES = {
     "AutoencoderModule": "autoencoder",
     "DomainClassifierModule": "domain_classifier",
     "FullyShardedStrategy": "sharding",
     "LatentDiffusionModule": "latent_diffusion",
+    "TextTowerModule": "text_tower",
 }
-__all__ = ["AutoencoderModule", "DomainClassifierModule", "FullyShardedStrategy", "LatentDiffusionModule"]
+__all__ = [
+    "AutoencoderModule",
+    "DomainClassifierModule",
+    "FullyShardedStrategy",
+    "LatentDiffusionModule",
+    "TextTowerModule",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -14,7 +14,7 @@ from meddiff.models.weights.original_text import text_from_open_clip, text_to_op
 from meddiff.models.weights.reading import State, read_state
 from meddiff.models.weights.sources import Config, Source
 from meddiff.models.weights.stored import StoredPart, stored_part
-from meddiff.models.weights.token_rows import expand_rows
+from meddiff.models.weights.token_rows import ROW_IDS, expand_rows
 
 #: What else an open_clip checkpoint holds: its image tower, and what stands behind the last block that runs here.
 OPEN_CLIP_SPARE = ("visual.*", "logit_scale", "logit_bias", "text_projection", "text_projection.*", "attn_mask")
@@ -171,7 +171,10 @@ def _from_clip(part: StoredPart, options: Config, meta: bool) -> TextTower:
     )
     if options.get("max_length", places) != places:
         raise UserError(f"text_encoder: max_length is {options['max_length']}; this CLIP tower takes {places} tokens.")
-    state = expand_rows(part.read(meta), config, part.where)
+    stored = part.read(meta)
+    state = expand_rows(stored, config, part.where)
+    if ROW_IDS in stored and not meta:
+        tower.stored_rows = stored[ROW_IDS].long()
     layers = config["num_hidden_layers"]
     wanted = text_from_open_clip(tower.state_dict(), layers)
     fitting = fit_state(wanted, state, part.where, CLIP_SPARE, prefixes=(*PREFIXES, "text_model."))

@@ -53,6 +53,9 @@ class ClipTower(TextTower):
             Diffusion was trained with it.
         tokenizer: a ``tokenizer.json`` in place of CLIP's own vocabulary, as text or packed.
         attention_mask: hand the U-Net a mask, so that it attends to no padding (Stable Diffusion does not).
+
+    Attributes:
+        stored_rows: (R,) ids of the token embeddings that its file held, where the others were drawn again; None: all, or none.
     """
 
     def __init__(
@@ -117,11 +120,13 @@ class ClipTower(TextTower):
         self.ln_final = tower.ln_final
         self.register_buffer("causal_mask", tower.attn_mask, persistent=False)
         self.width, self.attention_mask = width, attention_mask
+        self.stored_rows: Tensor | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Hidden states of every position: tokens (B, L) -> (B, L, width)."""
-        x = self.token_embedding(tokens) + self.positional_embedding  # (B, L, width)
-        x = self.transformer(x, attn_mask=self.causal_mask.to(x.dtype))
+        """Hidden states of every position: tokens (B, L) -> (B, L, width); what is cut off behind changes none before it."""
+        length = tokens.shape[1]
+        x = self.token_embedding(tokens) + self.positional_embedding[:length]  # (B, L, width)
+        x = self.transformer(x, attn_mask=self.causal_mask[:length, :length].to(x.dtype))
         states: Tensor = self.ln_final(x)
         return states
 
