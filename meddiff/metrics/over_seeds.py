@@ -10,7 +10,7 @@ as Rao and Wu 1988 do, since with all of them the variance would be too small), 
 seeds at once. What these have in common, their covariance between seeds, is what images bring to the mean over seeds.
 What seeds bring is their own variance over S, which holds all that differs from seed to seed, chance of the images
 included. The sum of both is unbiased, and the interval is t with Satterthwaite's degrees of freedom: S - 1 where seeds
-are what varies. Where seeds scatter normally five of them hold the truth in 94 to 96 % and three in 92 to 95 %; where
+are what varies. Where seeds scatter normally five of them hold the truth in 94 to 95 % and three in 91 to 94 %; where
 they are very skewed (exponential), five in 86 %, which is what percentiles of draws of seeds and images do in any case.
 
 **Tests.** The p of the same t; and beside it the exact sign-flip test over seeds, which needs no shape of their
