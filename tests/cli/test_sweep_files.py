@@ -145,10 +145,23 @@ class Built(SuiteCLI):
 
 
 class Builder:
-    """Builds model and data of one command after the other; the parser is kept."""
+    """Builds model and data of one command after the other; the parser is kept.
+
+    Attributes:
+        known: commands that were built, without what only the trainer and measurements read.
+    """
 
     def __init__(self) -> None:
         self._built: Built | None = None
+        self.known: set[str] = set()
+
+    def again(self, words: list[str]) -> bool:
+        """Whether a command builds what another one has built: the same but for length and measurements."""
+        others = ("--trainer.", "--checkpoint.", "--grounding.", "--fidelity.", "--seed_everything")
+        key = " ".join(word for word in words if not word.startswith(others))
+        found = key in self.known
+        self.known.add(key)
+        return found
 
     def __call__(self, words: list[str], instead: list[str]) -> tuple[LightningModule, LightningDataModule]:
         """Those of a command, with other options ``instead`` of some of its own."""
@@ -172,20 +185,26 @@ def test_model_and_data_of_every_setting_are_built(file, build, monkeypatch, sha
     if not any(name in " ".join(map(str, sweep.command or [])) for name in ("quickstart", "phantom")):
         small = ["--model.unet=assets/phantom_base", "--model.text_encoder=assets/phantom_base",
                  "--model.vae=assets/phantom_vae", f"--data.shards={shards}", "--data.splits_from=null"]  # fmt: skip
+    cohorts = set()
     for values in settings(sweep):
         if values.get("seed_everything", 0) != 0:
             continue
         words = argv(sweep.command, sweep.program, values, "", {})
+        if build.again(words):
+            continue
         model, data = build(words, small)
         frozen = values.get("model.freeze_text_encoder", "learnable" not in words[3])
         assert model.model.freeze_text_encoder is (frozen and file.stem != "pareto")
         trains = any(one.requires_grad for one in model.model.text_encoder.parameters())
         assert trains is not model.model.freeze_text_encoder
         assert data.prompt == values.get("data.prompt", "impression")
+        cohorts.add(data.folder)
         if "model.text_encoder" in values:  # tower and U-Net of one folder
             assert model.sources[:2] == (values["model.text_encoder"],) * 2
         if "data.phantom.confounders" in values:
             assert str(list(data.phantom.confounders)).replace("'", "") == values["data.phantom.confounders"]
+    # one set of latents for all runs, but for those whose training images differ
+    assert len(cohorts) in (0, len(choices(sweep, "data.phantom.confounders")))
 
 
 def test_a_frozen_tower_with_a_rate_of_its_own_is_not_built(monkeypatch):

@@ -243,7 +243,7 @@ def read(folder: Path) -> Collected:
     found = Collected()
     try:
         for row in read_table(folder / RUNS):
-            found.runs[row["run"], int(row["images"])] = row
+            found.runs[row["run"], int(row["images"])] = {name: cell for name, cell in row.items() if cell}
         for row in read_table(folder / PHRASES):
             values = {name: value for name, cell in row.items() if (value := number(cell)) is not None}
             found.phrases[row["run"], row["figure"]] = values
