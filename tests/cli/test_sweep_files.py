@@ -198,7 +198,7 @@ def test_model_and_data_of_every_setting_are_built(file, build, monkeypatch, sha
         trains = any(one.requires_grad for one in model.model.text_encoder.parameters())
         assert trains is not model.model.freeze_text_encoder
         assert data.prompt == values.get("data.prompt", "impression")
-        cohorts.add(data.folder)
+        cohorts.add(getattr(data, "folder", str(shards)))
         if "model.text_encoder" in values:  # tower and U-Net of one folder
             assert model.sources[:2] == (values["model.text_encoder"],) * 2
         if "data.phantom.confounders" in values:
