@@ -26,7 +26,7 @@ from meddiff.launch.record import FINISHED, STOPPED, Record, folder_of
 from meddiff.launch.search import grid
 from meddiff.launch.sweep_file import read_sweep_file
 from meddiff.launch.sweep_folder import open_sweep
-from meddiff.reports.experiment import rows, tables
+from meddiff.reports.experiment import between, rows, tables
 from meddiff.reports.experiment.answer import answer
 from meddiff.reports.experiment.claims import claims
 from meddiff.reports.experiment.picture import draw
@@ -126,12 +126,22 @@ def page(results: Path, text: str, picture: Path, design: tables.Design | None =
     parts = {
         "answer": answer(found, design),
         "picture": shown,
-        "tables": "\n\n".join(tables.markdown(one, design) + made_by(one.name) for one in found) or NO_TABLES,
+        "tables": all_tables(found, design) or NO_TABLES,
     }
     named = [match[2] for match in MADE.finditer(text)]
     if sorted(named) != sorted(parts):
         raise UserError(f"The page has the made parts {named}: it needs {', '.join(parts)}, once each.")
     return MADE.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", text)
+
+
+def all_tables(found: Sequence[tables.ClaimTable], design: tables.Design) -> str:
+    """Every table with the commands below it; behind the main one whether its differences differ."""
+    blocks = []
+    for one in found:
+        blocks.append(tables.markdown(one, design) + made_by(one.name))
+        compared = between.between(one.claims) if one.name == "main" else []
+        blocks += [between.markdown(compared, design) + made_by(one.name)] if compared else []
+    return "\n\n".join(blocks)
 
 
 def made_by(table: str) -> str:

@@ -9,6 +9,8 @@ import pytest
 from meddiff.common.errors import UserError
 from meddiff.reports.experiment import rows
 from meddiff.reports.experiment.answer import NOTHING, answer
+from meddiff.reports.experiment.between import between
+from meddiff.reports.experiment.between import markdown as table_between
 from meddiff.reports.experiment.claims import AT_EQUAL, CNR, DISTANCE, Claim, claims
 from meddiff.reports.experiment.picture import draw, points
 from meddiff.reports.experiment.tables import FIGURES, ClaimTable, Design, markdown, tables
@@ -164,6 +166,32 @@ def test_one_factor_at_a_time_has_tables_of_its_own(tmp_path: Path) -> None:
     page = markdown(next(t for t in made(reference, slow) if t.name == "rate"), DESIGN)
     assert "rate 0.0001 |" in page
     assert "rate 0.005 (the U-Net's) |" in page
+
+
+def test_a_cost_that_depends_on_the_weights_is_told_and_one_that_does_not_is_not(tmp_path: Path) -> None:
+    """Half a CNR with both weights, though it may be told from none with one of them only; then four times as much."""
+    frozen, learnable = Truth(), Truth(cnr=0.9)
+    alike = [make_sweep(tmp_path / str(gamma), frozen, learnable, gamma=gamma) for gamma in (None, 5.0)]
+    (cost,) = [one for one in between(made(*alike)[0].claims) if one.figure == CNR]
+    assert (cost.factor, cost.difference.seeds) == ("weights", 5)
+    assert cost.difference.mean == pytest.approx(0, abs=0.1)
+    assert not cost.holds
+    worse = make_sweep(tmp_path / "worse", frozen, Truth(cnr=0.0), gamma=None)
+    found = made(alike[1], worse)
+    (cost,) = [one for one in between(found[0].claims) if one.figure == CNR]
+    assert {cost.first.of("weights"), cost.second.of("weights")} == {"uniform", "min-SNR 5"}
+    assert abs(cost.difference.mean) == pytest.approx(0.9, abs=0.15)
+    assert cost.holds
+    assert "The difference changes by −0." in answer(found, DESIGN)
+    assert "| min-SNR 5 weights | uniform weights | 32,000 images, tower knows the language |" in table_between(
+        between(found[0].claims), DESIGN
+    )
+
+
+def test_settings_that_differ_in_two_things_are_not_compared(tmp_path: Path) -> None:
+    one_way = make_sweep(tmp_path / "a", Truth(), Truth(), seeds=(0, 1, 2), gamma=None)
+    both = make_sweep(tmp_path / "b", Truth(), Truth(), seeds=(0, 1, 2), images=120000)
+    assert between(made(one_way, both)[0].claims) == []
 
 
 def test_holm_counts_the_rows_of_a_table(costly: Path) -> None:

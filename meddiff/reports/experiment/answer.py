@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from meddiff.reports.experiment.between import Between, between, sides
 from meddiff.reports.experiment.claims import AT_EQUAL, CNR, DISTANCE, Arm, Claim
 from meddiff.reports.experiment.tables import ClaimTable, Design, chance, interval, named, settings
 
@@ -35,7 +36,7 @@ def answer(found: Sequence[ClaimTable], design: Design) -> str:
     lines = [
         f"**Does making the text encoder learnable cost grounding?** In {len(costs)} of {_settings(len(cnr))}"
         + (f" macro CNR falls: {_listed(costs, called)}." if costs else " it is told from chance."),
-        f"**When not?** {_others(others, called)}",
+        f"**When not?** {_others(others, called)}{_depends(between(main), design)}",
         f"**At what gain?** {_gain(main, where, called)}",
         f"**Through what?** {_through(beside, where, called)}",
         f"**What holds?** {_holds(main, called)}",
@@ -64,6 +65,22 @@ def _others(others: Sequence[Claim], called: Callable[[Arm], str]) -> str:
     parts = [f"Words point better: {_listed(better, called)}."] if better else []
     parts += [f"No difference is told from chance: {_listed(unclear, called)}."] if unclear else []
     return " ".join(parts)
+
+
+def _depends(found: Sequence[Between], design: Design) -> str:
+    """By what the cost in CNR is told to change; nothing where a single setting was tried."""
+    some = [one for one in found if one.figure == CNR]
+    told = [one for one in some if one.holds]
+    if not some:
+        return ""
+    if not told:
+        return " That it depends on length, base or weights is not told from chance."
+    listed = "; ".join(
+        f"{interval(one.difference, CNR, sign=True)} from {first} to {second} ({both})"
+        for one in told
+        for first, second, both in [sides(one, design)]
+    )
+    return f" The difference changes by {listed}."
 
 
 def _gain(main: Sequence[Claim], where: set[Arm], called: Callable[[Arm], str]) -> str:

@@ -61,6 +61,7 @@ class Claim:
         frozen: mean over seeds and its interval.
         learnable: the same.
         difference: learnable minus frozen, paired.
+        seeds: those of the pairs that have the figure, as ``difference.by_seed`` has their values.
         samples: number of images with findings that it is over; 0 of a figure that a run has once.
         distance: at which Frechet distance, where that is held equal.
         p_holm: corrected over the claims of the table.
@@ -72,6 +73,7 @@ class Claim:
     frozen: OverSeeds
     learnable: OverSeeds
     difference: OverSeeds
+    seeds: tuple[int, ...] = ()
     samples: int = 0
     distance: float = math.nan
     p_holm: float = math.nan
@@ -119,7 +121,7 @@ def claims(collected: Collected, figures: Sequence[str]) -> list[Claim]:
         seeds = sorted(frozen.keys() & learnable.keys())
         if not seeds:
             continue
-        pairs = [(frozen[seed], learnable[seed]) for seed in seeds]
+        pairs = {seed: (frozen[seed], learnable[seed]) for seed in seeds}
         result += [one for figure in figures if (one := _claim(collected, arm, pairs, figure)) is not None]
     return sorted(result, key=lambda one: (_order(one.arm), figures.index(one.figure)))
 
@@ -133,23 +135,24 @@ def _order(arm: Arm) -> tuple[float, tuple[str, ...], float]:
     return (number(arm.setting[0]) or 0.0, arm.setting[1:], arm.rate)
 
 
-def _claim(collected: Collected, arm: Arm, pairs: Sequence[tuple[str, str]], figure: str) -> Claim | None:
+def _claim(collected: Collected, arm: Arm, pairs: Mapping[int, tuple[str, str]], figure: str) -> Claim | None:
     """None where no pair has the figure."""
     address = ("experiment", *arm.setting, arm.rate, figure)
     if figure == AT_EQUAL:
         return _at_equal(collected, arm, pairs)
     if figure in OF_PHRASES:
-        tables = [[collected.phrases.get((run, OF_PHRASES[figure]), {}) for run in pair] for pair in pairs]
+        tables = [[collected.phrases.get((run, OF_PHRASES[figure]), {}) for run in pair] for pair in pairs.values()]
         samples = sorted(set.union(*(set(table) for pair in tables for table in pair)))
         if samples:
             first, second = (_table([pair[side] for pair in tables], samples) for side in (0, 1))
             images, classes = (list(part) for part in zip(*(one.split(BETWEEN, 1) for one in samples), strict=True))
-            arms_and_gap = (first, second, paired(second, first))
-            frozen, learnable, gap = (over_seeds(one, images, classes, address) for one in arms_and_gap)
-            return Claim(arm, figure, frozen, learnable, gap, samples=len(samples))
-    last = {run: collected.runs.get((run, int(arm.of("train_images"))), {}) for pair in pairs for run in pair}
-    values = np.array([[_value(last[run], figure) for run in pair] for pair in pairs])
-    return _of_runs(arm, figure, values)
+            gaps = paired(second, first)
+            frozen, learnable, gap = (over_seeds(one, images, classes, address) for one in (first, second, gaps))
+            seeds = tuple(seed for seed, row in zip(pairs, gaps, strict=True) if np.isfinite(row).any())
+            return Claim(arm, figure, frozen, learnable, gap, seeds, len(samples))
+    last = int(arm.of("train_images"))
+    values = [[_value(collected.runs.get((run, last), {}), figure) for run in pair] for pair in pairs.values()]
+    return _of_runs(arm, figure, list(pairs), np.array(values))
 
 
 def _table(rows: Sequence[Mapping[str, float]], samples: Sequence[str]) -> Floats:
@@ -161,22 +164,22 @@ def _value(row: Row, figure: str) -> float:
     return math.nan if value is None else value
 
 
-def _of_runs(arm: Arm, figure: str, values: Floats, distance: float = math.nan) -> Claim | None:
+def _of_runs(arm: Arm, figure: str, seeds: Sequence[int], values: Floats, distance: float = math.nan) -> Claim | None:
     """Of a figure that a run has once; values (pairs, 2)."""
-    values = values[np.isfinite(values).all(axis=1)]
-    if not len(values):
+    known = np.isfinite(values).all(axis=1)
+    if not known.any():
         return None
-    frozen, learnable = values[:, 0], values[:, 1]
-    gap = over_seeds(paired(learnable, frozen))
-    return Claim(arm, figure, over_seeds(frozen), over_seeds(learnable), gap, distance=distance)
+    frozen, learnable = values[known].T
+    parts = over_seeds(frozen), over_seeds(learnable), over_seeds(paired(learnable, frozen))
+    return Claim(arm, figure, *parts, tuple(np.asarray(seeds)[known].tolist()), distance=distance)
 
 
-def _at_equal(collected: Collected, arm: Arm, pairs: Sequence[tuple[str, str]]) -> Claim | None:
+def _at_equal(collected: Collected, arm: Arm, pairs: Mapping[int, tuple[str, str]]) -> Claim:
     """CNR where all runs of both arms have come down to the same distance."""
-    curves = [[curve(collected, run) for run in pair] for pair in pairs]
+    curves = [[curve(collected, run) for run in pair] for pair in pairs.values()]
     level = common_distance([one for pair in curves for one in pair])
     values = np.array([[score_at(one, level) for one in pair] for pair in curves])
-    found = _of_runs(arm, AT_EQUAL, values, level)
+    found = _of_runs(arm, AT_EQUAL, list(pairs), values, level)
     if found is not None:
         return found
     nothing = over_seeds(np.array([math.nan]))

@@ -11,7 +11,7 @@ from meddiff.common.files import atomic_open
 from meddiff.metrics.over_seeds import over_seeds
 from meddiff.reports.experiment.claims import CNR, DISTANCE, arms
 from meddiff.reports.experiment.rows import Collected
-from meddiff.reports.experiment.tables import SAID, Design
+from meddiff.reports.experiment.tables import Design, said
 from meddiff.reports.page.charts import LIGHT
 from meddiff.reports.page.figures import VERSION
 from meddiff.runs.values import number
@@ -32,8 +32,11 @@ def points(collected: Collected, design: Design) -> list[Point]:
             if not len(known):
                 continue
             point: Point = {"encoder": "learnable" if arm.rate else "frozen", "images": images, "seeds": len(known)}
-            point |= {"length": SAID["train_images"](arm.of("train_images")), "order": int(arm.of("train_images"))}
-            point["setting"] = f"{design.bases[arm.of('base')]}, {SAID['weights'](arm.of('weights'))}"
+            point |= {
+                "length": said("train_images", arm.of("train_images"), design),
+                "order": int(arm.of("train_images")),
+            }
+            point["setting"] = f"{said('base', arm.of('base'), design)}, {said('weights', arm.of('weights'), design)}"
             for name, values in (("distance", known[:, 0]), ("cnr", known[:, 1])):
                 one = over_seeds(values)
                 ends = (one.low, one.high) if np.isfinite(one.low) else (None, None)

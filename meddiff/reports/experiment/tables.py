@@ -123,16 +123,21 @@ def settings(claims: Sequence[Claim], design: Design) -> Callable[[Arm], str]:
     rates = len({arm.rate for arm in arms}) > 1
 
     def called(arm: Arm) -> str:
-        parts = []
-        for name in varied:
-            value = arm.of(name)
-            said = design.bases.get(value, value) if name == "base" else SAID.get(name, str)(value)
-            parts.append(said)
-        if rates:
-            parts.append(f"rate {arm.rate:g}" + (" (the U-Net's)" if arm.follows else ""))
-        return markdown_cell(", ".join(parts))
+        parts = [said(name, arm.of(name), design) for name in varied]
+        parts += [f"rate {arm.rate:g}" + (" (the U-Net's)" if arm.follows else "")] if rates else []
+        return ", ".join(parts)
 
     return called
+
+
+def said(name: str, value: str, design: Design) -> str:
+    """What one value of a setting is called in a cell of a table.
+
+    Example:
+        >>> said("weights", "uniform", Design()), said("base", "phantom_base", Design())
+        ('uniform weights', 'tower knows the language')
+    """
+    return markdown_cell(design.bases.get(value, value) if name == "base" else SAID.get(name, str)(value))
 
 
 def named(figure: str) -> str:
