@@ -6,6 +6,7 @@ Lines: ``started`` (number, parameters, folder), ``process`` (its pid, and when 
 stop), ``ended`` (state, reason, last lines of its log).
 """
 
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from meddiff.common.errors import UserError
 from meddiff.common.files import make_folder, sync_folder
 from meddiff.common.outside import own_file
 from meddiff.launch.parameters import Values
+from meddiff.launch.sweep_file import canonical
 from meddiff.runs.metrics_file import end_cut_line
 
 FILE = "runs.jsonl"
@@ -28,6 +30,16 @@ FOLDER = re.compile(r"[0-9]{4,}-[0-9a-f]{8}")
 FINISHED, FAILED, INTERRUPTED, STOPPED = "finished", "failed", "interrupted", "stopped"
 #: Nobody has written how it ended: it runs, or its runner was killed.
 RUNNING = "running"
+
+
+def folder_of(number: int, values: Values) -> str:
+    """The folder of a run.
+
+    Example:
+        >>> folder_of(3, {"seed_everything": 0})
+        '0003-aa34d06b'
+    """
+    return f"{number:04d}-{hashlib.sha256(canonical(values).encode()).hexdigest()[:8]}"
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """The runner of a sweep: starts, watches, stops and goes on with runs until all are done. Source: own (spec, section 4)."""
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from meddiff.launch.job import JOBS, End, Job, Place, is_alive, judge, launch, t
 from meddiff.launch.objective import Measured
 from meddiff.launch.parameters import Values
 from meddiff.launch.plan import Plan
-from meddiff.launch.record import FAILED, FINISHED, INTERRUPTED, RUNNING, STOPPED, Record, RunRecord
+from meddiff.launch.record import FAILED, FINISHED, INTERRUPTED, RUNNING, STOPPED, Record, RunRecord, folder_of
 from meddiff.launch.stop_request import StopRequest
 from meddiff.launch.suggestions import next_values, total_runs
 from meddiff.launch.sweep_file import SweepFile, canonical
@@ -139,8 +138,7 @@ class Runner:
         if values is None:
             return False
         number = max(self.record.runs, default=0) + 1
-        digest = hashlib.sha256(canonical(values).encode()).hexdigest()[:8]
-        return self._start(number, values, f"{number:04d}-{digest}")
+        return self._start(number, values, folder_of(number, values))
 
     def _start(self, number: int, values: Values, folder: str) -> bool:
         place = Place(self.plan.folder, folder)

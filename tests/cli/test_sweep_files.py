@@ -9,16 +9,20 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from meddiff.cli.arguments import expand, read_yaml
 from meddiff.cli.lightning_cli import CLI_OPTIONS, SuiteCLI
-from meddiff.cli.sweep_settings import Checker
+from meddiff.cli.sweep_settings import Checker, SettingsCLI
 from meddiff.launch.command import argv
-from meddiff.launch.parameters import Values
-from meddiff.launch.search import grid
+from meddiff.launch.parameters import Parameter, Values
+from meddiff.launch.search import axes, grid
 from meddiff.launch.sweep_file import SweepFile, read_sweep_file
 from meddiff.launch.sweep_folder import settings_to_try
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
-EXPECTED = {"freezing": 6, "prompt_variability": 9, "tradeoff": 18, "quickstart_tradeoff": 18, "pareto": None}
+EXPECTED = {
+    "freezing": 6, "prompt_variability": 9, "tradeoff": 18, "quickstart_tradeoff": 18, "pareto": None,
+    "phantom_tradeoff": 40, "phantom_tradeoff_long": 40, "phantom_rates": 20, "phantom_texts": 20,
+    "phantom_confounders": 30, "phantom_language": 20,
+}  # fmt: skip
 #: What sentences about weights, shards and GPUs of the paper's configs begin with: they are not on this machine.
 NOT_HERE = (
     "trainer: the configuration asks for", "unet: no weights", "no latent shards", "splits_from.grounding: no latent",
@@ -56,6 +60,18 @@ def words_of_the_agent(sweep: SweepFile, values: Values, monkeypatch: pytest.Mon
     return started[0]
 
 
+@pytest.fixture(scope="module")
+def checker() -> Checker:
+    """One parser for all files; it takes longer to make than to use."""
+    return Checker()
+
+
+@pytest.fixture(scope="module")
+def build() -> "Builder":
+    """The same for what is built."""
+    return Builder()
+
+
 def test_the_files_are_those_that_are_documented():
     assert {file.stem for file in FILES} == set(EXPECTED)
     for file in FILES:
@@ -67,26 +83,49 @@ def test_the_files_are_those_that_are_documented():
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_point_is_taken_with_the_agent_s_words(file, monkeypatch, tmp_path):
+def test_every_point_is_taken_with_the_agent_s_words(file, checker, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["lightning"])
-    sweep, checker = read_sweep_file(file), Checker()
-    prompts, frozen, seeds = set(), set(), set()
+    sweep = read_sweep_file(file)
+    arrived: dict[str, set[str]] = {}
+    known: set[str] = set()
     for values in settings(sweep):
         words = words_of_the_agent(sweep, values, monkeypatch, tmp_path)
         assert words == argv(sweep.command, sweep.program, values, "", {})
         assert words[0] == "lightning"
+        # points that differ by the seed alone have the same words but for its number: one is parsed, and each seed once
+        seed = f"--seed_everything={values['seed_everything']}" if "seed_everything" in values else ""
+        others = " ".join(word for word in words if word != seed)
+        if others in known and seed in known:
+            continue
+        known |= {others, seed}
         parsed = checker.parsed(words[1], expand(words[2:]))
         wrong = [one for one in parsed.problems() if not one.startswith(NOT_HERE)]
         assert not wrong, (words, wrong)
-        prompts.add(parsed.section.data.init_args.prompt)
-        frozen.add(parsed.section.model.init_args.freeze_text_encoder)
-        seeds.add(parsed.section.seed_everything)
+        for name in ("data.prompt", "model.freeze_text_encoder", "seed_everything", *values):
+            arrived.setdefault(name, set()).add(str(parsed_value(parsed, name)))
     # what is varied has arrived where it is meant to
-    names = [".".join(path) for path in sweep.parameters]
-    assert len(prompts) == (3 if "data.prompt" in names else 1)
-    assert len(frozen) == (2 if file.stem in ("freezing", "tradeoff", "quickstart_tradeoff") else 1)
-    assert len(seeds) == (3 if "seed_everything" in names else 1)
+    for name, found in arrived.items():
+        assert len(found) == len(choices(sweep, name)), name
+
+
+def parsed_value(parsed: SettingsCLI, name: str) -> object:
+    """What the command understood of ``--model.NAME``, ``--data.NAME`` or another flag."""
+    first, _, rest = name.partition(".")
+    return parsed.section[f"{first}.init_args.{rest}" if first in ("model", "data") else name]
+
+
+def choices(sweep: SweepFile, name: str) -> list[object]:
+    """The values of a parameter; of one that the file does not vary the one it has."""
+    paths = {".".join(path): one for path, one in sweep.parameters.items()}
+    if name not in paths:
+        return [None]
+    return axes({(name,): paths[name]})[0] if sweep.method == "grid" else settings_of(paths[name])
+
+
+def settings_of(parameter: Parameter) -> list[object]:
+    """Of a search: what is tried of it."""
+    return [values["x"] for values in settings_to_try({("x",): parameter})]
 
 
 class Built(SuiteCLI):
@@ -106,10 +145,23 @@ class Built(SuiteCLI):
 
 
 class Builder:
-    """Builds model and data of one command after the other; the parser is kept."""
+    """Builds model and data of one command after the other; the parser is kept.
+
+    Attributes:
+        known: commands that were built, without what only the trainer and measurements read.
+    """
 
     def __init__(self) -> None:
         self._built: Built | None = None
+        self.known: set[str] = set()
+
+    def again(self, words: list[str]) -> bool:
+        """Whether a command builds what another one has built: the same but for length and measurements."""
+        others = ("--trainer.", "--checkpoint.", "--grounding.", "--fidelity.", "--seed_everything")
+        key = " ".join(word for word in words if not word.startswith(others))
+        found = key in self.known
+        self.known.add(key)
+        return found
 
     def __call__(self, words: list[str], instead: list[str]) -> tuple[LightningModule, LightningDataModule]:
         """Those of a command, with other options ``instead`` of some of its own."""
@@ -124,25 +176,35 @@ class Builder:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_model_and_data_of_every_setting_are_built(file, monkeypatch, shards, vae_folder):
+def test_model_and_data_of_every_setting_are_built(file, build, monkeypatch, shards, vae_folder):
     """Those of the paper's configs with small parts in the place of weights that are not here; seeds build the same."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["lightning"])
-    sweep, build = read_sweep_file(file), Builder()
+    sweep = read_sweep_file(file)
     small = []
-    if "quickstart" not in " ".join(map(str, sweep.command or [])):
+    if not any(name in " ".join(map(str, sweep.command or [])) for name in ("quickstart", "phantom")):
         small = ["--model.unet=assets/phantom_base", "--model.text_encoder=assets/phantom_base",
                  "--model.vae=assets/phantom_vae", f"--data.shards={shards}", "--data.splits_from=null"]  # fmt: skip
+    cohorts = set()
     for values in settings(sweep):
         if values.get("seed_everything", 0) != 0:
             continue
         words = argv(sweep.command, sweep.program, values, "", {})
+        if build.again(words):
+            continue
         model, data = build(words, small)
         frozen = values.get("model.freeze_text_encoder", "learnable" not in words[3])
         assert model.model.freeze_text_encoder is (frozen and file.stem != "pareto")
         trains = any(one.requires_grad for one in model.model.text_encoder.parameters())
         assert trains is not model.model.freeze_text_encoder
         assert data.prompt == values.get("data.prompt", "impression")
+        cohorts.add(getattr(data, "folder", str(shards)))
+        if "model.text_encoder" in values:  # tower and U-Net of one folder
+            assert model.sources[:2] == (values["model.text_encoder"],) * 2
+        if "data.phantom.confounders" in values:
+            assert str(list(data.phantom.confounders)).replace("'", "") == values["data.phantom.confounders"]
+    # one set of latents for all runs, but for those whose training images differ
+    assert len(cohorts) in (0, len(choices(sweep, "data.phantom.confounders")))
 
 
 def test_a_frozen_tower_with_a_rate_of_its_own_is_not_built(monkeypatch):

@@ -18,6 +18,7 @@ PAGES = sorted(
         *ROOT.glob("*.md"),
         *(one for one in ROOT.glob("docs/*.md") if one.name not in INCLUDED),
         *ROOT.glob("docs/api/*.md"),
+        *ROOT.glob("docs/results/*.md"),
         ROOT / "benchmarks" / "README.md",
         ROOT / "sweeps" / "README.md",
     ]
@@ -99,6 +100,7 @@ def test_the_readme_leads_to_every_page() -> None:
             links = (link.partition("#")[0] for link in LINK.findall(text_of(page)))
             reached |= {(page.parent / link).resolve() for link in links if link and ":" not in link}
     pages = {path.resolve() for path in ROOT.glob("docs/*.md") if path.name not in {*INCLUDED, "index.md"}}
+    pages |= {path.resolve() for path in ROOT.glob("docs/results/*.md")}
     assert pages <= reached
 
 

@@ -1,0 +1,97 @@
+"""The plane of both figures, a panel a setting, one path an encoder: means over seeds with 95 % intervals. Source: own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import altair as alt
+import numpy as np
+
+from meddiff.common.errors import UserError
+from meddiff.common.files import atomic_open
+from meddiff.metrics.over_seeds import over_seeds
+from meddiff.reports.experiment.claims import CNR, DISTANCE, arms
+from meddiff.reports.experiment.rows import Collected
+from meddiff.reports.experiment.tables import Design, said
+from meddiff.reports.page.charts import LIGHT
+from meddiff.reports.page.figures import VERSION
+from meddiff.runs.values import number
+
+Point = dict[str, str | float | int | None]
+
+
+def points(collected: Collected, design: Design) -> list[Point]:
+    """One a setting, encoder and number of images: means over seeds and, where there are three or more, their intervals."""
+    found = []
+    for arm, runs in arms(collected).items():
+        if not design.differs(arm) <= {"train_images", "weights", "base"} or arm.of("base") not in design.bases:
+            continue
+        for images in sorted({images for run, images in collected.runs if run in runs.values()}):
+            some = [row for run in runs.values() if (row := collected.runs.get((run, images))) is not None]
+            both = [(number(row.get(DISTANCE)), number(row.get(CNR))) for row in some]
+            known = np.array([pair for pair in both if None not in pair], dtype=float).reshape(-1, 2)
+            if not len(known):
+                continue
+            point: Point = {"encoder": "learnable" if arm.rate else "frozen", "images": images, "seeds": len(known)}
+            point |= {
+                "length": said("train_images", arm.of("train_images"), design),
+                "order": int(arm.of("train_images")),
+            }
+            point["setting"] = f"{said('base', arm.of('base'), design)}, {said('weights', arm.of('weights'), design)}"
+            for name, values in (("distance", known[:, 0]), ("cnr", known[:, 1])):
+                one = over_seeds(values)
+                ends = (one.low, one.high) if np.isfinite(one.low) else (None, None)
+                point |= {name: one.mean, f"{name}_low": ends[0], f"{name}_high": ends[1]}
+            found.append(point)
+    return found
+
+
+def chart(found: Sequence[Point]) -> alt.FacetChart:
+    """Panels beside each other by setting, below each other by length of training."""
+    x, y = "Frechet distance (domain-classifier features); better images →", "macro CNR; better grounding →"
+    # on a log scale: the start is four times as far away as what is compared
+    across = alt.X("distance:Q", title=x, scale=alt.Scale(type="log", reverse=True, nice=False, padding=12))
+    up = alt.Y("cnr:Q", title=y, scale=alt.Scale(zero=False, padding=8))
+    scale = alt.Scale(domain=["frozen", "learnable"], range=[LIGHT["frozen"], LIGHT["learnable"]])
+    colour = alt.Color("encoder:N", title="text encoder", scale=scale, legend=alt.Legend(orient="top"))
+    base = alt.Chart().encode(x=across, y=up, color=colour)
+    bars = base.mark_rule(strokeWidth=1.2, opacity=0.5)
+    layers = [
+        bars.transform_filter("isValid(datum.cnr_low)").encode(y=alt.Y("cnr_low:Q", title=y), y2="cnr_high"),
+        bars.transform_filter("isValid(datum.distance_low) && datum.distance_low > 0").encode(
+            x=alt.X("distance_low:Q", title=x), x2="distance_high"
+        ),
+        base.mark_line(strokeWidth=2.5).encode(detail="encoder:N", order="images:Q"),
+        base.mark_point(filled=True, size=55, opacity=1),
+        base.transform_filter("datum.images == 0")
+        .mark_point(filled=True, size=16, opacity=1)
+        .encode(color=alt.value(LIGHT["card"])),
+    ]
+    lengths = [str(point["length"]) for point in sorted(found, key=lambda one: int(one["order"] or 0))]
+    return (
+        alt.layer(*layers, data=alt.Data(values=list(found)))
+        .properties(width=250, height=230)
+        .facet(
+            column=alt.Column("setting:N", title=None),
+            row=alt.Row("length:N", title=None, sort=list(dict.fromkeys(lengths))),
+        )
+        .configure(font="Liberation Sans, Arial, sans-serif", background=LIGHT["card"])
+    )
+
+
+def draw(collected: Collected, design: Design, target: Path) -> Path | None:
+    """Write the picture as SVG; None where there is nothing to draw.
+
+    Raises:
+        UserError: vl-convert is not installed.
+    """
+    found = points(collected, design)
+    if not found:
+        return None
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise UserError("Figures need vl-convert: pip install 'meddiff-tradeoff[export]'.") from error
+    svg = vl_convert.vegalite_to_svg(chart(found).to_dict(), vl_version=VERSION)
+    with atomic_open(target, "w") as stream:
+        stream.write(svg + "\n")
+    return target
