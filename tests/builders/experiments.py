@@ -73,7 +73,7 @@ def make_run(
     truth: Truth,
     seed: int,
     frozen: bool,
-    base: str = "assets/phantom_base",
+    base: str = "assets/phantom_tower",
     gamma: float | None = 5.0,
     prompt: str = "impression",
     confounders: float = 0.7,

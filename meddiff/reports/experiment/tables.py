@@ -55,7 +55,7 @@ class Design:
     reference: Mapping[str, str] = field(
         default_factory=lambda: {
             "train_images": "32000",
-            "base": "phantom_base",
+            "base": "phantom_tower",
             "weights": "min-SNR 5",
             "prompt": "impression",
             "confounders": "0.7",
@@ -63,8 +63,8 @@ class Design:
     )
     bases: Mapping[str, str] = field(
         default_factory=lambda: {
-            "phantom_base": "tower knows the language",
-            "phantom_base_joint": "tower does not",
+            "phantom_tower": "tower knows the language",
+            "phantom_base": "tower does not",
         }
     )
 
@@ -134,7 +134,7 @@ def said(name: str, value: str, design: Design) -> str:
     """What one value of a setting is called in a cell of a table.
 
     Example:
-        >>> said("weights", "uniform", Design()), said("base", "phantom_base", Design())
+        >>> said("weights", "uniform", Design()), said("base", "phantom_tower", Design())
         ('uniform weights', 'tower knows the language')
     """
     return markdown_cell(design.bases.get(value, value) if name == "base" else SAID.get(name, str)(value))
