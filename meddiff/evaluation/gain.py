@@ -83,6 +83,15 @@ class Gains:
             partner = elsewhere[control][1]
             self.add(control, sample, asked, under, None if partner == sample.index else partner)
 
+    def add_absent(
+        self, samples: Sequence[GroundingSample], maps: Sequence[Tensor], absent: Sequence[Tensor]
+    ) -> None:
+        """The maps (H, W) of samples, and those of findings that their images do not have, on the samples' boxes."""
+        for sample, heat, other in zip(samples, maps, absent, strict=True):
+            box = torch.from_numpy(sample.box_mask())[None]
+            scores = grounding_gain(heat[None], box, control_maps=other[None])
+            self.add("absent", sample, float(scores.asked), float(scores.control))
+
     def rows(self) -> list[Row]:
         """The least gain first, then one row a control; no rows without askings."""
         return [{name: None if value != value else value for name, value in row.items()} for row in self._metric.rows()]
