@@ -83,9 +83,7 @@ class Gains:
             partner = elsewhere[control][1]
             self.add(control, sample, asked, under, None if partner == sample.index else partner)
 
-    def add_absent(
-        self, samples: Sequence[GroundingSample], maps: Sequence[Tensor], absent: Sequence[Tensor]
-    ) -> None:
+    def add_absent(self, samples: Sequence[GroundingSample], maps: Sequence[Tensor], absent: Sequence[Tensor]) -> None:
         """The maps (H, W) of samples, and those of findings that their images do not have, on the samples' boxes."""
         for sample, heat, other in zip(samples, maps, absent, strict=True):
             box = torch.from_numpy(sample.box_mask())[None]
