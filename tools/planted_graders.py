@@ -25,7 +25,7 @@ from meddiff.evaluation.mirrored_twins import score_twins
 from meddiff.evaluation.own_first import gain_over_others
 from meddiff.evaluation.samples import GroundingSample
 from meddiff.metrics.functional import resize_maps
-from meddiff.metrics.gain_summary import GAIN_CONTROLS, LEAST
+from meddiff.metrics.gain_summary import GAIN_CONTROLS, LEAST, nearest_zero
 from meddiff.phantoms import PhantomCohort, PhantomOptions
 from meddiff.phantoms.chest import Chest
 from meddiff.phantoms.render import render
@@ -161,6 +161,7 @@ def graders(seed: int = 9) -> dict[str, Grader]:
         "location prior, if the one asked for is there": lambda at: usual[at.label] * (at.label in at.masks),
         "anatomy: the lungs, whatever the word": lambda at: at.split.lungs(at.image),
         "anatomy: the organ of the word": organ,
+        "anatomy: anything but the lungs": lambda at: 1 - at.split.lungs(at.image),
         "its place on both sides": lambda at: np.maximum(at.asked, at.split.mirrored(at.image).get(at.label, at.asked)),
         "side only: the half that the phrase says": lambda at: half(at.side) if at.side != "both" else middle * 0,
         "text only: location prior on the side that the phrase says": lambda at: usual[at.label] * half(at.side),
@@ -230,8 +231,8 @@ def gains_of(grader: Grader, on: Cohorts, noise: float = NOISE) -> dict[str, Row
 
 
 def least_of(rows: Mapping[str, Row], controls: Sequence[str]) -> float:
-    """The least gain under some of the controls, never more than the score itself."""
-    return min(float(rows[name][part] or 0.0) for name in controls for part in ("gain", "cnr"))
+    """The least gain under some of the controls."""
+    return nearest_zero([float(rows[name][part] or 0.0) for name in controls for part in ("gain", "cnr")])
 
 
 def main() -> None:

@@ -2,16 +2,16 @@
 
 The gain under a control is the mean, over askings, of the asked word's CNR less the CNR under the control
 (:func:`meddiff.metrics.functional.grounding_gain`). A control catches an artefact when the artefact scores as much under it; no
-control catches all, so the headline is the **least** of the gains: what is left is not had by any artefact that one of them
-catches. It is never more than the score itself, as a control on which a map does worse than chance must not add to it: a map
-that only knows the side loses on the other side what it has on its own, and is worth one of the two.
+control catches all, so the headline is the **least** of the gains in size, and 0 where they disagree in sign (what numerical
+analysis calls minmod): what is left is shown by every control, and is not had by any artefact that one of them catches, also by
+none that keeps maps *away* from findings. The score itself counts as one of them: a map that only knows the side loses on the
+other side what it has on its own, and is worth one of the two.
 
 Means are over askings (micro): a map that answers every word alike gives A's word on B's mask what it takes from B's word on
 A's, which cancels only where both weigh the same. Askings of one image (or pair of images) are not independent, images are.
-The least of several estimates lies below the least of what they estimate where these are close, and its interval allows for
-that: its lower end is the least of the lower ends, its upper end the least of the upper ends at a level that is divided among
-all of them (Bonferroni), so it covers at least as often as it says. No torch: reports read tables and need nothing else.
-Source: own.
+The interval of the least is made of all intervals in the same way. Where the ends of several count, as the upper ends do of a
+gain above 0, they are of a level that is divided among all (Bonferroni), so it covers at least as often as it says. No torch:
+reports read tables and need nothing else. Source: own.
 """
 
 import math
@@ -68,27 +68,51 @@ def gain_rows(askings: Iterable[Asking]) -> list[dict[str, str | float]]:
     order = {name: place for place, name in enumerate(GAIN_CONTROLS)}
     rows: list[dict[str, str | float]] = []
     means: list[float] = []
-    lows: list[float] = []
-    highs: list[float] = []
-    divided = 1 - (1 - LEVEL) / (2 * len(found)) if found else LEVEL
+    ends: dict[float, list[tuple[float, float]]] = {LEVEL: [], 1 - (1 - LEVEL) / (2 * max(1, len(found))): []}
     for control, some in sorted(found.items(), key=lambda item: order.get(item[0], len(order))):
         asked, under = (np.array([one[place] for one in some]) for place in (3, 4))
         for values in (asked, asked - under):
             means.append(float(values.mean()))
-            lows.append(_interval(values, some, LEVEL)[0])
-            highs.append(_interval(values, some, divided)[1])
-        ends = _interval(asked - under, some, LEVEL)
+            for level, intervals in ends.items():
+                intervals.append(_interval(values, some, level))
         images = {one.image for one in some} | {one.partner for one in some}
-        counts = (float(len(some)), float(len(images)))
-        cells = (control, means[-1], *ends, float(asked.mean()), float(under.mean()), *counts)
-        rows.append(dict(zip(GAIN_COLUMNS, cells, strict=True)))
+        cells = (float(asked.mean()), float(under.mean()), float(len(some)), float(len(images)))
+        row = (control, means[-1], *ends[LEVEL][-1], *cells)
+        rows.append(dict(zip(GAIN_COLUMNS, row, strict=True)))
     if not rows:
         return []
-    least: dict[str, str | float] = {"control": LEAST, "gain": min(means)}
-    known = all(math.isfinite(end) for end in (*lows, *highs))
-    least |= {"low": min(lows) if known else math.nan, "high": min(highs) if known else math.nan}
-    of = rows[min(range(len(rows)), key=lambda place: float(rows[place]["gain"]))]
+    of = rows[min(range(len(rows)), key=lambda place: abs(float(rows[place]["gain"])))]
+    least: dict[str, str | float] = {"control": LEAST, "gain": nearest_zero(means)}
+    least |= dict(zip(("low", "high"), _ends_of_the_least(*ends.values()), strict=True))
     return [least | {name: of[name] for name in GAIN_COLUMNS[4:]}, *rows]
+
+
+def nearest_zero(values: Sequence[float]) -> float:
+    """The one of least size if all have one sign, else 0.
+
+    Example:
+        >>> nearest_zero([0.5, 0.2, 1.0]), nearest_zero([-0.5, -0.2]), nearest_zero([0.5, -0.2, 1.0])
+        (0.2, -0.2, 0.0)
+    """
+    low, high = min(values), max(values)
+    return low if low > 0 else high if high < 0 else 0.0
+
+
+def _ends_of_the_least(
+    single: Sequence[tuple[float, float]], divided: Sequence[tuple[float, float]]
+) -> tuple[float, float]:
+    """Interval of :func:`nearest_zero`, which grows with each of its arguments, from those of the arguments.
+
+    Args:
+        single: at the level itself: on the far side of 0 the one that is least in truth must fail.
+        divided: at a level divided by the number of ends: towards 0 and beyond any of them may fail.
+    """
+    if not all(math.isfinite(end) for ends in (*single, *divided) for end in ends):
+        return NONE
+    low, high = (nearest_zero([ends[side] for ends in single]) for side in (0, 1))
+    low = low if low > 0 else nearest_zero([ends[0] for ends in divided])
+    high = high if high < 0 else nearest_zero([ends[1] for ends in divided])
+    return low, high
 
 
 def gain_figures(rows: Sequence[dict[str, str | float]]) -> dict[str, float]:

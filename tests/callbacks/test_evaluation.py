@@ -129,7 +129,7 @@ def test_one_row_at_step_0_at_every_interval_and_none_twice(run: Run) -> None:
         assert float(row["fidelity/fd_domain"]) > 0
         assert "fidelity/pndm/kid_domain" in row
         gains = [float(row[f"grounding/gain_{name}"]) for name in ("absent", "other_patient", "mirrored_box")]
-        assert float(row["grounding/gain"]) <= min(gains)
+        assert abs(float(row["grounding/gain"])) <= min(map(abs, gains))
     logged = [row for row in read_metrics(run[0] / "metrics.jsonl") if "grounding/cnr" in row]
     assert [row["images"] for row in logged] == [0, 24, 48]
     assert float(rows[1]["grounding/cnr"]) == pytest.approx(logged[1]["grounding/cnr"], rel=1e-5)

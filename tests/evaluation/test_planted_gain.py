@@ -50,6 +50,7 @@ def test_a_perfect_grounder_keeps_its_score(on: Cohorts, planted: dict[str, Grad
         "location prior of the class",
         "anatomy: the lungs, whatever the word",
         "anatomy: the organ of the word",
+        "anatomy: anything but the lungs",
         "its place on both sides",
         "every finding, if the one asked for is there",
         "location prior, if the one asked for is there",
@@ -61,7 +62,9 @@ def test_what_does_not_follow_the_word_to_its_finding_scores_nothing(
     rows = gains_of(planted[name], on)
     assert part(rows, LEAST, "low") <= 0 <= part(rows, LEAST, "high")
     assert part(rows, LEAST) == pytest.approx(0.0, abs=0.12)
-    if name != "noise":
+    if name == "anatomy: anything but the lungs":
+        assert part(rows, "absent", "cnr") < -0.8, "no word has lost anything: none was ever followed"
+    elif name != "noise":
         assert part(rows, "absent", "cnr") > 0.4, "the control: its CNR is one that a model would be proud of"
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from meddiff.common.errors import UserError
 from meddiff.metrics import GroundingGain
 from meddiff.metrics.functional import PairedScores, contrast_to_noise_ratio, grounding_gain
-from meddiff.metrics.gain_summary import LEAST, Asking, gain_figures, gain_rows
+from meddiff.metrics.gain_summary import LEAST, Asking, gain_figures, gain_rows, nearest_zero
 from meddiff.metrics.intervals import dyad_interval, mean_interval, pair_interval
 
 SIZE = 24
@@ -115,7 +115,25 @@ def test_the_headline_is_the_least_and_never_more_than_the_score() -> None:
     only = gain_rows(asked("mirrored_box", score, score * 0 - 1.0))
     assert float(only[0]["gain"]) == pytest.approx(float(score.mean())), "a wrong side must not add to the score"
     # A map that does worse than nothing, and still worse when asked for what is absent, is not grounded.
-    assert float(gain_rows(asked("absent", score - 2.0, score - 4.0))[0]["gain"]) == pytest.approx(-1.0, abs=0.05)
+    assert gain_rows(asked("absent", score - 2.0, score - 4.0))[0]["gain"] == 0.0
+
+
+def test_maps_that_avoid_findings_have_lost_no_grounding() -> None:
+    draw = np.random.default_rng(1)
+    score = -0.4 + 0.2 * draw.standard_normal(100)  # dark where the patient's lungs are, whatever is asked
+    blind = [
+        *asked("absent", score, score + 0.05 * draw.standard_normal(100)),
+        *asked("mirrored_box", score, score * 0),
+    ]
+    rows = {row["control"]: row for row in gain_rows(blind)}
+    assert float(rows["mirrored_box"]["high"]) < -0.3, (
+        "the least by value would be this, and say that something was lost"
+    )
+    assert -0.02 < float(rows[LEAST]["low"]) <= float(rows[LEAST]["gain"]) <= float(rows[LEAST]["high"]) < 0.02
+    # Words that every control agrees to point away from their own finding are another matter.
+    wrong = [*asked("absent", score, score * 0), *asked("twin", score, score * 0 + 0.5)]
+    assert float(gain_rows(wrong)[0]["gain"]) == pytest.approx(-0.4, abs=0.05)
+    assert float(gain_rows(wrong)[0]["high"]) < -0.3
 
 
 def test_the_interval_of_one_control_is_that_of_the_paired_difference_by_image() -> None:
@@ -134,13 +152,15 @@ def test_the_interval_of_one_control_is_that_of_the_paired_difference_by_image()
 
 def test_the_interval_of_the_least_covers_where_all_are_equal_and_where_one_is_least() -> None:
     draw = np.random.default_rng(4)
-    for means, least in (((0.5, 0.5, 0.5), 0.5), ((0.5, 1.0, 1.5), 0.5), ((0.0, 0.0, 0.02), 0.0)):
+    for means in ((0.5, 0.5, 0.5), (0.5, 1.0, 1.5), (0.0, 0.0, 0.02), (-0.5, -0.5, -0.5), (0.2, -0.2, 1.0)):
+        least = nearest_zero([2.0 * np.sign(sum(means) + 1e-9), *means])
         inside = 0
         for _ in range(300):
+            own = draw.normal(2.0 * np.sign(sum(means) + 1e-9), 1.0, (3, 40))
             some = [
                 one
-                for control, mean in zip(("absent", "twin", "mirrored_box"), means, strict=True)
-                for one in asked(control, draw.normal(2.0, 1.0, 40) + mean, np.full(40, 2.0))
+                for control, mean, score in zip(("absent", "twin", "mirrored_box"), means, own, strict=True)
+                for one in asked(control, score, score - mean - draw.standard_normal(40))
             ]
             row = gain_rows(some)[0]
             inside += float(row["low"]) <= least <= float(row["high"])

@@ -67,7 +67,9 @@ def test_of_one_run_it_is_the_first_card_the_first_control_and_in_the_sentence(p
     assert next(iter(found)) == "grounding gain (the least)"
     assert found["grounding gain (the least)"] == ["0.110", "[−0.020, 0.310]", "1.05", "0.940", "–"]
     assert found[GAINS["other_finding"]][-1] == "1,026"
-    assert claim(Tables([read_run(run)])).text.startswith("Frozen: words are grounded better, grounding gain 0.420 from")
+    assert claim(Tables([read_run(run)])).text.startswith(
+        "Frozen: words are grounded better, grounding gain 0.420 from"
+    )
     assert 'id="term-grounding-gain"' in page
 
 

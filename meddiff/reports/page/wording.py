@@ -31,7 +31,7 @@ QUESTIONS = {
     ),
     "fallback": ("without a query word", "share of phrases that name no query word: all words are averaged", 0),
 }
-#: what of the CNR cannot be had without grounding: the least of the gains under these controls -> under which
+#: what of the CNR cannot be had without grounding is the least of the gains under these controls: name -> under which
 GAINS = {
     "absent": "absent finding asked",
     "other_finding": "another finding's mask",
@@ -43,7 +43,7 @@ GAINS = {
 GAIN_NAMES = {
     "gain": (
         "grounding gain",
-        "CNR less what the same maps score under their own controls: the least over the controls, 0 without grounding",
+        "CNR less what the same maps score under their own controls: the least in size, 0 where they disagree in sign",
         1,
     ),
     "gain_low": ("grounding gain, lower end", "of its 95 % interval over images", 0),
