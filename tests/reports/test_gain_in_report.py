@@ -71,6 +71,19 @@ def test_of_one_run_it_is_the_first_card_the_first_control_and_in_the_sentence(p
         "Frozen: words are grounded better, grounding gain 0.420 from"
     )
     assert 'id="term-grounding-gain"' in page
+    said = re.findall(r'<p class="claim">(.*?)</p>', page)
+    assert re.sub("<[^>]+>", "", said[0]) == (
+        "Grounding gain under all controls: frozen 0.110 [−0.020, 0.310] (without grounding 0)."
+    )
+    assert "under all controls 0.110 [−0.020, 0.310]</p>" in page[page.index('<div class="cards">') :]
+
+
+def test_a_run_that_was_trained_without_it_has_it_from_its_controls(plain: Path, tmp_path: Path) -> None:
+    page = write_report([with_gain(plain, tmp_path, None)]).read_text(encoding="utf-8")
+    card = page[page.index('<div class="card">') :].split("</div>")[0]
+    assert "term-grounding-gain" in card
+    assert '<span class="big">0.110</span>' in card
+    assert "not measured during training" in card
 
 
 def test_without_controls_of_its_own_the_newest_evaluation_says_it(plain: Path, tmp_path: Path) -> None:
@@ -108,6 +121,10 @@ def test_a_learnable_run_is_compared_by_it_before_the_cnr(plain: Path, tmp_path:
     text = claim(Tables([read_run(frozen), read_run(learnable)])).text
     assert "less grounded by 0.300 (grounding gain)" in text
     assert text.index("grounding gain") < text.index("macro CNR")
+    tables = Tables([read_run(frozen), read_run(learnable)])
+    assert sections.gains_by_encoder(tables) == "frozen 0.110 [−0.020, 0.310], learnable 0.110 [−0.020, 0.310]"
+    twice = Tables([read_run(frozen), read_run(with_gain(plain, tmp_path / "again", 0.5)), read_run(learnable)])
+    assert sections.gains_by_encoder(twice).startswith("frozen 0.110, learnable"), "of several runs the mean"
 
 
 def test_a_run_without_gains_has_none_of_it(plain: Path, tmp_path: Path) -> None:

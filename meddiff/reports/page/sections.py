@@ -134,6 +134,25 @@ def gain_table(tables: Tables) -> tuple[list[str], list[list[str]]]:
     ]
 
 
+def gain_under_all(run: Run) -> str:
+    """Grounding gain under all controls of the cohort, ``0.110 [0.02, 0.20]``; "" where it was not measured."""
+    gain, low, high = (run.control("grounding", "gain", "least", part) for part in GAIN_PARTS[:3])
+    return "" if gain is None else f"{value_text(gain)} {interval_text(low, high).strip(DASH)}".strip()
+
+
+def gains_by_encoder(tables: Tables) -> str:
+    """The same of all runs: of one run an encoder with its interval, of several the mean with its ends; "" if none was."""
+    found: dict[str, list[Run]] = {}
+    for who, run in zip(tables.who, tables.found, strict=True):
+        if gain_under_all(run):
+            found.setdefault(who.encoder, []).append(run)
+    said = []
+    for encoder, runs in found.items():
+        values = [value for run in runs if (value := run.control("grounding", "gain", "least", "gain")) is not None]
+        said.append(f"{encoder} {gain_under_all(runs[0]) if len(runs) == 1 else spread(values)}")
+    return ", ".join(said).removeprefix("other ")
+
+
 def interval_text(low: float | None, high: float | None) -> str:
     """``[0.02, 0.31]``, or a dash."""
     return DASH if low is None or high is None else f"[{value_text(low)}, {value_text(high)}]"
