@@ -29,21 +29,27 @@ class GroundingCallback(EvaluationCallback):
     Where exact masks are stored the same maps are scored on them (``grounding/mask_*``), on the confounders in the image
     (``grounding/confounder_cnr``) and on the other findings of the image (``grounding/own_beats_other``), beside the end
     token's map (``grounding/eos_*``). A row a phrase goes to ``RUN/grounding/``, the location prior and two more
-    predictors that never look at the image into ``RUN/controls.json``.
+    predictors that never look at the image into ``RUN/controls.json``. ``grounding/gain`` is what of the CNR cannot be had
+    without grounding, between ``gain_low`` and ``gain_high``; beside it stands the gain under each of its controls (absent
+    finding, another patient's box, mirrored box).
 
     Source: Dombrowski et al. 2024, Tables 1 and 3; what is measured: :class:`meddiff.evaluation.grounding.Grounding`.
 
     Args:
         every_n_images: interval; also runs at step 0 and at the end.
+        gain: for the grounding gain so many phrases are asked for an absent finding, too, which takes as many passes more
+            (balanced over classes); 0 measures no gain.
         arguments: the fields of :class:`meddiff.evaluation.grounding.GroundingOptions`.
     """
 
     side = "grounding"
 
-    def __init__(self, every_n_images: int, **arguments: Any) -> None:
+    def __init__(self, every_n_images: int, gain: int = 64, **arguments: Any) -> None:
         self.options = GroundingOptions(**arguments)
+        if gain < 0:
+            raise UserError(f"GroundingCallback: gain is {gain}; it is a number of phrases, 0 to measure no gain.")
         super().__init__(every_n_images, self.options.split)
-        self.measurement: Grounding = Grounding(self.options)
+        self.measurement: Grounding = Grounding(self.options, gain=gain)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         dataset = self.dataset(trainer)

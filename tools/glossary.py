@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meddiff.common.files import atomic_open
-from meddiff.reports.page.wording import CONTROLS, EXTRACTORS, QUESTIONS, direction, label, meaning, parts
+from meddiff.reports.page.wording import CONTROLS, EXTRACTORS, GAIN_NAMES, QUESTIONS, direction, label, meaning, parts
 
 BETTER = {1: "more", -1: "less", 0: "–"}
 #: What a score of maps has for a unit, and who defined it.
@@ -28,6 +28,8 @@ ASKED = {
     "own_beats_other": ("share", "chance 0.5; base and untrained weights", "own"),
     "fallback": ("share", "–", "own"),
 }
+#: what the grounding gain is read against: nothing is left of it without grounding
+NO_GROUNDING = "0; CNR"
 #: feature extractor -> source of its distances
 FEATURES = {
     "domain": "Heusel et al. 2017, on a classifier trained on the cohort",
@@ -110,10 +112,10 @@ def anchor(key: str) -> str:
 
 
 def grounding_entries() -> list[Entry]:
-    """Scores of maps: micro and macro, on boxes, on exact masks, of the end token; and what else the maps are asked."""
+    """Grounding gain; scores of maps: micro, macro, on boxes, on masks, of the end token; what else the maps are asked."""
     names = [prefix + name for name in SCORES for prefix in ("", "macro_")]
     names += [f"{place}_{name}" for place in ("mask", "eos") for name in ("cnr", "macro_cnr", "auroc", "top1")]
-    found = []
+    found = [_entry(f"grounding/{name}", "none", NO_GROUNDING, "own") for name in GAIN_NAMES]
     for name in names:
         unit, source = SCORES[parts(name)[0]]
         found.append(_entry(f"grounding/{name}", unit, PRIORS, source))
@@ -198,7 +200,8 @@ that the report and the charts use.
 GROUNDING = (
     "Each figure is over N phrases (`grounding/n`). Without a prefix it is a mean over samples (micro), `macro_` "
     "is a mean of the classes' means. `grounding/CLASS/NAME` is that of one class. `mask_` is on exact masks "
-    "instead of boxes, `eos_` of the end token's map. Read them beside their [controls](controls.md)."
+    "instead of boxes, `eos_` of the end token's map. The grounding gain is what of the CNR (micro) is left under "
+    "[its controls](controls.md#grounding-gain). Read all beside their [controls](controls.md)."
 )
 FIDELITY = (
     "Each distance is over N images (`fidelity/n`); only figures of one N compare. FID means Inception's "

@@ -8,6 +8,7 @@ from meddiff.common.errors import UserError
 from meddiff.common.outside import markdown_cell, terminal
 from meddiff.evaluation.controls import FIRST, ControlsOptions, Others
 from meddiff.evaluation.measurement import Result, Value
+from meddiff.reports.page.wording import gain_name
 
 if TYPE_CHECKING:
     from meddiff.runs.opened import Opened
@@ -39,8 +40,9 @@ def control_networks(run: "Opened", options: ControlsOptions) -> Others:
 
 
 def controls_text(result: Result) -> str:
-    """Markdown: every row of the controls, then whether words tell findings apart and maps follow the finding."""
-    lines = ["", "| | " + " | ".join(SHOWN) + " |", "|---|" + "---|" * len(SHOWN)]
+    """Markdown: the gain under each control, every row of the controls, then whether words tell findings apart and maps follow
+    the finding."""
+    lines = [*gain_lines(result), "", "| | " + " | ".join(SHOWN) + " |", "|---|" + "---|" * len(SHOWN)]
     for row in result.tables["controls"].rows:
         cells = [number(row.get(column)) for column in SHOWN]
         lines.append(f"| {markdown_cell(str(row['control']).replace('_', ' '))} | " + " | ".join(cells) + " |")
@@ -48,6 +50,20 @@ def controls_text(result: Result) -> str:
     for row in compared.rows if compared is not None else ():
         lines.append(f"{terminal(row['network'])}: " + "; ".join(sentences(row)))
     return "\n".join(lines)
+
+
+def gain_lines(result: Result) -> list[str]:
+    """What is left of the trained model's CNR under its own controls; nothing where none was measured."""
+    table = result.tables.get("gain")
+    if table is None or not table.rows:
+        return []
+    lines = ["", "| grounding gain | gain | 95 % interval | CNR | CNR under the control | askings |", "|---" * 6 + "|"]
+    for row in table.rows:
+        low, high = row["low"], row["high"]
+        ends = f"[{low:.2f}, {high:.2f}]" if isinstance(low, float) and isinstance(high, float) else "none"
+        cells = [number(row["gain"]), ends, number(row["cnr"]), number(row["control_cnr"]), f"{row['n']:.0f}"]
+        lines.append(f"| {gain_name(str(row['control']))} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def number(value: Value) -> str:

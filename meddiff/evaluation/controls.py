@@ -9,6 +9,9 @@
 - ``untrained``: the same network, never trained
 - ``mirrored_own``, ``mirrored_twin``: mirrored pairs: the map where its finding lies, and where it lies in the twin
 
+Table ``gain``, and first among the figures: what of the trained model's score is left under its own controls
+(:mod:`meddiff.evaluation.gain`).
+
 Table ``own_first``: of the trained, the base and the untrained network, whether words tell findings apart
 (:mod:`meddiff.evaluation.own_first`) and whether maps move with the finding (:mod:`meddiff.evaluation.mirrored_twins`).
 Source: own.
@@ -21,11 +24,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
-from meddiff.attribution.words import QUERY_WORDS, query_tokens
+from meddiff.attribution.grounding_pass import paper_timesteps
+from meddiff.attribution.words import QUERY_WORDS
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.ranges import COUNT, Range, check_ranges
+from meddiff.evaluation.gain import Gains, absent_findings, absent_maps, other_places
 from meddiff.evaluation.grounding import GroundingOptions, ground_items, text_item
 from meddiff.evaluation.grounding_scores import grounding_summary, localisation
 from meddiff.evaluation.measurement import Result, Row, Table
@@ -34,9 +38,7 @@ from meddiff.evaluation.own_first import by_class, compare, cross_table, naming_
 from meddiff.evaluation.priors import grounding_priors
 from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.ranks import Ranks
-from meddiff.evaluation.samples import GroundingSample, evaluation_latents, grounding_samples
-from meddiff.evaluation.undisturbed import undisturbed
-from meddiff.metrics.functional import resize_maps
+from meddiff.evaluation.samples import GroundingSample, grounding_samples
 from meddiff.metrics.summary import summarise_defined
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
@@ -113,24 +115,26 @@ class Controls:
 
     def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
         """Figures of the trained model; ``controls`` has a row for everything else."""
-        samples, others = self._samples(split), self.others
+        samples, others, gains = self._samples(split), self.others, Gains()
+        trained = self._rows(model, split, samples, "trained", gains)
         rows = {
-            "trained": self._summary(model, split, samples, "trained"),
+            "trained": grounding_summary(trained),
             **grounding_priors(others.train, samples, list(QUERY_WORDS), show_progress=self.show_progress),
-            "shuffled_captions": self._summary(model, split, shuffled(samples), "shuffled captions"),
-            "absent_finding": self._absent(model, split, samples),
+            "shuffled_captions": grounding_summary(self._rows(model, split, shuffled(samples), "shuffled captions")),
+            "absent_finding": self._absent(model, split, samples, trained, gains),
         }
         networks = {"base": others.base, "untrained": others.untrained}
         present = {"trained": model, **{name: one for name, one in networks.items() if one is not None}}
         for name, network in list(present.items())[1:]:
-            rows[name] = self._summary(network, split, samples, name)
+            rows[name] = grounding_summary(self._rows(network, split, samples, name))
         compared: dict[str, dict[str, float]] = {name: {} for name in present}
         tables: dict[str, Table] = {}
         if others.crowded is not None:
             named, left_out = naming_samples(model, others.crowded)
             for name, network in present.items():
                 with self._bar(len(named), f"own finding first, {name}") as bar:
-                    table = cross_table(network, others.crowded, named, self.steps, bar.update)
+                    taken = gains if name == "trained" else None
+                    table = cross_table(network, others.crowded, named, self.steps, bar.update, taken)
                 compared[name] |= {**compare(table), "unnamed": float(left_out)}
                 if name == "trained":
                     means, labels = by_class(table, list(QUERY_WORDS)), list(QUERY_WORDS)
@@ -144,7 +148,7 @@ class Controls:
                     )
         if others.mirrored is not None:
             for name, network in present.items():
-                pairs = mirrored(network, others.mirrored, self.steps)
+                pairs = mirrored(network, others.mirrored, self.steps, gains if name == "trained" else None)
                 compared[name] |= {"moved": pairs.moved, "moved_low": pairs.low, "moved_high": pairs.high}
                 compared[name] |= {"twins": float(pairs.pairs)}
                 compared[name] |= {"own_place": pairs.own["cnr"], "twins_place": pairs.twin["cnr"]}
@@ -154,8 +158,13 @@ class Controls:
         if any(compared.values()):
             lines: list[Row] = [{"network": name, **row} for name, row in compared.items()]
             tables["own_first"] = Table(lines, OWN_FIRST)
-        figures = rows["trained"] | {f"pairs/{name}": value for name, value in compared["trained"].items()}
-        return Result(figures, tables, {name: row for name, row in rows.items() if name != "trained"})
+        tables = {**gains.tables(), **tables}
+        figures = {**gains.figures(), **rows["trained"]}
+        figures |= {f"pairs/{name}": value for name, value in compared["trained"].items()}
+        controls: dict[str, object] = {name: row for name, row in rows.items() if name != "trained"}
+        return Result(
+            figures, tables, {"gain": {str(row["control"]): _numbers(row) for row in gains.rows()}, **controls}
+        )
 
     # ---- parts --------------------------------------------------------------------------------------------------
 
@@ -165,37 +174,48 @@ class Controls:
     def _bar(self, items: int, title: str) -> "tqdm[None]":
         return progress_bar(items * len(self.steps), "pass", title, self.show_progress)
 
-    def _summary(
-        self, model: LatentDiffusion, split: LatentShardsDataset, samples: Sequence[GroundingSample], title: str
-    ) -> dict[str, float]:
+    def _rows(
+        self,
+        model: LatentDiffusion,
+        split: LatentShardsDataset,
+        samples: Sequence[GroundingSample],
+        title: str,
+        gains: Gains | None = None,
+    ) -> list[Row]:
+        """A row a sample; the maps are also scored elsewhere where gains are to be had."""
         tokenizer, queries = model.text_encoder.tokenizer, self.grounding.queries
         items = [text_item(tokenizer, sample, queries, "phrase", full=False) for sample in samples]
+        for item, places in zip(items, other_places(split, samples) if gains is not None else (), strict=False):
+            item.elsewhere = places
         with self._bar(len(items), title) as bar:
-            rows = [entry["row"] for entry in ground_items(model, split, items, self.grounding, bar.update)]
-        return grounding_summary(rows)
+            entries = list(ground_items(model, split, items, self.grounding, bar.update))
+        for item, entry in zip(items, entries, strict=True):
+            if gains is not None:
+                gains.add_scores(item.sample, entry["elsewhere"], item.elsewhere)
+        return [entry["row"] for entry in entries]
 
     def _absent(
-        self, model: LatentDiffusion, split: LatentShardsDataset, samples: Sequence[GroundingSample]
+        self,
+        model: LatentDiffusion,
+        split: LatentShardsDataset,
+        samples: Sequence[GroundingSample],
+        trained: Sequence[Row],
+        gains: Gains,
     ) -> dict[str, float]:
         """Every image is asked for a finding it does not have, and scored on the box of the one it has."""
-        items, scored, rows = [], [], []
-        for sample in samples:
-            present = set(split.metadata(sample.index)["labels"])
-            others = [one for one in samples if one.label not in present]
-            if not others:
-                continue
-            other = others[int(generator(0, "other class", sample.key, sample.label).integers(len(others)))]
-            tokenizer = model.text_encoder.tokenizer
-            weights = query_tokens(tokenizer, other.phrase, QUERY_WORDS[other.label]).weights
-            latents = evaluation_latents(split, sample.index, 0)
-            items.append(GroundingItem(sample.key, latents, other.phrase, weights[None]))
-            scored.append(sample)
-        with self._bar(len(items), "absent finding") as bar, undisturbed(model):
-            maps = grounding_pass(model, items, self.steps, on_progress=bar.update)
-            for i, heat in mean_over_timesteps(maps, len(self.steps)):
-                full, box = resize_maps(heat, scored[i].size)[0], torch.from_numpy(scored[i].box_mask())
-                rows.append({"class": scored[i].label, "miou": None, **localisation(full, box)})
+        asked, rows = absent_findings(split, samples), []
+        own = {id(sample): row["cnr"] for sample, row in zip(samples, trained, strict=True)}
+        with self._bar(len(asked), "absent finding") as bar:
+            for i, full in absent_maps(model, split, asked, self.steps, QUERY_WORDS, on_progress=bar.update):
+                sample, box = asked[i][0], torch.from_numpy(asked[i][0].box_mask())
+                rows.append({"class": sample.label, "miou": None, **localisation(full, box)})
+                gains.add("absent", sample, own[id(sample)], rows[-1]["cnr"])
         return summarise_defined(rows)
+
+
+def _numbers(row: Row) -> dict[str, float]:
+    """Its figures that are known; JSON has no NaN."""
+    return {name: value for name, value in row.items() if isinstance(value, float)}
 
 
 def shuffled(samples: Sequence[GroundingSample]) -> list[GroundingSample]:

@@ -10,7 +10,7 @@ Source: Dombrowski et al. 2024, Tables 1, 3, 6, 7; spec/tradeoff.md sections 5 a
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from meddiff.attribution.grounding_pass import (
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
 from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.cores import one_core
+from meddiff.evaluation.gain import Scored, absent_findings, gains_during_training, other_places, score_elsewhere
 from meddiff.evaluation.grounding_scores import grounding_summary, score_sample, unscored
 from meddiff.evaluation.grounding_texts import EOS, PAPER, SOS, STANDARD, Item, impressions, text_item
 from meddiff.evaluation.ledger import Ledger, open_ledger
@@ -32,7 +33,7 @@ from meddiff.evaluation.measurement import Result, Row, Table, Value
 from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
-from meddiff.evaluation.samples import Exclusion, GroundingSample, evaluation_latents, grounding_samples
+from meddiff.evaluation.samples import Exclusion, GroundingSample, balanced, evaluation_latents, grounding_samples
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps, score_grid_maps
 from meddiff.models.latent_diffusion import LatentDiffusion
@@ -82,6 +83,7 @@ class Entry(TypedDict):
     kind: str
     row: dict[str, Value]
     words: list[list[Value]]  # (word, variant, CNR)
+    elsewhere: NotRequired[dict[str, list[Value]]]  # control -> (CNR at its own place, there), where any was asked for
 
 
 class Grounding:
@@ -90,10 +92,14 @@ class Grounding:
     Args:
         options: what is measured.
         show_progress: draw a progress bar.
+        gain: measure the grounding gain under the controls that need no other split, too, with so many phrases that are asked
+            for an absent finding (balanced over classes; a pass over them more); 0 measures none.
     """
 
-    def __init__(self, options: GroundingOptions = GroundingOptions(), show_progress: bool = False) -> None:
-        self.options, self.show_progress = options, show_progress
+    def __init__(
+        self, options: GroundingOptions = GroundingOptions(), show_progress: bool = False, gain: int = 0
+    ) -> None:
+        self.options, self.show_progress, self.gain = options, show_progress, gain
         self.steps = paper_timesteps(options.timesteps)
         self._samples: dict[tuple[Path, str], tuple[list[GroundingSample], list[Exclusion]]] = {}
 
@@ -114,13 +120,17 @@ class Grounding:
 
     def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
         """U-Net forward passes of one run."""
-        return float(len(self.items(model, split)) * len(self.steps))
+        samples = self.samples(split)[0]
+        absent = absent_findings(split, samples, balanced(samples, self.gain)) if self.gain else []
+        return float((len(self.items(model, split)) + len(absent)) * len(self.steps))
 
     def items(self, model: LatentDiffusion, split: LatentShardsDataset) -> list[Item]:
         """The texts that are grounded, phrases first."""
         samples, _ = self.samples(split)
         queries, full, tokenizer = self.options.queries, self.options.full, model.text_encoder.tokenizer
         items = [text_item(tokenizer, sample, queries, "phrase", full) for sample in samples]
+        for item, places in zip(items, other_places(split, samples) if self.gain else (), strict=False):
+            item.elsewhere = places
         if full:
             texts = impressions(split, samples, queries)
             items += [text_item(tokenizer, one, queries, "impression", full) for one in texts]
@@ -143,6 +153,17 @@ class Grounding:
             if rows:
                 summary |= {f"{prefix}{key}": value for key, value in grounding_summary(rows).items()}
         tables["excluded"] = Table(lost, ("key", "class", "phrase", "reason"), only=True)
+        if self.gain:
+            scored = [
+                Scored(item.sample, item.elsewhere, entry["row"]["cnr"], entry.get("elsewhere", {}))
+                for item, entry in zip(self.items(model, split), entries, strict=True)
+                if item.kind == "phrase"
+            ]
+            gains = gains_during_training(
+                model, split, scored, self.gain, self.options, self.steps, ranks, self.show_progress
+            )
+            tables |= gains.tables()
+            summary |= gains.figures()
         return Result(summary, tables)
 
     def entries(
@@ -245,7 +266,11 @@ def score_item(
             words += [[start_name, "all", cnr[SOS]]] if tokenizer.starts else []
             words += [[end_name, "all", cnr[EOS]]]
     made = sample_digest(split, sample.index)
-    return {"address": item.address, "made": made, "kind": item.kind, "row": _plain(row), "words": words}
+    entry: Entry = {"address": item.address, "made": made, "kind": item.kind, "row": _plain(row), "words": words}
+    if item.elsewhere:
+        word = resize_maps(heat[[STANDARD]], sample.size)[0]  # (H, W)
+        entry["elsewhere"] = {name: list(pair) for name, pair in score_elsewhere(sample, word, item.elsewhere).items()}
+    return entry
 
 
 def _plain(row: dict[str, Value]) -> dict[str, Value]:

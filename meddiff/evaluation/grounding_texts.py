@@ -10,6 +10,7 @@ from torch import Tensor
 
 from meddiff.attribution.naming import names_class
 from meddiff.attribution.words import query_tokens, special_tokens
+from meddiff.evaluation.gain import Elsewhere
 from meddiff.evaluation.samples import GroundingSample
 from meddiff.models.text.tokens import TextTokenizer
 from meddiff.shards.dataset import LatentShardsDataset
@@ -26,6 +27,7 @@ class Item:
     kind: str  # "phrase" or "impression"
     groups: Tensor  # (K, L)
     names: list[tuple[str, str]] = field(default_factory=list)  # (word, variant) of row 4 onwards
+    elsewhere: Elsewhere = field(default_factory=dict)  # where else the query words' map is scored
 
     @property
     def address(self) -> str:

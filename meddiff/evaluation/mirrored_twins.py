@@ -14,6 +14,7 @@ from torch import Tensor
 
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
+from meddiff.evaluation.gain import Gains
 from meddiff.evaluation.grounding_scores import localisation
 from meddiff.evaluation.measurement import Row
 from meddiff.evaluation.samples import GroundingSample, evaluation_latents, grounding_samples
@@ -45,11 +46,14 @@ class Mirrored:
     twin: dict[str, float]
 
 
-def mirrored(model: LatentDiffusion, split: LatentShardsDataset, timesteps: Sequence[int]) -> Mirrored:
+def mirrored(
+    model: LatentDiffusion, split: LatentShardsDataset, timesteps: Sequence[int], gains: Gains | None = None
+) -> Mirrored:
     """Score the maps of all pairs whose finding lies on one side.
 
     Args:
         split: phantoms in mirrored pairs; numbers 2k and 2k + 1 are twins.
+        gains: takes the scores of each map on both places, too.
     """
     tokenizer = model.text_encoder.tokenizer
     samples, _ = grounding_samples(split, list(QUERY_WORDS))
@@ -71,10 +75,10 @@ def mirrored(model: LatentDiffusion, split: LatentShardsDataset, timesteps: Sequ
     with undisturbed(model):
         maps = mean_over_timesteps(grounding_pass(model, items, timesteps), len(timesteps))
         full = [resize_maps(heat, flat[i].size)[0] for i, heat in maps]  # (H, W) each
-    return score_twins(flat, full)
+    return score_twins(flat, full, gains)
 
 
-def score_twins(samples: Sequence[GroundingSample], maps: Sequence[Tensor]) -> Mirrored:
+def score_twins(samples: Sequence[GroundingSample], maps: Sequence[Tensor], gains: Gains | None = None) -> Mirrored:
     """Scores of maps (H, W) of samples that are twins two by two: 0 and 1, 2 and 3, ..."""
     own: list[Row] = []
     twin: list[Row] = []
@@ -84,6 +88,8 @@ def score_twins(samples: Sequence[GroundingSample], maps: Sequence[Tensor]) -> M
         own.append({"class": sample.label, "miou": None, **here})
         twin.append({"class": sample.label, "miou": None, **there})
         more[i] = here["cnr"] - there["cnr"]
+        if gains is not None:
+            gains.add_elsewhere(sample, heat, {"twin": (samples[i ^ 1].box_mask(), samples[i ^ 1].index)})
     more = more.reshape(-1, 2).sum(axis=1)  # (pairs,)
     moved = (np.sign(more) + 1) / 2  # (pairs,); a half where both twins have the same map
     low, high = mean_interval(moved[None], range(len(moved)), share=True)

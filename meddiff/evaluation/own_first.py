@@ -7,7 +7,7 @@
 Chance is a half. Phrases that name their finding by none of the query words are left out, and counted. Source: own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps
 from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
-from meddiff.evaluation.samples import GroundingSample, evaluation_latents, grounding_samples
+from meddiff.evaluation.gain import Gains
+from meddiff.evaluation.samples import GroundingSample, Pixels, evaluation_latents, grounding_samples
 from meddiff.evaluation.undisturbed import undisturbed
-from meddiff.metrics.functional import contrast_to_noise_ratio, resize_maps
+from meddiff.metrics.functional import contrast_to_noise_ratio, grounding_gain, resize_maps
 from meddiff.metrics.intervals import mean_interval
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
@@ -41,8 +42,15 @@ def cross_table(
     samples: Sequence[GroundingSample],
     timesteps: Sequence[int],
     on_progress: Callable[[int], object] | None = None,
+    gains: Gains | None = None,
 ) -> CrossTable:
-    """CNR of every word's map on every finding of its image, by exact masks."""
+    """CNR of every word's map on every finding of its image, by exact masks.
+
+    Args:
+        gains: takes every word's scores on its own mask and on that of another finding which was asked for, too: so what a
+            map that answers both alike gains on the one it loses on the other.
+    """
+    asked = {(one.key, one.label) for one in samples}
     tokenizer = model.text_encoder.tokenizer
 
     def groups(one: GroundingSample) -> Tensor:
@@ -58,11 +66,34 @@ def cross_table(
         for i, heat in mean_over_timesteps(maps, len(timesteps)):  # heat (2, h, w)
             sample = samples[i]
             full = resize_maps(heat, sample.size)  # (2, H, W)
-            for name, mask in split.masks(sample.index).items():
+            masks = split.masks(sample.index)
+            if gains is not None:
+                gain_over_others(sample, full[0], masks, asked, gains)
+            for name, mask in masks.items():
                 if name in QUERY_WORDS:
                     scores = contrast_to_noise_ratio(full, torch.from_numpy(mask).expand(2, -1, -1))
                     found[sample.key, sample.label, name] = (float(scores[0]), float(scores[1]))
     return found
+
+
+def gain_over_others(
+    sample: GroundingSample,
+    heat: Tensor,
+    masks: Mapping[str, Pixels],
+    asked: Collection[tuple[str, str]],
+    gains: Gains,
+) -> None:
+    """Score a word's map (H, W) on its own mask and on that of each other finding of the image that is asked for, too.
+
+    Args:
+        masks: name -> exact mask (H, W).
+        asked: (key, label) of everything that is asked.
+    """
+    for name, mask in masks.items():
+        if name != sample.label and (sample.key, name) in asked:
+            own, other = (torch.from_numpy(one)[None] for one in (masks[sample.label], mask))
+            pair = grounding_gain(heat[None], own, control_places=other)
+            gains.add("other_finding", sample, float(pair.asked), float(pair.control))
 
 
 def compare(table: CrossTable) -> dict[str, float]:

@@ -96,7 +96,7 @@ def grounding_samples(
             f"The split {dataset.split!r} of {dataset.folder} has nothing to ground ({known}): prepare a grounding split "
             f"with phrases and boxes, or take the grounding callback out."
         )
-    return (found if limit is None else _balanced(found, limit, seed)), excluded
+    return (found if limit is None else balanced(found, limit, seed)), excluded
 
 
 def _inside(boxes: Sequence[BoxRecord], size: tuple[int, int]) -> NDArray[np.float64]:
@@ -110,7 +110,7 @@ def _inside(boxes: Sequence[BoxRecord], size: tuple[int, int]) -> NDArray[np.flo
     return np.array(kept, np.float64).reshape(-1, 4)
 
 
-def _balanced(samples: list[GroundingSample], limit: int, seed: int) -> list[GroundingSample]:
+def balanced(samples: Sequence[GroundingSample], limit: int, seed: int = 0) -> list[GroundingSample]:
     """``limit`` of ``samples``: classes take turns, within a class by a draw of its own."""
     by_class: dict[str, list[tuple[float, int]]] = {}
     for place, sample in enumerate(samples):

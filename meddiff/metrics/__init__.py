@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from meddiff.metrics.classifier import ClassifierAUROC
     from meddiff.metrics.diversity import PairwiseSimilarity
     from meddiff.metrics.fidelity import FrechetFeatureDistance
+    from meddiff.metrics.functional.gain import grounding_gain
     from meddiff.metrics.functional.sample_scores import score_grid_maps
+    from meddiff.metrics.gain import GroundingGain
     from meddiff.metrics.grounding import GroundingScores, score_maps
     from meddiff.metrics.summary import summarise
 
 __all__ = [
     "ClassifierAUROC",
     "FrechetFeatureDistance",
+    "GroundingGain",
     "GroundingScores",
     "PairwiseSimilarity",
+    "grounding_gain",
     "score_grid_maps",
     "score_maps",
     "summarise",
@@ -28,8 +32,10 @@ __all__ = [
 _HOMES = {
     "ClassifierAUROC": "meddiff.metrics.classifier",
     "FrechetFeatureDistance": "meddiff.metrics.fidelity",
+    "GroundingGain": "meddiff.metrics.gain",
     "GroundingScores": "meddiff.metrics.grounding",
     "PairwiseSimilarity": "meddiff.metrics.diversity",
+    "grounding_gain": "meddiff.metrics.functional.gain",
     "score_grid_maps": "meddiff.metrics.functional.sample_scores",
     "score_maps": "meddiff.metrics.grounding",
     "summarise": "meddiff.metrics.summary",

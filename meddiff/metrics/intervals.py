@@ -33,6 +33,7 @@ def mean_interval(
     groups: Sequence[Hashable],
     classes: Sequence[Hashable] | None = None,
     share: bool = False,
+    level: float = LEVEL,
 ) -> tuple[float, float]:
     """Interval of :func:`~meddiff.metrics.statistics.micro_mean`, or of ``macro_mean`` where classes are given.
 
@@ -41,6 +42,7 @@ def mean_interval(
         groups: (N,) name of the group of each sample.
         classes: (N,) class of each sample; None: one class.
         share: the values are 0 and 1 (or halves, for ties), and the mean is a share of yes.
+        level: chance that the interval covers; a share has one of 95 % only.
 
     Returns:
         Lower and upper end; NaN below :data:`FEWEST` groups, where a class has its samples from one group alone, and where
@@ -78,7 +80,7 @@ def mean_interval(
         return _share_interval(centre, variance, len(place), int(place.max()) + 1, freedom)
     if not variance > 0:
         return NONE
-    half = _quantile(freedom) * math.sqrt(variance)
+    half = _quantile(freedom, level) * math.sqrt(variance)
     return centre - half, centre + half
 
 
@@ -189,6 +191,41 @@ def pair_interval(values: Floats, first: Sequence[Hashable], second: Sequence[Ha
     return middle - half, middle + half
 
 
+def dyad_interval(
+    values: Floats, first: Sequence[Hashable], second: Sequence[Hashable], level: float = LEVEL
+) -> tuple[float, float]:
+    """Interval of a mean of values that belong to two units each, such as a map of one image on the box of another.
+
+    Two values are independent unless they share a unit: the variance is the sum of the products of all residuals that do
+    (Fafchamps and Gubert 2007; Aronow, Samii and Assenova 2015), with as many degrees of freedom as there are pairs of units,
+    less one. :func:`pair_interval` counts a pair's own variance twice, which matters where a unit is in one or two pairs.
+
+    Args:
+        values: (N,) finite.
+        first, second: (N,) the two units of each value, in any order.
+        level: chance that the interval covers.
+
+    Returns:
+        Lower and upper end; NaN for fewer than :data:`FEWEST` pairs of units, and where nothing varies.
+    """
+    _, place = np.unique(np.asarray([*first, *second]), return_inverse=True)
+    ends = np.sort(place.reshape(2, -1), axis=0)  # (2, N), the lower number first
+    pairs, which = np.unique(ends, axis=1, return_inverse=True)
+    n = pairs.shape[1]
+    if n < FEWEST:
+        return NONE
+    middle = float(values.mean())
+    shares = (values - middle) / len(values)
+    of_pairs = np.bincount(which.ravel(), shares, n)
+    of_units = np.bincount(pairs.ravel(), np.concatenate([of_pairs, of_pairs]))
+    own = float((of_pairs**2).sum())
+    variance = max(float((of_units**2).sum()) - own, own) * n / (n - 1)
+    if not variance > 0:
+        return NONE
+    half = _quantile(n - 1, level) * math.sqrt(variance)
+    return middle - half, middle + half
+
+
 def _share_interval(share: float, variance: float, samples: int, groups: int, freedom: float) -> tuple[float, float]:
     """Wilson's interval, with as many independent samples as would have this variance; a share of 0 or 1, which has none, has
     as many as there are groups."""
@@ -206,7 +243,7 @@ def _wilson(share: float, size: float, z: float) -> tuple[float, float]:
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def _quantile(freedom: float) -> float:
+def _quantile(freedom: float, level: float = LEVEL) -> float:
     from scipy.stats import t
 
-    return float(t.ppf((1 + LEVEL) / 2, freedom))
+    return float(t.ppf((1 + level) / 2, freedom))

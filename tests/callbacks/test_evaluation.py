@@ -57,7 +57,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_callbacks(classifier: Path, every: int = 3 * BATCH) -> list[L.Callback]:
     return [
-        GroundingCallback(every, samples=10, timesteps=2),
+        GroundingCallback(every, gain=4, samples=10, timesteps=2),
         FidelityCallback(
             every,
             samples=6,
@@ -128,6 +128,8 @@ def test_one_row_at_step_0_at_every_interval_and_none_twice(run: Run) -> None:
             assert np.isfinite(float(row[name])), name
         assert float(row["fidelity/fd_domain"]) > 0
         assert "fidelity/pndm/kid_domain" in row
+        gains = [float(row[f"grounding/gain_{name}"]) for name in ("absent", "other_patient", "mirrored_box")]
+        assert abs(float(row["grounding/gain"])) <= min(map(abs, gains))
     logged = [row for row in read_metrics(run[0] / "metrics.jsonl") if "grounding/cnr" in row]
     assert [row["images"] for row in logged] == [0, 24, 48]
     assert float(rows[1]["grounding/cnr"]) == pytest.approx(logged[1]["grounding/cnr"], rel=1e-5)

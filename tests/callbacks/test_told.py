@@ -83,7 +83,7 @@ class Watched(GroundingCallback):
 def test_training_says_the_cost_first_and_shows_the_bars_it_may(
     bars: bool, cohort: Path, vae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watched = Watched(16, samples=4, timesteps=2, batch_size=4)
+    watched = Watched(16, gain=3, samples=4, timesteps=2, batch_size=4)
     watched.capsys = capsys
     trainer = L.Trainer(
         max_steps=2,
@@ -104,8 +104,8 @@ def test_training_says_the_cost_first_and_shows_the_bars_it_may(
     )
     module, data = LatentDiffusionModule(**model_config(vae_folder)), LatentShardsDataModule(str(cohort), batch_size=8)
     trainer.fit(module, data)
-    # 4 phrases at 2 timesteps and 2 at 1
-    assert "evaluations: 10 U-Net forward passes each time" in watched.before
+    # 4 phrases at 2 timesteps, 3 of them asked for an absent finding, too, and 2 at 1
+    assert "evaluations: 16 U-Net forward passes each time" in watched.before
     said = capsys.readouterr()
     assert "evaluations:" not in said.out, "it is said once"
     shown = drawn(said.err, "grounding")

@@ -71,7 +71,9 @@ def figures(result: Result, control: str) -> dict[str, float]:
 def test_every_row_is_there(result: Result, others: Others) -> None:
     table = [row["control"] for row in result.tables["controls"].rows]
     assert table == [*ROWS, "mirrored_own", "mirrored_twin"]
-    assert list(result.controls) == table[1:]
+    assert list(result.controls) == ["gain", *table[1:]]
+    gains = [row["control"] for row in result.tables["gain"].rows]
+    assert gains == ["least", "absent", "other_finding", "twin", "other_patient", "mirrored_box"]
     assert all(float(row["n"] or 0) > 0 for row in result.tables["controls"].rows)
     compared = result.tables["own_first"].rows
     assert [row["network"] for row in compared] == ["trained", "base", "untrained"]

@@ -10,7 +10,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from meddiff.metrics import ClassifierAUROC, FrechetFeatureDistance, GroundingScores, PairwiseSimilarity
+from meddiff.metrics import (
+    ClassifierAUROC,
+    FrechetFeatureDistance,
+    GroundingGain,
+    GroundingScores,
+    PairwiseSimilarity,
+    grounding_gain,
+)
 
 Share = Callable[[int, int], dict[str, float]]
 
@@ -41,6 +48,20 @@ def of_maps(rank: int, world: int) -> dict[str, float]:
     return {**scores, "held": float(len(grounding.rows())), "unsynced": alone["n"] + alone["excluded"]}
 
 
+def of_gains(rank: int, world: int) -> dict[str, float]:
+    """The share of one process: the second of four sees nothing."""
+    random = torch.Generator().manual_seed(0)
+    maps, masks = torch.rand(28, 8, 8, generator=random), torch.zeros(28, 8, 8, dtype=torch.bool)
+    masks[:, 2:5, 1:4] = True
+    metric = GroundingGain().to("cpu")
+    for i in range(28):
+        if OWNERS[i % 7] % world == rank:
+            own, place, other = maps[i : i + 1], masks[i : i + 1], masks[i : i + 1].flip(2)
+            metric.update("absent", grounding_gain(own, place, control_maps=maps[i - 1 : i or None][-1:]), [i // 2])
+            metric.update("twin", grounding_gain(own, place, control_places=other), [i], [i ^ 1])
+    return {**metric.compute(), "held": float(len(metric.askings()))}
+
+
 def of_images(rank: int, world: int) -> dict[str, float]:
     """The share of one process."""
     random = torch.Generator().manual_seed(0)
@@ -65,7 +86,7 @@ def shares(share: Share, world: int, folder: Path) -> list[dict[str, float]]:
     """What each of ``world`` processes found."""
     # Clean processes as with spawn, but torch and torchmetrics are imported once and not six times.
     multiprocessing.set_forkserver_preload(
-        ["meddiff.metrics." + name for name in ("fidelity", "grounding", "diversity")]
+        ["meddiff.metrics." + name for name in ("fidelity", "gain", "grounding", "diversity")]
     )
     mp.start_processes(work, args=(world, str(folder), share), nprocs=world, start_method="forkserver")
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
@@ -81,6 +102,17 @@ def test_processes_agree_with_one_on_maps(world: int, tmp_path: Path) -> None:
         assert found.pop("held") == mine, "gathering must not change what a process holds"
         assert found.pop("unsynced") == mine
         assert found == pytest.approx({name: alone[name] for name in found}, rel=1e-9)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_agree_with_one_on_gains(world: int, tmp_path: Path) -> None:
+    alone = of_gains(0, 1)
+    assert alone["held"] == 56
+    assert alone["gain_low"] < alone["gain"] < alone["gain_high"]
+    for rank, found in enumerate(shares(of_gains, world, tmp_path)):
+        assert found.pop("held") == 2 * sum(OWNERS[i % 7] % world == rank for i in range(28))
+        assert found == pytest.approx({name: alone[name] for name in found}, rel=1e-9)
+        assert len(found) == 5
 
 
 @pytest.mark.parametrize("world", [2, 4])

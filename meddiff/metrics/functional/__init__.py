@@ -5,6 +5,7 @@ from meddiff.metrics.functional.boxes import Boxes, box_masks, box_windows
 from meddiff.metrics.functional.cnr import Regions, box_contrast_to_noise_ratio, contrast_to_noise_ratio, region_moments
 from meddiff.metrics.functional.distance import centre_distance
 from meddiff.metrics.functional.frechet import FeatureStatistics, feature_statistics, frechet_distance
+from meddiff.metrics.functional.gain import PairedScores, grounding_gain
 from meddiff.metrics.functional.iou import (
     both_ious,
     foreground,
@@ -23,6 +24,7 @@ __all__ = [
     "SAMPLE_COLUMNS",
     "Boxes",
     "FeatureStatistics",
+    "PairedScores",
     "Regions",
     "both_ious",
     "box_contrast_to_noise_ratio",
@@ -33,6 +35,7 @@ __all__ = [
     "feature_statistics",
     "foreground",
     "frechet_distance",
+    "grounding_gain",
     "kernel_distance",
     "mean_iou",
     "min_max",

@@ -64,11 +64,27 @@ def region_moments(maps: Tensor, masks: Tensor) -> Regions:
     Raises:
         UserError: shapes differ, or masks are not boolean.
     """
+    inside = mask_rows(masks, maps)
+    return _between(maps, inside, ~inside)
+
+
+def _between(maps: Tensor, inside: Tensor, outside: Tensor) -> Regions:
+    """Moments of maps (N, H, W) on two regions, rows (N, P) each."""
     values, lowest, extent, finite = _rows(maps)
-    inside = mask_rows(masks, maps).cpu().numpy()
-    within = [_moments(row[mask], low) for row, mask, low in zip(values, inside, lowest, strict=True)]
-    around = [_moments(row[~mask], low) for row, mask, low in zip(values, inside, lowest, strict=True)]
+    within, around = (
+        [_moments(row[mask], low) for row, mask, low in zip(values, masks.cpu().numpy(), lowest, strict=True)]
+        for masks in (inside, outside)
+    )
     return Regions(_stack(within, finite), _stack(around, finite), extent, finite)
+
+
+def masked_ratio(maps: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    """As :func:`contrast_to_noise_ratio`, of two regions (N, H, W) that need not be all of the map.
+
+    Raises:
+        UserError: shapes differ, or regions are not boolean.
+    """
+    return _between(maps, mask_rows(inside, maps), mask_rows(outside, maps)).ratio()
 
 
 def contrast_to_noise_ratio(maps: Tensor, masks: Tensor, absolute: bool = False, unbiased: bool = True) -> Tensor:

@@ -10,7 +10,7 @@ from meddiff.metrics.intervals import FEWEST, mean_interval
 from meddiff.reports.page.derived import over_runs
 from meddiff.reports.page.sections import control, ends, spread
 from meddiff.reports.page.tables import Tables
-from meddiff.reports.page.wording import compact, direction, label, value_text
+from meddiff.reports.page.wording import GAIN, compact, direction, label, value_text
 from meddiff.runs.folder import Run
 from meddiff.runs.values import number
 
@@ -53,6 +53,7 @@ def paired(tables: Tables) -> list[tuple[Run, Run]]:
 def _comparison(tables: Tables, pairs: Sequence[tuple[Run, Run]]) -> Claim:
     said, stops = [], []
     for key, better, worse in ((tables.distance, "better images by", "worse images by"),
+                               (GAIN, "less grounded by", "more grounded by"),
                                (tables.cnr, "words point worse by", "words point better by")):  # fmt: skip
         found = [(one, *pair) for pair in pairs if (one := _common(*pair, key)) is not None]
         if not found:
@@ -108,7 +109,11 @@ def _course(tables: Tables) -> Claim:
     """How far the runs came, by text encoder, and what that must be read against."""
     said, told = [], ""
     for encoder in dict.fromkeys(who.encoder for who in tables.who):
-        for key, what, way in ((tables.cnr, "words point", 1), (tables.distance, "images are", -1)):
+        for key, what, way in (
+            (GAIN, "words are grounded", 1),
+            (tables.cnr, "words point", 1),
+            (tables.distance, "images are", -1),
+        ):
             first, newest = ends(tables, encoder, key)
             if not newest:
                 continue

@@ -9,7 +9,7 @@ import numpy as np
 
 from meddiff.common.outside import terminal
 from meddiff.metrics.intervals import FEWEST, mean_interval
-from meddiff.reports.page.wording import QUESTIONS, parts
+from meddiff.reports.page.wording import GAIN, QUESTIONS, parts
 from meddiff.runs.folder import Run
 from meddiff.runs.values import number
 
@@ -160,6 +160,12 @@ def asked_n(run: Run, name: str) -> int | None:
     column = f"{place}_cnr" if place else "cnr"
     cells = [v for row in run.phrases for k, v in row.items() if (k.startswith(prefix) if prefix else k == column)]
     return sum(number(cell) is not None for cell in cells) or None
+
+
+def grounding_gains(runs: Sequence[Run]) -> list[float | None]:
+    """Grounding gain of each run: under all controls if that was measured of every run, else of its newest evaluation."""
+    found = [run.control("grounding", "gain", "least", "gain") for run in runs]
+    return [series[-1][1] if (series := run.series(GAIN)) else None for run in runs] if None in found else found
 
 
 def fidelity_n(run: Run) -> int | None:

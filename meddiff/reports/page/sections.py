@@ -8,7 +8,17 @@ from pathlib import Path
 
 from meddiff.reports.page.derived import asked_n, exclusions, fidelity_n, over_runs, phrases_n, rows_of
 from meddiff.reports.page.tables import Tables
-from meddiff.reports.page.wording import CONTROLS, DASH, QUESTIONS, count_text, parts, value_text
+from meddiff.reports.page.wording import (
+    CONTROLS,
+    DASH,
+    GAIN,
+    GAINS,
+    QUESTIONS,
+    count_text,
+    gain_name,
+    parts,
+    value_text,
+)
 from meddiff.runs import names
 from meddiff.runs.folder import Run
 from meddiff.runs.values import number
@@ -17,6 +27,8 @@ from meddiff.runs.values import number
 SIDE_BY_SIDE = 8
 #: what is asked of pairs of things in an image, not of phrases
 PAIRS = ("own_beats_other", "confounder_cnr")
+#: what a row of gains has
+GAIN_PARTS = ("gain", "low", "high", "cnr", "control_cnr", "n")
 #: where both averages exist, the macro one and both of the CNR
 GROUNDING_COLUMNS = ("macro_cnr", "cnr", "macro_auroc", "macro_top1", "macro_miou")
 
@@ -56,6 +68,8 @@ def spread(values: Sequence[float]) -> str:
 def control(run: Run, key: str) -> tuple[str, float | None]:
     """What a headline figure must be read against: its name and value."""
     room, _, name = key.partition("/")
+    if key == GAIN:
+        return "without grounding", 0.0
     if room == "grounding":
         return "location prior", run.control(room, "prior", name)
     return "real against real", run.control(room, name, "real_vs_real")
@@ -84,6 +98,64 @@ def controls(tables: Tables) -> dict[str, tuple[list[str], list[tuple[str, list[
         if keys:
             result[side] = keys, [row for row in rows if any(row[1])]
     return result
+
+
+def gains(run: Run) -> list[tuple[str, list[str]]]:
+    """Each gain: its name; gain, 95 % interval, CNR, CNR under the control, number of askings. The least is first.
+
+    Of ``lightning evaluate controls`` if it was measured, with all controls that the cohort has; else of the newest evaluation.
+    """
+    rows = []
+    for name in ("least", *GAINS):
+        cells = {part: run.control("grounding", "gain", name, part) for part in GAIN_PARTS}
+        if cells["gain"] is not None:
+            ends = interval_text(cells["low"], cells["high"])
+            count = count_text(cells["n"]) if name != "least" else DASH
+            texts = [value_text(cells[part]) for part in ("gain", "cnr", "control_cnr")]
+            rows.append((gain_name(name), [texts[0], ends, *texts[1:], count]))
+    if rows or not run.series(GAIN):
+        return rows
+    values = run.series(GAIN)[-1][0].values
+    for name in ("least", *GAINS):
+        value = values.get(GAIN if name == "least" else f"{GAIN}_{name}")
+        if value is not None:
+            ends = interval_text(*(values.get(f"{GAIN}_{end}") for end in ("low", "high"))) if name == "least" else DASH
+            rows.append((gain_name(name), [value_text(value), ends, DASH, DASH, DASH]))
+    return rows
+
+
+def gain_table(tables: Tables) -> tuple[list[str], list[list[str]]]:
+    """Of several runs: the names of their gains, and for each run each with its interval; no names where nobody has any."""
+    found = [dict(gains(run)) for run in tables.found]
+    names = list(dict.fromkeys(name for one in found for name in one))
+    return names, [
+        [f"{one[name][0]} {one[name][1].strip(DASH)}".strip() if name in one else DASH for name in names]
+        for one in found
+    ]
+
+
+def gain_under_all(run: Run) -> str:
+    """Grounding gain under all controls of the cohort, ``0.110 [0.02, 0.20]``; "" where it was not measured."""
+    gain, low, high = (run.control("grounding", "gain", "least", part) for part in GAIN_PARTS[:3])
+    return "" if gain is None else f"{value_text(gain)} {interval_text(low, high).strip(DASH)}".strip()
+
+
+def gains_by_encoder(tables: Tables) -> str:
+    """The same of all runs: of one run an encoder with its interval, of several the mean with its ends; "" if none was."""
+    found: dict[str, list[Run]] = {}
+    for who, run in zip(tables.who, tables.found, strict=True):
+        if gain_under_all(run):
+            found.setdefault(who.encoder, []).append(run)
+    said = []
+    for encoder, runs in found.items():
+        values = [value for run in runs if (value := run.control("grounding", "gain", "least", "gain")) is not None]
+        said.append(f"{encoder} {gain_under_all(runs[0]) if len(runs) == 1 else spread(values)}")
+    return ", ".join(said).removeprefix("other ")
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """``[0.02, 0.31]``, or a dash."""
+    return DASH if low is None or high is None else f"[{value_text(low)}, {value_text(high)}]"
 
 
 def way(run: Run, key: str) -> float | None:

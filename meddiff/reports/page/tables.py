@@ -18,6 +18,7 @@ from meddiff.reports.page.derived import (
     columns,
     fidelity_n,
     flat,
+    grounding_gains,
     mean_of,
     over_runs,
     phrases_n,
@@ -163,9 +164,9 @@ class Tables:
 
     @cached_property
     def runs(self) -> Columns:
-        """One row a run: newest, best values, gain over the first evaluation, the prior, counts."""
+        """One row a run: grounding gain, newest, best values, gain over the first evaluation, the prior, counts."""
         rows = []
-        for who, run in self._pairs():
+        for (who, run), grounding_gain in zip(self._pairs(), grounding_gains(self.found), strict=True):
             newest = run.evaluations[-1] if run.evaluations else None
             cnr, distance = run.series(self.cnr), run.series(self.distance)
             best = max(cnr, key=lambda point: point[1], default=None)
@@ -174,6 +175,7 @@ class Tables:
             rows.append(
                 who.row()
                 | {"images": newest.images if newest else None, "evaluations": len(run.evaluations)}
+                | {"grounding_gain": grounding_gain}
                 | {"distance": distance[-1][1] if distance else None, "cnr": cnr[-1][1] if cnr else None}
                 | {"least_distance": least[1] if least else None, "best_cnr": best[1] if best else None}
                 | {"gain": best[1] - cnr[0][1] if best and len(cnr) > 1 else None, "prior": prior}

@@ -31,6 +31,25 @@ QUESTIONS = {
     ),
     "fallback": ("without a query word", "share of phrases that name no query word: all words are averaged", 0),
 }
+#: what of the CNR cannot be had without grounding is the least of the gains under these controls: name -> under which
+GAINS = {
+    "absent": "absent finding asked",
+    "other_finding": "another finding's mask",
+    "twin": "the twin's place",
+    "other_patient": "another patient's box of the class",
+    "mirrored_box": "the box mirrored",
+}
+#: names of what is logged of it -> (label, what it is, is more better)
+GAIN_NAMES = {
+    "gain": (
+        "grounding gain",
+        "CNR less what the same maps score under their own controls: the least in size, 0 where they disagree in sign",
+        1,
+    ),
+    "gain_low": ("grounding gain, lower end", "of its 95 % interval over images", 0),
+    "gain_high": ("grounding gain, upper end", "of its 95 % interval over images", 0),
+    **{f"gain_{name}": (f"gain: {text}", "CNR less the CNR under this control", 1) for name, text in GAINS.items()},
+}
 #: what the numbers are compared with, by its name in controls.json
 CONTROLS = {
     "prior": "location prior: only where the finding usually is",
@@ -65,7 +84,8 @@ FIDELITY_ORDER = ("fd_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_x
 COLUMNS = ("run", "encoder", "prompt", "images", "distance", "cnr")
 #: which figure stands for grounding, and which ones a chart may be drawn over, if a run has several
 CNR_ORDER = ("grounding/macro_cnr", "grounding/cnr")
-HEADLINE = (*CNR_ORDER, *(f"grounding/macro_{name}" for name in ("auroc", "top1", "miou")))
+GAIN = "grounding/gain"
+HEADLINE = (GAIN, *CNR_ORDER, *(f"grounding/macro_{name}" for name in ("auroc", "top1", "miou")))
 HEADLINE += ("grounding/mask_macro_cnr", "grounding/own_beats_other")
 
 
@@ -85,7 +105,7 @@ def label(key: str) -> str:
         if metric in GROUNDING:
             text = ("macro " if macro else "") + GROUNDING[metric][0]
             return text + (f" {PLACES[place]}" if place else "") + (f", {group}" if group else "")
-        return QUESTIONS[name][0] if name in QUESTIONS else name
+        return (QUESTIONS | GAIN_NAMES)[name][0] if name in QUESTIONS or name in GAIN_NAMES else name
     if room == "fidelity":
         if match := re.fullmatch(r"(?:(.+)/)?(fid|fd|kid)_(\w+)", name):
             kind = "Kernel distance" if match[2] == "kid" else "Fréchet distance"
@@ -106,11 +126,16 @@ def meaning(key: str) -> str:
         if name.startswith("kid_"):
             return "squared maximum mean discrepancy of features, no unit"
         return FIDELITY.get(name, ("", ""))[1]
-    if name in QUESTIONS:
-        return QUESTIONS[name][1]
+    if name in QUESTIONS or name in GAIN_NAMES:
+        return (QUESTIONS | GAIN_NAMES)[name][1]
     metric, macro, _, _ = parts(name)
     text = GROUNDING.get(metric, ("", ""))[1]
     return f"{text}; mean of class means" if text and macro else text
+
+
+def gain_name(control: str) -> str:
+    """What a row of gains is called; the least of them by itself."""
+    return GAINS.get(control, "grounding gain (the least)" if control == "least" else control.replace("_", " "))
 
 
 def term(key: str) -> str:
@@ -137,7 +162,9 @@ def direction(key: str) -> int:
     room, _, name = key.partition("/")
     if room == "grounding":
         metric, _, place, _ = parts(name)
-        return QUESTIONS[name][2] if name in QUESTIONS else int(metric in GROUNDING and place != "eos")
+        if name in QUESTIONS or name in GAIN_NAMES:
+            return (QUESTIONS | GAIN_NAMES)[name][2]
+        return int(metric in GROUNDING and place != "eos")
     name = name.rpartition("/")[2]
     if name.startswith(("fid_", "fd_", "kid_")) or name == "ms_ssim" or "loss" in name:
         return -1
