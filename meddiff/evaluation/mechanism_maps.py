@@ -29,8 +29,9 @@ from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.phantoms.options import parse_confounder
 from meddiff.shards.dataset import LatentShardsDataset
 
-#: What attention is shared out among; "finding" is part of "words".
-PLACES = ("start", "words", "finding", "end", "padding")
+#: What attention is shared out among: each role by itself, and all words together.
+WORDS = "words"
+PLACES = (*ROLES, WORDS)
 TARGETS = ("finding", "other finding", "confounder", "other confounder")
 #: Of a role's map: the mean over timesteps.
 ALL = "all"
@@ -130,7 +131,7 @@ def _add_shares(
 
 
 def _is_in(piece: Piece, place: str) -> bool:
-    return piece.role not in SPECIAL if place == "words" else piece.role == place
+    return piece.role not in SPECIAL if place == WORDS else piece.role == place
 
 
 def _add_ratios(

@@ -36,6 +36,7 @@ ORDER = (
     f"{names.GROUNDING}/{names.EXCLUDED}",
     f"{names.MEDIA}/{names.ATTENTION}",
     f"{names.MEDIA}/{names.SAMPLES}",
+    names.EVALUATIONS,
     names.ABOUT,
 )
 
@@ -148,11 +149,21 @@ class Run:
         """Drawn images by images trained on."""
         return self._media(names.SAMPLES)
 
+    def mechanism(self, table: str = "") -> list[dict[str, str]]:
+        """What `lightning evaluate mechanism` found of all checkpoints when most images had been seen.
+
+        Args:
+            table: "" for the summary, else what stands behind ``mechanism`` in the name of another table.
+        """
+        name = f"{names.MECHANISM}{table}.csv"
+        files = sorted((self.path / names.EVALUATIONS).glob(f"*/{name}"))
+        return self._table(files[-1].relative_to(self.path).as_posix()) if files else []
+
     @property
     def problems(self) -> list[str]:
         """Files that are there and could not be read, a sentence each; reads all of them."""
         _ = self.config, self.rows, self.evaluations, self.controls
-        _ = self.phrases, self.excluded, self.attention, self.samples
+        _ = self.phrases, self.excluded, self.attention, self.samples, self.mechanism()
         return [text for _, text in sorted(self._problems, key=lambda problem: _place(problem[0]))]
 
     def series(self, key: str) -> list[tuple[Evaluation, float]]:
