@@ -9,12 +9,12 @@ from jsonargparse import Namespace
 from meddiff.common.errors import UserError
 from meddiff.common.outside import terminal
 from meddiff.evaluation.measurement import Result, Value
-from meddiff.evaluation.mechanism import Course, Mechanism, Stage
+from meddiff.evaluation.mechanism import Course, Mechanism, Stage, is_start
+from meddiff.models.latent_diffusion import LatentDiffusion, model_of
 from meddiff.runs.kept_checkpoints import Kept, at_steps, kept_checkpoints
-from meddiff.runs.open_run import open_run
+from meddiff.runs.open_run import OpenRun, open_run
 
 if TYPE_CHECKING:
-    from meddiff.models.latent_diffusion import LatentDiffusion
     from meddiff.runs.opened import Opened
 
 #: Rows of the printed table -> the figure of each.
@@ -51,6 +51,26 @@ def several_checkpoints(options: Namespace) -> list[Kept]:
     return found
 
 
+def started_from(run: "Opened") -> LatentDiffusion | None:
+    """The model before it was trained; None, and a sentence, where that is not known any more."""
+    _, arguments = run.facts.section("model")
+    try:
+        if isinstance(run, OpenRun) and arguments.get("init_seed", 0) is None:  # what is drawn is drawn as it was then
+            before: LatentDiffusion | None = model_of(run.start(init_seed=run.facts.seed))
+        else:
+            before = run.before()
+    except UserError as error:  # the sources may be gone; everything but the movement can still be measured
+        print(terminal(f"without the weights that the run started from: {error}"))
+        return None
+    if before is not None and not is_start(before, run.model):
+        print(
+            "without the weights that the run started from: its text encoder was frozen, and what its sources hold today is "
+            "another one"
+        )
+        return None
+    return before
+
+
 def course_of(run: "Opened", options: Namespace, chosen: Sequence[Kept]) -> Course:
     """Every stage that is there: the weights that the run started from, then its checkpoints.
 
@@ -62,14 +82,10 @@ def course_of(run: "Opened", options: Namespace, chosen: Sequence[Kept]) -> Cour
         chosen, problems = kept_checkpoints(folder)
         for problem in problems:
             print(terminal(f"passed over: {problem}"))
-    before = None
-    try:
-        before = run.before()
-    except UserError as error:  # the sources may be gone; everything but the movement can still be measured
-        print(terminal(f"without the weights that the run started from: {error}"))
+    before = started_from(run)
     moved = {"vae": options.vae} if options.vae else {}
 
-    def opened(kept: Kept) -> "LatentDiffusion":
+    def opened(kept: Kept) -> LatentDiffusion:
         return open_run(None, kept.file, options.get("shards"), options.device, **moved).model
 
     stages = [] if before is None else [Stage(0, 0, lambda: before)]

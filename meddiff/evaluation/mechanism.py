@@ -22,7 +22,6 @@ import torch
 from meddiff.attribution.grounding_pass import paper_timesteps
 from meddiff.attribution.words import QUERY_WORDS
 from meddiff.common.draws import torch_seed
-from meddiff.common.errors import UserError
 from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.ledger import Ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
@@ -112,6 +111,11 @@ class Course:
     held_out: Sequence[LatentShardsDataset] = field(default_factory=list)
 
 
+def is_start(base: LatentDiffusion, model: LatentDiffusion) -> bool:
+    """Whether a model can have been trained from ``base``: a tower that was frozen still has every bit."""
+    return not model.freeze_text_encoder or weights_digest(base.text_encoder) == weights_digest(model.text_encoder)
+
+
 class Entry(TypedDict):
     """One line of the ledger: what was found of one state of the weights."""
 
@@ -159,19 +163,9 @@ class Mechanism:
         """The tables of the module's head; figures are those of ``model``, the last stage.
 
         Raises:
-            UserError: a frozen tower is not the one that the sources of its run hold today, or results of other settings are
-                in the way.
+            UserError: results of other settings are in the way.
         """
         base, course = self.course.base, self.course
-        if (
-            base is not None
-            and model.freeze_text_encoder
-            and weights_digest(base) != weights_digest(model.text_encoder)
-        ):
-            raise UserError(
-                "The text encoder was frozen and is not the one that its sources hold today: name the sources that the run "
-                "started from in its config.yaml, else nothing can be said about what training changed."
-            )
         splits = [split, *([course.train] if course.train is not None else []), *course.held_out]
         settings = {name: value for name, value in asdict(self.options).items() if name != "batch_size"}
         settings |= {"rules": RULES, "samples": [split_digest(one) for one in splits]}

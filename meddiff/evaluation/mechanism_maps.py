@@ -102,10 +102,29 @@ def measure_maps(
         passed = grounding_pass(model, items, timesteps, seed, batch_size, layers, on_progress)
         for i, maps in _by_item(((one.item, one.maps) for one in passed), len(timesteps)):  # maps (T, layers, K, h, w)
             with one_core():
-                _add_shares(found, parts[i], maps, layers.layers, timesteps)
                 masks = targets(split, samples[i], ties)
-                _add_ratios(found, samples[i], parts[i], maps.mean(dim=1), masks, timesteps)
+                add_phrase(found, samples[i], parts[i], maps, layers.layers, timesteps, masks)
     return found
+
+
+def add_phrase(
+    found: Found,
+    sample: GroundingSample,
+    part: Sequence[Piece],
+    maps: Tensor,
+    layers: Sequence[str],
+    timesteps: Sequence[int],
+    masks: Mapping[str, Sequence[Tensor]],
+) -> None:
+    """Take what the maps of one phrase show.
+
+    Args:
+        part: the K pieces of the phrase.
+        maps: (T, layers, K, h, w), a mean over each piece's tokens.
+        masks: target -> masks (H, W), as :func:`targets`.
+    """
+    _add_shares(found, part, maps, layers, timesteps)
+    _add_ratios(found, sample, part, maps.mean(dim=1), masks, timesteps)
 
 
 def _by_item(maps: Iterator[tuple[int, Tensor]], timesteps: int) -> Iterator[tuple[int, Tensor]]:

@@ -150,7 +150,7 @@ def read_states(tower: TextTower, captions: Sequence[Caption]) -> Read:
             found.own.append(own)
             place = int(generator(0, "other word", caption.key).integers(max(len(own), 1)))
             found.drawn.append(sorted(own)[place] if own else "")
-    found.shared = {name: np.stack(rows) for name, rows in shared.items()}
+    found.shared = {name: np.array(rows) for name, rows in shared.items()}
     return found
 
 
