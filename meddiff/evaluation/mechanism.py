@@ -236,14 +236,17 @@ def _result(found: Sequence[tuple[int, int, Tables]]) -> Result:
 
 
 def summary(tables: Mapping[str, Sequence[Mapping[str, Value]]]) -> list[dict[str, Value]]:
-    """The figures of one stage: ``attention/PLACE``, ``cnr/ROLE/TARGET``, ``moved/ROLE``, ``probe/QUESTION/POSITION``, the
-    probe's ``chance`` and controls behind it."""
+    """The figures of one stage: ``attention/PLACE``, ``cnr/ROLE/TARGET``, ``moved/ROLE``, ``probe/QUESTION/POSITION``,
+    and behind the last two what they are read against: ``apart``; ``chance``, ``shuffled``, ``untrained``."""
     lines: list[dict[str, Value]] = []
 
     def add(name: str, row: Mapping[str, Value], value: str) -> None:
         lines.append(
             {"figure": name.replace(" ", "_"), "value": row[value], **{k: row.get(k) for k in ("low", "high", "n")}}
         )
+
+    def add_control(name: str, row: Mapping[str, Value], value: str) -> None:
+        lines.append({"figure": name, "value": row[value], "low": None, "high": None, "n": row["n"]})
 
     for row in tables.get("shares", ()):
         add(f"attention/{row['place']}", row, "value")
@@ -252,11 +255,12 @@ def summary(tables: Mapping[str, Sequence[Mapping[str, Value]]]) -> list[dict[st
             add(f"cnr/{row['role']}/{row['target']}", row, "value")
     for row in tables.get("mechanism_moved", ()):
         add(f"moved/{row['role']}", row, "moved")
+        add_control(f"moved/{row['role']}/apart", row, "apart")
     for row in tables.get("mechanism_probe", ()):
         name = f"probe/{row['question']}/{row['position']}"
         add(f"{name}/{row['control']}" if row["control"] else name, row, "accuracy")
         if not row["control"]:
-            lines.append({"figure": f"{name}/chance", "value": row["chance"], "low": None, "high": None, "n": row["n"]})
+            add_control(f"{name}/chance", row, "chance")
     return lines
 
 

@@ -60,6 +60,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._problems: list[tuple[str, str]] = []  # (file, sentence)
+        self._mechanism: dict[str, list[dict[str, str]]] = {}
 
     @cached_property
     def name(self) -> str:
@@ -155,9 +156,10 @@ class Run:
         Args:
             table: "" for the summary, else what stands behind ``mechanism`` in the name of another table.
         """
-        name = f"{names.MECHANISM}{table}.csv"
-        files = sorted((self.path / names.EVALUATIONS).glob(f"*/{name}"))
-        return self._table(files[-1].relative_to(self.path).as_posix()) if files else []
+        if table not in self._mechanism:
+            files = sorted((self.path / names.EVALUATIONS).glob(f"*/{names.MECHANISM}{table}.csv"))
+            self._mechanism[table] = self._table(files[-1].relative_to(self.path).as_posix()) if files else []
+        return self._mechanism[table]
 
     @property
     def problems(self) -> list[str]:

@@ -26,6 +26,8 @@ def write_mechanism(run: Path, seed: int = 0) -> Path:
             if figure in ("attention/function", "cnr/padding/confounder"):
                 continue  # undefined, as in a text that has no such token
             rows.append({**when, "figure": figure, "value": value, "low": value - 0.05, "high": value + 0.05, "n": 20})
+            if figure.startswith("moved/"):
+                rows.append({**when, "figure": f"{figure}/apart", "value": 1.25, "n": 20})
             if figure.startswith("probe/"):
                 rows.append({**when, "figure": f"{figure}/chance", "value": 0.25, "n": 20})
                 rows += [{**when, "figure": f"{figure}/untrained", "value": 0.375, "n": 20}] if not images else []

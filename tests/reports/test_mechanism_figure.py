@@ -62,9 +62,11 @@ def test_timesteps_are_means_over_layers_of_the_newest_checkpoint(tables: Tables
     assert {name for name in tables.mechanism_timesteps if "/" in name} == set(TIMESTEP_KEYS)
 
 
-def test_chance_and_the_untrained_tower_are_the_probes_alone(tables: Tables) -> None:
+def test_lines_to_read_against_are_those_of_their_figure(tables: Tables) -> None:
     found = dict(zip(tables.references["label"], tables.references["mechanism/probe/side/end"], strict=True))
-    assert (found["chance"], found["untrained tower"]) == (0.25, 0.375)
+    assert (found["chance"], found["untrained tower"], found["two captions"]) == (0.25, 0.375, None)
+    found = dict(zip(tables.references["label"], tables.references["mechanism/moved/end"], strict=True))
+    assert (found["chance"], found["untrained tower"], found["two captions"]) == (None, None, 1.25)
     assert "mechanism/attention/end" not in tables.references
 
 

@@ -9,11 +9,13 @@ from meddiff.runs.values import number
 
 #: Tokens that are drawn beside each other: where meaning is, and where it may go.
 TOKENS = ("finding", "function", "end", "padding")
-#: Figures that are drawn below each other; {} is the token. CNR on the finding, then on the confounder that travels with it.
+#: Figures that are drawn below each other; {} is the token. What stands under "other" is the control of the line above.
 FIGURES = (
     "mechanism/attention/{}",
     "mechanism/cnr/{}/finding",
+    "mechanism/cnr/{}/other_finding",
     "mechanism/cnr/{}/confounder",
+    "mechanism/cnr/{}/other_confounder",
     "mechanism/moved/{}",
     "mechanism/probe/named/{}",
     "mechanism/probe/denied/{}",
@@ -26,8 +28,8 @@ BY_TIMESTEP = {
     "_cnr": ("role", "value", "mechanism/cnr/{}/finding"),
 }
 TIMESTEP_KEYS = tuple(figure.format(token) for _, _, figure in BY_TIMESTEP.values() for token in TOKENS)
-#: Controls of the probe among the figures -> what a dashed line says.
-CONTROLS = {"chance": "chance", "untrained": "untrained tower"}
+#: Controls among the figures -> what a dashed line says.
+CONTROLS = {"chance": "chance", "untrained": "untrained tower", "apart": "two captions"}
 
 
 def of_run(run: Run) -> list[Row]:
@@ -79,7 +81,8 @@ def timesteps(run: Run) -> list[Row]:
 
 
 def references(runs: Sequence[Run]) -> list[tuple[str, dict[str, list[float]]]]:
-    """What probes are read against: chance, and a tower that was never trained; values of all runs by figure."""
+    """What probes and movements are read against: chance, a tower that was never trained, how far two captions lie apart in
+    the base tower; values of all runs by figure."""
     found: dict[str, dict[str, list[float]]] = {}
     for run in runs:
         for row in stages(run)[:1]:

@@ -10,12 +10,14 @@ from meddiff.reports.page.mechanism import BY_TIMESTEP, FIGURES, TOKENS
 from meddiff.reports.page.tables import Tables
 from meddiff.reports.page.wording import TOKENS as SAID
 
-WIDTH, HEIGHT = 150, 84
+WIDTH, HEIGHT = 150, 76
 #: What stands beside each row of :data:`FIGURES`.
 ROWS = (
     "attention",
     "CNR, finding",
+    "CNR, other finding",
     "CNR, confounder",
+    "CNR, other's",
     "moved",
     "probe: finding",
     "probe: denied",
