@@ -16,6 +16,7 @@ from meddiff.common.targets import check_folder
 
 if TYPE_CHECKING:
     from meddiff.evaluation.measurement import Measurement, Result
+    from meddiff.runs.kept_checkpoints import Kept
     from meddiff.runs.opened import Opened
 
 
@@ -40,9 +41,13 @@ PARTS = {
     "classifier": Part("AUROC of a classifier on drawn images (Table 5)", "classifier"),
     "coco": Part("grounding of MS-COCO captions on instance masks (Table 2)", "coco"),
     "controls": Part("what a grounding figure must be read against: priors, absent findings, twins", "controls"),
+    "mechanism": Part(
+        "where meaning goes when it leaves the word, by training step: attention, states, probes", "mechanism"
+    ),
 }
 #: "all" are the paper's tables; it leaves out what its cohort does not allow.
-ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name != "controls")}
+BESIDE = ("controls", "mechanism")
+ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name not in BESIDE)}
 #: Parts of natural images, and parts that need radiology's phrases and labels.
 COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier")
 
@@ -57,7 +62,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: lightning evaluate PART --run RUN | --ckpt FILE | --model FOLDER_OR_FILE [-c FILE] [options]\n")
         print("\n".join(f"  {name:<12}{part.text}" for name, part in PARTS.items()))
-        print("  all         all of them but controls\n\noptions: lightning evaluate PART --help")
+        print(f"  all         all of them but {' and '.join(BESIDE)}\n\noptions: lightning evaluate PART --help")
         return 0
     place = next((i for i, argument in enumerate(arguments) if argument in names), None)
     if place is None:
@@ -72,7 +77,11 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     parser = SentenceParser(prog=f"lightning evaluate {name}", description="Numbers of the paper's tables.")
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options below.")
     parser.add_argument("--run", type=str | None, default=None, help="Run folder: its newest checkpoint is evaluated.")
-    parser.add_argument("--ckpt", type=str | None, default=None, help="Checkpoint file.")
+    if "mechanism" in parts:
+        text = "Checkpoint files of one run; by default all that it kept."
+        parser.add_argument("--ckpt", type=str, nargs="+", default=None, help=text)
+    else:
+        parser.add_argument("--ckpt", type=str | None, default=None, help="Checkpoint file.")
     add_model_arguments(parser)
     parser.add_argument("--out", type=str | None, default=None, help="Folder; RUN/evaluation/<images> by default.")
     parser.add_argument("--shards", type=str | None, default=None, help="Evaluate on these shards, not the run's.")
@@ -83,6 +92,7 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     from meddiff.evaluation.diversity import DiversityOptions
     from meddiff.evaluation.fidelity import FidelityOptions
     from meddiff.evaluation.grounding import GroundingOptions
+    from meddiff.evaluation.mechanism import MechanismOptions
 
     classes: dict[str, type] = {
         "grounding": GroundingOptions,
@@ -91,6 +101,7 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
         "classifier": ClassifierOptions,
         "coco": CocoOptions,
         "controls": ControlsOptions,
+        "mechanism": MechanismOptions,
     }
     for group in dict.fromkeys(PARTS[part].options for part in parts):
         parser.add_class_arguments(classes[group], group)
@@ -99,9 +110,16 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     return parser.instantiate_classes(parser.parse_args(arguments))
 
 
-def measurements(parts: Sequence[str], options: Namespace, run: "Opened") -> dict[str, "Measurement"]:
-    """The measurements of ``parts`` of a run."""
+def measurements(
+    parts: Sequence[str], options: Namespace, run: "Opened", kept: Sequence["Kept"] = ()
+) -> dict[str, "Measurement"]:
+    """The measurements of ``parts`` of a run.
+
+    Args:
+        kept: the checkpoints that are named, where several may be.
+    """
     from meddiff.cli.controls import control_networks
+    from meddiff.cli.mechanism import mechanism_of
     from meddiff.evaluation.classifier import Classifier
     from meddiff.evaluation.coco import Coco
     from meddiff.evaluation.controls import Controls
@@ -120,6 +138,7 @@ def measurements(parts: Sequence[str], options: Namespace, run: "Opened") -> dic
         "controls": lambda: Controls(
             options["controls"], control_networks(run, options["controls"]), show_progress=True
         ),
+        "mechanism": lambda: mechanism_of(run, options, kept),
     }
     return {part: makers[part]() for part in parts}
 
@@ -130,6 +149,7 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
     Args:
         choose: leave out the parts that the cohort does not allow.
     """
+    from meddiff.cli.mechanism import several_checkpoints
     from meddiff.evaluation.provenance import model_digest, split_digest
     from meddiff.evaluation.ranks import Ranks
     from meddiff.runs.earlier_results import refuse_other_results
@@ -138,6 +158,7 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
 
     if options.out:
         check_folder(Path(options.out))
+    kept = several_checkpoints(options) if "mechanism" in parts else []
     run = open_named(options)
     data, model = run.data, run.model
     if options.shards is not None and options.model is None:
@@ -146,7 +167,7 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         other = RADIOLOGY if data.manifest.cohort == "mscoco" else COCO
         parts = tuple(part for part in parts if part not in other)
     refuse_averages(parts, options, model.ema is not None)
-    chosen = measurements(parts, options, run)
+    chosen = measurements(parts, options, run, kept)
     splits = {part: data.dataset(options[PARTS[part].options].split) for part in parts}
     for part, measurement in chosen.items():  # all settings are checked before the first long pass
         measurement.check(splits[part])
@@ -195,10 +216,14 @@ def refuse_averages(parts: Sequence[str], options: Namespace, kept: bool) -> Non
 
 
 def show(part: str, result: "Result") -> None:
-    """The figures that have no class or sample in their names; of controls, a row each."""
+    """The figures that have no class or sample in their names; of controls and of the mechanism, a table."""
     from meddiff.cli.controls import controls_text
+    from meddiff.cli.mechanism import mechanism_text
 
     short = {key: value for key, value in result.figures.items() if "/" not in key}
-    print(f"{part}: " + "  ".join(f"{key} {value:.4g}" for key, value in short.items()))
+    if short:
+        print(f"{part}: " + "  ".join(f"{key} {value:.4g}" for key, value in short.items()))
     if part == "controls":
         print(controls_text(result))
+    if part == "mechanism":
+        print(mechanism_text(result))

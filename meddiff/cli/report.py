@@ -28,9 +28,12 @@ def main(arguments: list[str]) -> int:
     runs = [Path(run) for run in options.runs]
     if options.figures:
         from meddiff.reports.page.figures import write_figures
+        from meddiff.reports.page.mechanism_figure import mechanism_figure
         from meddiff.reports.page.tables import Tables
 
-        written = write_figures(Tables(open_runs(runs)), Path(options.figures))
+        tables = Tables(open_runs(runs))
+        whole = mechanism_figure(tables)
+        written = write_figures(tables, Path(options.figures), {} if whole is None else {"mechanism": whole})
     else:
         written = [write_report(runs, Path(options.out) if options.out else None)]
     for path in written:

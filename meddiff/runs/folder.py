@@ -36,6 +36,7 @@ ORDER = (
     f"{names.GROUNDING}/{names.EXCLUDED}",
     f"{names.MEDIA}/{names.ATTENTION}",
     f"{names.MEDIA}/{names.SAMPLES}",
+    names.EVALUATIONS,
     names.ABOUT,
 )
 
@@ -59,6 +60,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._problems: list[tuple[str, str]] = []  # (file, sentence)
+        self._mechanism: dict[str, list[dict[str, str]]] = {}
 
     @cached_property
     def name(self) -> str:
@@ -148,11 +150,22 @@ class Run:
         """Drawn images by images trained on."""
         return self._media(names.SAMPLES)
 
+    def mechanism(self, table: str = "") -> list[dict[str, str]]:
+        """What `lightning evaluate mechanism` found of all checkpoints when most images had been seen.
+
+        Args:
+            table: "" for the summary, else what stands behind ``mechanism`` in the name of another table.
+        """
+        if table not in self._mechanism:
+            files = sorted((self.path / names.EVALUATIONS).glob(f"*/{names.MECHANISM}{table}.csv"))
+            self._mechanism[table] = self._table(files[-1].relative_to(self.path).as_posix()) if files else []
+        return self._mechanism[table]
+
     @property
     def problems(self) -> list[str]:
         """Files that are there and could not be read, a sentence each; reads all of them."""
         _ = self.config, self.rows, self.evaluations, self.controls
-        _ = self.phrases, self.excluded, self.attention, self.samples
+        _ = self.phrases, self.excluded, self.attention, self.samples, self.mechanism()
         return [text for _, text in sorted(self._problems, key=lambda problem: _place(problem[0]))]
 
     def series(self, key: str) -> list[tuple[Evaluation, float]]:

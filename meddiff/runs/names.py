@@ -22,6 +22,7 @@
             evaluation.json          ABOUT        of which model, with which settings
             summary.json             SUMMARY      averages
             MEASUREMENT.csv                       tables, and coco_excluded.csv or excluded.csv beside them
+            mechanism.csv            MECHANISM    figures of all checkpoints; mechanism_*.csv beside it
             images/                  IMAGES       what was drawn for them
 
 IMAGES in a name is the number of images trained on, as :func:`by_images` writes it.
@@ -47,6 +48,7 @@ PREDICTED = "predict"
 EVALUATIONS = "evaluation"
 ABOUT = "evaluation.json"
 SUMMARY = "summary.json"
+MECHANISM = "mechanism"
 IMAGES = "images"
 
 #: What tables of words call the tokens before and behind a text (of CLIP and T5, of BERT).

@@ -43,7 +43,7 @@ def make_vae(folder: Path, seed: int) -> Path:
     return folder
 
 
-def make_shards(folder: Path, vae: Path, n: int = 60, resolution: int = 64, **splits: float) -> Path:
+def make_shards(folder: Path, vae: Path, n: int = 60, resolution: int = 64, **splits: float | tuple[str, ...]) -> Path:
     """Shards of phantoms, written in this process (the command's pool costs a spawn)."""
     from dataclasses import asdict
 

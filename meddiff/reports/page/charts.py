@@ -106,14 +106,21 @@ def _of_all(full: float) -> alt.OpacityValue:
     return _if("shown == null", full)
 
 
-def _layers(across: alt.X, up: alt.Y, tips: list[alt.Tooltip], known: str, small: bool) -> tuple[alt.Chart, alt.Chart]:
+def _layers(
+    across: alt.X,
+    up: alt.Y,
+    tips: list[alt.Tooltip],
+    known: str,
+    small: bool,
+    tables: tuple[str, str] = ("evaluations", "means"),
+) -> tuple[alt.Chart, alt.Chart]:
     """What every path of a run, and every mean over seeds, is drawn from."""
     runs, means = (
         alt.Chart(alt.NamedData(name))
         .transform_filter(known)
         .transform_filter(UNTIL)
         .encode(x=across, y=up, tooltip=tips)
-        for name in ("evaluations", "means")
+        for name in tables
     )
     faint = _if(SHOWN, alt.expr("quiet ? 0.28 : 0.9"), FADED)
     return runs.encode(color=_colour(small), opacity=faint), means.encode(color=_colour(small), opacity=_of_all(1))
@@ -181,13 +188,17 @@ def _references(across: alt.X, up: alt.Y, x: str, y: str) -> list[alt.Chart]:
 
 
 @cache
-def curve() -> Spec:
-    """One figure (``value``) against training images; dragging over it marks the same stretch in the other charts."""
+def curve(rows: str = "evaluations", means: str = "means") -> Spec:
+    """One figure (``value``) against training images; dragging over it marks the same stretch in the other charts.
+
+    Args:
+        rows, means: names of the tables that have it.
+    """
     y = _title("value")
     across = alt.X("images:Q", title="training images", axis=alt.Axis(format="~s"))
     up = alt.Y("value:Q", title=y, scale=alt.Scale(zero=False, padding=8))
     tips = _tips(("images", "training images", ",d"), ("value", y, ",.4~r"))
-    runs, mean = _layers(across, up, tips, "isValid(datum.value)", small=True)
+    runs, mean = _layers(across, up, tips, "isValid(datum.value)", small=True, tables=(rows, means))
     band = mean.mark_area().encode(y=alt.Y("value_low:Q", title=y), y2="value_high", opacity=_of_all(0.16))
     layers = [
         runs.mark_line(strokeWidth=1.6).encode(detail="run:N"),
@@ -197,6 +208,25 @@ def curve() -> Spec:
         mean.mark_line(strokeWidth=3).encode(detail="kind:N"),
     ]
     return _finished(layers, f"{y} against training images, one line a run", _params(brush=True), 230)
+
+
+@cache
+def timesteps() -> Spec:
+    """One figure (``value``) of each run's newest checkpoint against the timestep of the noise."""
+    y = _title("value")
+    rows = (
+        alt.Chart(alt.NamedData("mechanism_timesteps")).transform_filter("isValid(datum.value)").transform_filter(UNTIL)
+    )
+    line = rows.encode(
+        x=alt.X("timestep:Q", title="timestep, from little noise to much; newest checkpoint"),
+        y=alt.Y("value:Q", title=y, scale=alt.Scale(zero=False, padding=8)),
+        color=_colour(small=True),
+        detail="run:N",
+        opacity=_if(SHOWN, 0.85, FADED),
+        tooltip=_tips(("timestep", "timestep", "d"), ("value", y, ",.4~r")),
+    )
+    layers = [line.mark_line(strokeWidth=1.6), line.mark_point(filled=True, size=30)]
+    return _finished(layers, f"{y} against the timestep, one line a run", _params(), 230)
 
 
 @cache

@@ -109,6 +109,35 @@ def over_runs(values: Sequence[float]) -> tuple[float, float, float]:
     return math.fsum(values) / len(values), *ends
 
 
+def seed_means(found: Iterable[tuple[Row, int, Mapping[str, float]]], keys: Sequence[str]) -> list[Row]:
+    """One row a kind and number of images: mean over runs that differ by their seed alone, ``KEY low`` and ``KEY high``.
+
+    Only where all seeds that got that far are there.
+
+    Args:
+        found: who (with its ``kind``), images, values.
+        keys: of the values.
+    """
+    gathered: dict[Value, dict[int, list[Mapping[str, float]]]] = {}
+    whose: dict[Value, Row] = {}
+    for who, images, values in found:
+        gathered.setdefault(who["kind"], {}).setdefault(images, []).append(values)
+        whose[who["kind"]] = who
+    rows = []
+    for kind, at in gathered.items():
+        most = max(len(some) for some in at.values())
+        for images, some in sorted(at.items()):
+            if len(some) < max(2, most):
+                continue
+            row: Row = {**whose[kind], "run": f"mean of {len(some)} seeds", "images": images, "n": len(some)}
+            for key in keys:
+                defined = [values[key] for values in some if key in values]
+                if len(defined) == len(some):
+                    row |= dict(zip((key, f"{key} low", f"{key} high"), over_runs(defined), strict=True))
+            rows.append(row)
+    return rows
+
+
 def reduced(points: Sequence[tuple[float, float]], limit: int) -> list[tuple[float, float]]:
     """Means of equally long stretches, ``limit`` at most.
 

@@ -47,8 +47,11 @@ def filled(spec: Spec, tables: Tables, fields: Mapping[str, str] | None = None) 
     return found | {"layer": drawn, "datasets": rows} | more
 
 
-def write_figures(tables: Tables, folder: Path) -> list[Path]:
+def write_figures(tables: Tables, folder: Path, further: Mapping[str, Spec] | None = None) -> list[Path]:
     """Each chart that has something to draw, in three formats.
+
+    Args:
+        further: figures that are whole already, by name.
 
     Raises:
         UserError: vl-convert is not installed, or the folder cannot be written.
@@ -68,10 +71,10 @@ def write_figures(tables: Tables, folder: Path) -> list[Path]:
         "captions": (charts.dots("prompt_means", "captions", label(tables.cnr)), {}),
     }
     written = []
-    for name, (chart, fields) in wanted.items():
-        spec = filled(chart, tables, fields)
-        if len(spec["layer"]) < (2 if fields else 1):  # type: ignore[arg-type]
-            continue  # nothing, or what figures are read against alone
+    drawn = {name: filled(chart, tables, fields) for name, (chart, fields) in wanted.items()}
+    # nothing, or what figures are read against alone
+    drawn = {name: spec for name, spec in drawn.items() if len(spec["layer"]) >= (2 if wanted[name][1] else 1)}  # type: ignore[arg-type]
+    for name, spec in {**drawn, **(further or {})}.items():
         svg = vl_convert.vegalite_to_svg(spec, vl_version=VERSION).encode()
         drawings = {"svg": svg, "png": vl_convert.vegalite_to_png(spec, vl_version=VERSION, scale=2)}
         for kind, content in {**drawings, "pdf": vl_convert.vegalite_to_pdf(spec, vl_version=VERSION)}.items():

@@ -19,13 +19,24 @@ from meddiff.reports.html import asset, environment, policy
 from meddiff.reports.page import gallery, sections, wording
 from meddiff.reports.page.claim import claim
 from meddiff.reports.page.derived import rows_of
+from meddiff.reports.page.mechanism import KEYS
 from meddiff.reports.page.tables import Tables
 from meddiff.runs import names
 from meddiff.runs.distinct_names import distinct_names
 from meddiff.runs.folder import Run, read_run
 
 #: tables that the script draws; the others are for whoever asks
-DRAWN = ("evaluations", "means", "references", "published", "loss", "class_means", "word_means", "prompt_means")
+DRAWN = (
+    "evaluations",
+    "means",
+    "references",
+    "published",
+    "loss",
+    "class_means",
+    "word_means",
+    "prompt_means",
+    *("mechanism", "mechanism_means", "mechanism_timesteps"),
+)
 Mode = Literal["file", "live"]
 
 
@@ -55,13 +66,16 @@ def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
 
     tables = Tables(runs)
     specs = {"tradeoff": charts.tradeoff(), "curve": charts.curve(), "loss": charts.loss()}
+    if tables.mechanism:
+        specs |= {"mechanism": charts.curve("mechanism", "mechanism_means"), "timesteps": charts.timesteps()}
     for name, title in charts.DOTS.items():
         drawn = getattr(tables, f"{name}_means")
         places = len(set(drawn.get("what", []))), len(set(drawn.get("arm", [])))
         figure = wording.label(tables.cnr) if name == "prompt" else "CNR"
         specs[name] = charts.dots(f"{name}_means", title, figure, places[0] * (10 + 13 * places[1]))
     keys = {
-        key: {"label": wording.label(key), "log": tables.is_log(key)} for key in (*tables.distances, *tables.groundings)
+        key: {"label": wording.label(key), "log": tables.is_log(key)}
+        for key in (*tables.distances, *tables.groundings, *(KEYS if tables.mechanism else ()))
     }
     looked = {"x": tables.distance, "y": tables.cnr, "distances": tables.distances, "groundings": tables.groundings}
     links = [sections.own_page(run, out) for run in runs]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from meddiff.reports.page import mechanism
 from meddiff.reports.page.derived import (
     Columns,
     Row,
@@ -20,11 +21,11 @@ from meddiff.reports.page.derived import (
     flat,
     grounding_gains,
     mean_of,
-    over_runs,
     phrases_n,
     pooled,
     reduced,
     rows_of,
+    seed_means,
 )
 from meddiff.reports.page.wording import CNR_ORDER, HEADLINE, fidelity_keys
 from meddiff.reports.paper.published import averages, class_values, published, table1_column
@@ -143,24 +144,23 @@ class Tables:
         Only where all seeds that got that far are there; the ends are a 95 % interval from five seeds on, else least and
         greatest.
         """
-        gathered: dict[str, dict[int, list[dict[str, float]]]] = {}
-        for who, run in self._pairs():
-            for one in run.evaluations:
-                gathered.setdefault(who.kind, {}).setdefault(one.images, []).append(one.values)
-        whose = {who.kind: who for who in self.who}
-        rows = []
-        for kind, at in gathered.items():
-            most = max(len(found) for found in at.values())
-            for images, found in sorted(at.items()):
-                if len(found) < max(2, most):
-                    continue
-                row = {**whose[kind].row(), "run": f"mean of {len(found)} seeds", "images": images, "n": len(found)}
-                for key in (*self.distances, *self.groundings):
-                    values = [values[key] for values in found if key in values]
-                    if len(values) == len(found):
-                        row |= dict(zip((key, f"{key} low", f"{key} high"), over_runs(values), strict=True))
-                rows.append(row)
-        return columns(rows)
+        found = [(who.row(), one.images, one.values) for who, run in self._pairs() for one in run.evaluations]
+        return columns(seed_means(found, (*self.distances, *self.groundings)))
+
+    @cached_property
+    def mechanism(self) -> Columns:
+        """One row a run and checkpoint: figures of ``lightning evaluate mechanism`` with their intervals."""
+        return columns(who.row() | row for who, run in self._pairs() for row in mechanism.of_run(run))
+
+    @cached_property
+    def mechanism_means(self) -> Columns:
+        """The same over runs that differ by their seed alone, as :attr:`means`."""
+        return columns(mechanism.means([(who.row(), run) for who, run in self._pairs()]))
+
+    @cached_property
+    def mechanism_timesteps(self) -> Columns:
+        """One row a run and timestep of its newest checkpoint."""
+        return columns(who.row() | row for who, run in self._pairs() for row in mechanism.timesteps(run))
 
     @cached_property
     def runs(self) -> Columns:
@@ -264,7 +264,7 @@ class Tables:
                 found.setdefault(named[str(row["control"])], {}).setdefault(key, []).append(value)
         return columns(
             {"label": name, **{key: math.fsum(values) / len(values) for key, values in at.items()}}
-            for name, at in sorted(found.items())
+            for name, at in [*sorted(found.items()), *mechanism.references(self.found)]
         )
 
     @cached_property

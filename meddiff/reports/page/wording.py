@@ -78,6 +78,35 @@ FIDELITY = {
     "ms_ssim": ("MS-SSIM", "similarity among images of one prompt, 0 to 1; lower is more diverse"),
     "classifier_auc": ("Classifier AUC", "does a classifier find the prompted finding? 0 to 1, chance 0.5"),
 }
+#: tokens of a caption, as the mechanism's figures name them
+TOKENS = {
+    "finding": "the finding's word",
+    "side": "side words",
+    "place": "words of place",
+    "severity": "words of severity",
+    "denial": "denials",
+    "function": "function words",
+    "other": "other words",
+    "words": "all words",
+    "start": "the start token",
+    "end": "the end token",
+    "padding": "padding",
+}
+#: the first part of a figure of the mechanism -> (label, what it is); {0}, {1} are its other parts
+MECHANISM = {
+    "attention": (
+        "attention on {0}",
+        "share of cross-attention over all tokens, mean over layers, heads, pixels, timesteps",
+    ),
+    "cnr": ("CNR of {0} on the {1}", "contrast to noise ratio of the map of these tokens on such a mask"),
+    "moved": (
+        "{0} moved",
+        "length of the change of the state since the base tower, over the length of the base's state",
+    ),
+    "probe": ("{1} read off {0}", "balanced accuracy of a linear probe on held-out captions, mean over findings"),
+}
+#: what a probe is asked
+ASKED = {"named": "finding", "denied": "denied or not", "side": "side"}
 #: which distance stands for fidelity, if a run has several
 FIDELITY_ORDER = ("fd_domain", "fid_xrv512", "fid_xrv224", "fid_xrv_gap", "fid_xrv", "fid_inception")
 #: of a path in the trade-off, wherever it is drawn: what a run's row of it has
@@ -112,12 +141,31 @@ def label(key: str) -> str:
             sampler = f", drawn by {match[1]}" if match[1] else ""
             return f"{kind}, {EXTRACTORS.get(match[3], match[3] + ' features')}{sampler}"
         return FIDELITY[name][0] if name in FIDELITY else name
+    if room == "mechanism":
+        return mechanism_label(name)
     return key
+
+
+def mechanism_label(name: str) -> str:
+    """``cnr/end/finding`` -> ``CNR of the end token on the finding``; an unknown name is shown as it is.
+
+    Example:
+        >>> mechanism_label("probe/denied/end"), mechanism_label("moved/finding")
+        ('Denied or not read off the end token', "The finding's word moved")
+    """
+    kind, *rest = name.split("/")
+    if kind not in MECHANISM or len(rest) != 1 + (kind in ("cnr", "probe")):
+        return name
+    token, second = (rest[1], ASKED.get(rest[0], rest[0])) if kind == "probe" else (rest[0], rest[-1].replace("_", " "))
+    text = MECHANISM[kind][0].format(TOKENS.get(token, token), second)
+    return text[:1].upper() + text[1:]
 
 
 def meaning(key: str) -> str:
     """What a name measures and in which unit; "" if that is not known."""
     room, _, name = key.partition("/")
+    if room == "mechanism":
+        return MECHANISM.get(name.partition("/")[0], ("", ""))[1]
     if room == "fidelity":
         name = name.rpartition("/")[2]
         if name.startswith(("fid_", "fd_")):
