@@ -58,6 +58,8 @@ class ClipTower(TextTower):
         stored_rows: (R,) ids of the token embeddings that its file held, where the others were drawn again; None: all, or none.
     """
 
+    causal_mask: Tensor
+
     def __init__(
         self,
         width: int,
