@@ -20,7 +20,7 @@ from tests.builders.tiny import UNET, make_shards, model_config, quiet_trainer
 
 VAE = Path(__file__).parents[2] / "meddiff" / "assets" / "phantom_vae"
 UNET_HERE = {**UNET, "block_out_channels": [16, 32], "norm_num_groups": 8, "cross_attention_dim": 32}
-STEPS, REPEATS = 160, 8
+STEPS, REPEATS = 250, 16
 
 
 @pytest.fixture(scope="module")
