@@ -61,7 +61,6 @@ def fit(
     defer: bool = False,
     classifier: str | None = None,
     dies: tuple[int, int] | None = None,
-    rows: bool = False,
 ) -> None:
     """One training.
 
@@ -70,7 +69,6 @@ def fit(
         defer: losses and gradients are looked at as on a GPU.
         classifier: measure fidelity at the beginning with the features of this one.
         dies: (rank, step): the process that is killed with SIGKILL once it has trained so far.
-        rows: write those of a run folder to the folder of the checkpoints.
     """
     import lightning as L
     import torch
@@ -78,7 +76,6 @@ def fit(
 
     from callbacks import FidelityCallback, GroundingCallback, RunCheckpoint
     from callbacks.checkpoint_io import DurableCheckpointIO
-    from callbacks.tracking import JsonlLogger
     from datamodules import LatentShardsDataModule
     from lightning_modules import FullyShardedStrategy, LatentDiffusionModule
     from lightning_modules.finite import FiniteWatch
@@ -142,7 +139,7 @@ def fit(
         accelerator="cpu",
         devices=int(os.environ["WORLD_SIZE"]),
         strategy=made,
-        logger=JsonlLogger(folder / name) if rows else False,
+        logger=False,
         callbacks=[saving, watching, *([grounding] if ground else []), *fidelity],
         limit_val_batches=1,
         val_check_interval=2,

@@ -67,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, shards: Path, vae_folder: Pa
         },
         {"name": "learnable/stopped", "poison": POISON, **rest},
         {"name": "learnable/stopped-later", "poison": POISON, "defer": True, **rest},
-        {"name": "skipped", "strategy": "ddp", "poison": LATE, "steps": 8, "every": 1, "rows": True},
+        {"name": "skipped", "strategy": "ddp", "poison": LATE, "steps": 8, "every": 1},
     )
     return place
 
@@ -153,7 +153,7 @@ def test_plain_ddp_leaves_out_the_same_steps_and_notes_them_once(place: Path) ->
     assert errors[0] == errors[1]
     said = "stopped at step 5 after 2 steps in a row were left out: the loss is not finite in a batch of 4 samples"
     assert said in str(errors[0][0])
-    rows = [json.loads(line) for line in (place / "skipped" / names.SKIPPED).read_text().splitlines()]
+    rows = [json.loads(line) for line in (place / "skipped-run" / names.SKIPPED).read_text().splitlines()]
     assert [(row["step"], row["what"], len(row["keys"])) for row in rows] == [(i, "the loss", 4) for i in LATE["at"]]
     files = sorted((place / "skipped").glob("step-*.ckpt"))
     assert [file.name for file in files] == [f"step-0000000{i}.ckpt" for i in range(1, 6)]
