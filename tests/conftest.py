@@ -35,6 +35,22 @@ def shards(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> Path:
     return make_shards(tmp_path_factory.mktemp("shards") / "phantom", vae_folder)
 
 
+#: Rooms whose files take longest; "" is the files beside this one, which start many processes.
+LONGEST = ("", "lightning_modules", "callbacks", "evaluation", "cli", "launch", "preparation", "models")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: a file is one process's, and the last to begin decides when all have ended."""
+    rooms = {name: place for place, name in enumerate(LONGEST)}
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        inside = item.path.relative_to(here).parts[:-1] if item.path.is_relative_to(here) else ("elsewhere",)
+        return rooms.get(inside[0] if inside else "", len(rooms))
+
+    items.sort(key=place)
+
+
 @contextmanager
 def restored_environment() -> Iterator[None]:
     """Afterwards environment and signal handlers are as before: the command leaves its seed and run folder in the one, a

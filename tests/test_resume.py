@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -79,14 +81,27 @@ CASES = [(1, 2, True), (2, 0, False)]
 OTHERS = [(r, w, f) for r in (1, 2) for w in (0, 2) for f in (True, False) if (r, w, f) not in CASES]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, shards: Path, vae_folder: Path
+) -> Callable[[int, int, bool], Path]:
+    """Ranks, workers, frozen -> the folder of a training that nobody stopped, trained when it is first asked for."""
+
+    @cache
+    def whole(ranks: int, workers: int, frozen: bool) -> Path:
+        folder = tmp_path_factory.mktemp("whole") / "run"
+        config = write_config(folder, shards, vae_folder, ranks, workers, frozen)
+        finish(["-c", str(config)], folder / "keys", ranks)
+        return folder
+
+    return whole
+
+
 @pytest.mark.parametrize(
     ("ranks", "workers", "frozen"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)]
 )
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, shards, vae_folder, ranks, workers, frozen):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    config = write_config(whole, shards, vae_folder, ranks, workers, frozen)
-    finish(["-c", str(config)], whole / "keys", ranks)
-
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, shards, vae_folder, uninterrupted, ranks, workers, frozen):
+    whole, broken = uninterrupted(ranks, workers, frozen), tmp_path / "broken"
     config = write_config(broken, shards, vae_folder, ranks, workers, frozen)
     kill_in_the_middle(["-c", str(config)], broken / "keys")
     killed_at = max(steps(broken / "keys", ranks))
@@ -130,15 +145,15 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, shards, vae_folder, r
     assert curve(whole) == curve(broken)
 
 
-def test_ranks_and_accumulation_train_on_the_same_images(tmp_path, shards, vae_folder):
+def test_ranks_and_accumulation_train_on_the_same_images(tmp_path, shards, vae_folder, uninterrupted):
     """Global batch b is the same set of images for 1 rank, 2 ranks, and 2 accumulated micro-batches."""
+    accumulated = tmp_path / "accumulated"
+    config = write_config(accumulated, shards, vae_folder, 1, 0, True, max_steps=7, accumulate_grad_batches=2)
+    finish(["-c", str(config)], accumulated / "keys", 1)
+    # two processes cost two starts: those of the test above have trained on what is asked here
+    trained = {"one": (1, uninterrupted(1, 2, True)), "two": (2, uninterrupted(2, 0, False))}
     seen = {}
-    for name, ranks, accumulate in (("one", 1, 1), ("two", 2, 1), ("accumulated", 1, 2)):
-        folder = tmp_path / name
-        config = write_config(
-            folder, shards, vae_folder, ranks, 0, True, max_steps=7, accumulate_grad_batches=accumulate
-        )
-        finish(["-c", str(config)], folder / "keys", ranks)
+    for name, (ranks, folder) in {**trained, "accumulated": (1, accumulated)}.items():
         rows = [
             json.loads(line) for r in range(ranks) for line in Path(f"{folder / 'keys'}.{r}").read_text().splitlines()
         ]

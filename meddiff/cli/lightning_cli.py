@@ -85,12 +85,18 @@ class SuiteCLI(LightningCLI):
 
     Args:
         held: takes what is held until the run has ended: the lock of its folder.
+        verb: the only one that will be parsed; None: any of Lightning's. A parser has all options of the Trainer, and
+            takes as long to make as the arguments to read.
         options: LightningCLI's.
     """
 
-    def __init__(self, held: ExitStack, **options: Any) -> None:
-        self.held = held
+    def __init__(self, held: ExitStack, verb: str | None = None, **options: Any) -> None:
+        self.held, self._verb = held, verb
         super().__init__(LightningModule, LightningDataModule, **options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static, and asked of a CLI
+        """The verbs that have a parser: verb -> arguments of the Trainer's method that are no options."""
+        return {verb: skip for verb, skip in LightningCLI.subcommands().items() if self._verb in (None, verb)}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="run", help="Name of the run folder: RUNS/NAME/TIME.")
@@ -208,7 +214,7 @@ def run(verb: str, arguments: list[str]) -> int:
     sys.argv = [before[0], verb, *arguments]
     held = ExitStack()
     try:
-        cli = SuiteCLI(held, **CLI_OPTIONS)
+        cli = SuiteCLI(held, verb, **CLI_OPTIONS)
         _closing_line(cli)
         callbacks: list[Callback] = cli.trainer.callbacks  # type: ignore[attr-defined]
         return next((one.exit_code(cli.trainer) for one in callbacks if isinstance(one, StopBetweenSteps)), 0)

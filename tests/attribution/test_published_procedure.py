@@ -62,20 +62,27 @@ def published(model: LatentDiffusion, images: Images, parts: Parts | None = None
     )
 
 
-def test_same_noise_gives_the_published_maps(model: LatentDiffusion, images: Images) -> None:
+@pytest.fixture(scope="module")
+def whole(model: LatentDiffusion, images: Images) -> Localised:
+    """The procedure with everything that the paper's code does."""
+    return published(model, images)
+
+
+def test_same_noise_gives_the_published_maps(model: LatentDiffusion, images: Images, whole: Localised) -> None:
     items = [
         GroundingItem(key, latents, text, query_tokens(TOKENIZER, text, QUERY_WORDS[label], "paper").weights[None])
         for (key, latents), (label, text) in zip(images, CASES, strict=True)
     ]
     ours = dict(mean_over_timesteps(grounding_pass(model, items, paper_timesteps(), SEED, batch_size=64), 40))
-    theirs = published(model, images).maps
+    theirs = whole.maps
     for index in range(len(items)):
         torch.testing.assert_close(ours[index][0], theirs[index], rtol=0, atol=1e-5)
         assert theirs[index].std() > 1e-3, "a flat map would agree with anything"
 
 
-def test_what_the_benchmark_switches_off_changes_no_map(model: LatentDiffusion, images: Images) -> None:
-    whole = published(model, images)
+def test_what_the_benchmark_switches_off_changes_no_map(
+    model: LatentDiffusion, images: Images, whole: Localised
+) -> None:
     for parts in (Parts(decodes=False), Parts(first_steps=False), Parts(explicit_self_attention=False)):
         torch.testing.assert_close(published(model, images, parts).maps, whole.maps, rtol=0, atol=1e-5)
 

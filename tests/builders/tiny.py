@@ -43,7 +43,9 @@ def make_vae(folder: Path, seed: int) -> Path:
     return folder
 
 
-def make_shards(folder: Path, vae: Path, n: int = 60, resolution: int = 64, **splits: float | tuple[str, ...]) -> Path:
+def make_shards(
+    folder: Path, vae: Path, n: int = 60, resolution: int = 64, per_shard: int = 16, **splits: float | tuple[str, ...]
+) -> Path:
     """Shards of phantoms, written in this process (the command's pool costs a spawn)."""
     from dataclasses import asdict
 
@@ -54,7 +56,9 @@ def make_shards(folder: Path, vae: Path, n: int = 60, resolution: int = 64, **sp
 
     options = PhantomOptions(n=n, resolution=resolution, **splits)
     cohort = PhantomCohort(options)
-    writer = ShardWriter(folder, shard_header("phantom", "test", asdict(options), str(vae), resolution, "none"), 16)
+    writer = ShardWriter(
+        folder, shard_header("phantom", "test", asdict(options), str(vae), resolution, "none"), per_shard
+    )
     model = load_vae(str(vae))
     keys = list(cohort.keys())
     for split in ("train", "val", "grounding", "fidelity"):

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from tests.builders.command import ROOT, call, child, write_fit
+from tests.builders.command import ROOT, call, child, exit_code, write_fit
 from tests.builders.tiny import make_shards, make_vae
 
 CONFIGS = ROOT / "configs"
@@ -23,6 +23,16 @@ CONFIGS = ROOT / "configs"
 def config(tmp_path, shards, vae_folder) -> Path:
     """A fit of four steps with a checkpoint every two."""
     return write_fit(tmp_path / "config.yaml", shards, vae_folder, checkpoint={"every_n_images": 16})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, shards: Path, vae_folder: Path) -> Path:
+    """The run folder of that fit; no test changes it."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = write_fit(folder / "config.yaml", shards, vae_folder, checkpoint={"every_n_images": 16})
+    assert exit_code("fit", "-c", str(config)) == 0
+    (run,) = runs(folder)
+    return run
 
 
 def runs(tmp_path: Path) -> list[Path]:
@@ -42,15 +52,16 @@ def flat(content: object, prefix: str = "") -> dict[str, Any]:
     return {key: v for name, value in content.items() for key, v in flat(value, f"{prefix}.{name}".strip(".")).items()}
 
 
-def printed_config(path: Path) -> dict[str, Any]:
+def printed_config(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """What jsonargparse makes of a config file, bases and defaults included."""
-    done = child("fit", "-c", str(path), "--print_config", folder=ROOT)
-    assert done.returncode == 0, done.stderr
-    return flat(yaml.safe_load(done.stdout))
+    code, out, err = call(capsys, "fit", "-c", str(path), "--print_config")
+    assert code == 0, err
+    return flat(yaml.safe_load(out))
 
 
-def test_frozen_and_learnable_differ_in_the_paper_s_choice_only():
-    frozen, learnable = printed_config(CONFIGS / "frozen.yaml"), printed_config(CONFIGS / "learnable.yaml")
+def test_frozen_and_learnable_differ_in_the_paper_s_choice_only(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    frozen, learnable = (printed_config(CONFIGS / f"{name}.yaml", capsys) for name in ("frozen", "learnable"))
     assert frozen.keys() == learnable.keys()
     different = {key: (frozen[key], learnable[key]) for key in frozen if frozen[key] != learnable[key]}
     different.pop("name")
@@ -133,9 +144,8 @@ def test_twice_gives_two_runs_and_w_and_b_holds_the_curves(config, tmp_path, cap
     assert "freeze_text_encoder" in summary
 
 
-def test_override_after_ckpt_path_wins(config, tmp_path, capsys):
-    assert call(capsys, "fit", "-c", str(config))[0] == 0
-    checkpoint = runs(tmp_path)[0] / "checkpoints" / "step-00000002.ckpt"
+def test_override_after_ckpt_path_wins(config, trained, tmp_path, capsys):
+    checkpoint = trained / "checkpoints" / "step-00000002.ckpt"
     arguments = ["--ckpt_path", str(checkpoint), "--model.learning_rate", "3e-5", "--name", "u"]
     assert call(capsys, "fit", "-c", str(config), *arguments)[0] == 0
     (run,) = (tmp_path / "runs" / "u").iterdir()
@@ -168,9 +178,8 @@ def test_resume_goes_on_in_the_same_folder(config, tmp_path, capsys):
     assert (run / "checkpoints" / "step-00000004.ckpt").is_file()
 
 
-def test_validate_test_and_predict(config, tmp_path, capsys):
-    assert call(capsys, "fit", "-c", str(config))[0] == 0
-    checkpoint = str(runs(tmp_path)[0] / "checkpoints" / "last.ckpt")
+def test_validate_test_and_predict(config, trained, tmp_path, capsys):
+    checkpoint = str(trained / "checkpoints" / "last.ckpt")
     for verb in ("validate", "test"):
         code, out, err = call(capsys, verb, "-c", str(config), "--ckpt_path", checkpoint, "--name", verb)
         assert code == 0, err
@@ -187,10 +196,9 @@ def test_validate_test_and_predict(config, tmp_path, capsys):
     assert written
 
 
-def test_sample(config, tmp_path, capsys):
-    assert call(capsys, "fit", "-c", str(config))[0] == 0
-    run, out_dir = runs(tmp_path)[0], tmp_path / "images"
-    arguments = ["--ckpt", str(run), "--prompts", "Left effusion.", "No acute disease.", "--num_images", "2"]
+def test_sample(trained, tmp_path, capsys):
+    out_dir = tmp_path / "images"
+    arguments = ["--ckpt", str(trained), "--prompts", "Left effusion.", "No acute disease.", "--num_images", "2"]
     arguments += ["--steps", "2", "--out", str(out_dir)]
     code, _, err = call(capsys, "sample", *arguments)
     assert code == 0, err

@@ -23,6 +23,8 @@ NAMED = {
     "init_args": {"monitor": "val/loss", "filename": "{step}-{val/loss:.3f}", "save_top_k": 2},
 }
 STEPS = 6
+#: A closed terminal takes the way of SIGTERM; `prepare` is asked all three each time (test_prepare_stopped.py).
+SIGNALS = [("SIGTERM", 143), ("SIGINT", 130), pytest.param("SIGHUP", 129, marks=pytest.mark.slow)]
 
 
 def checkpoints(*extra: dict[str, object]) -> dict[str, object]:
@@ -247,7 +249,7 @@ def test_nothing_is_promised_where_no_checkpoint_is(tmp_path, shards, vae_folder
 # ---- signals --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+@pytest.mark.parametrize(("name", "code"), SIGNALS)
 def test_a_signal_ends_with_a_checkpoint_and_its_code(name, code, tmp_path, shards, vae_folder, whole, capsys):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     try:
@@ -294,7 +296,7 @@ def test_all_processes_stop_after_the_same_step(rank, tmp_path, shards, vae_fold
     assert (only_run(tmp_path) / "checkpoints" / "step-00000003.ckpt").is_file()
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+@pytest.mark.parametrize(("name", "code"), SIGNALS)
 def test_sample_stopped_by_a_signal_says_how_to_go_on(name, code, whole, tmp_path, capsys, monkeypatch):
     plain, drawn = LatentDiffusion.sample, []
 

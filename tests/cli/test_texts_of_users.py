@@ -9,7 +9,7 @@ from meddiff.cli.arguments import read_yaml, said_twice
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
 from meddiff.common.text_files import read_text
-from tests.builders.command import call, child, exit_code
+from tests.builders.command import HERE, call, exit_code
 from tests.builders.folder_tree import make_folder
 
 TWICE = """\
@@ -106,14 +106,10 @@ def home(tmp_path, monkeypatch) -> Path:
     return tmp_path / "home"
 
 
-def test_prepare_reads_from_home_and_writes_there(home, vae_folder):
+def test_prepare_reads_from_home_and_writes_there(home, vae_folder, capsys):
     make_folder(home / "ds")
-    done = child(
-        *("prepare", "folder", "--root=~/ds", "--out=~/shards", "--vae", str(vae_folder), "--resolution", "64"),
-        *("--processes", "1"),
-        folder=Path.cwd(),
-    )
-    assert done.returncode == 0, done.stderr
+    code, _, err = call(capsys, "prepare", "folder", "--root=~/ds", "--out=~/shards", "--vae", str(vae_folder), *HERE)
+    assert code == 0, err
     assert (home / "shards" / "manifest.json").is_file()
     assert not list(Path.cwd().iterdir())
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -61,25 +62,23 @@ def test_who_would_write_the_same_files_is_refused(run, tmp_path, capsys):
     assert code == 0, err
 
 
-def test_who_wants_the_same_cohort_waits_for_it(tmp_path, vae_folder):
-    options = PhantomOptions(n=8, resolution=64, grounding=4, fidelity=0, val=0)
-    first = holding(tmp_path / "shards")
-    code = f"""
-from meddiff.phantoms import PhantomOptions
-from meddiff.preparation.prepare_phantom import prepare_phantom
-prepare_phantom(PhantomOptions(n=8, resolution=64, grounding=4, fidelity=0, val=0), {str(tmp_path / "shards")!r},
-                {str(vae_folder)!r}, processes=1, show_progress=False)
-"""
-    second = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
-    assert second.stderr is not None
-    heard = b""
+def test_who_wants_the_same_cohort_waits_for_it(tmp_path, vae_folder, capfd):
+    options, made = PhantomOptions(n=8, resolution=64, grounding=4, fidelity=0, val=0), []
+
+    def prepare() -> None:
+        made.append(prepare_phantom(options, tmp_path / "shards", str(vae_folder), processes=1, show_progress=False))
+
+    first, second = holding(tmp_path / "shards"), Thread(target=prepare)
+    second.start()
+    heard = ""
     end = time.monotonic() + 120
-    while b"waiting for process" not in heard and time.monotonic() < end:
-        heard += second.stderr.read1(4096)
-    assert f"waiting for process {first.pid}".encode() in heard
+    while "waiting for process" not in heard and time.monotonic() < end:
+        heard += capfd.readouterr().err
+        time.sleep(0.01)
+    assert f"waiting for process {first.pid}" in heard
     assert not (tmp_path / "shards" / "manifest.json").exists()
+    assert second.is_alive()
     first.communicate("\n")
-    _, rest = second.communicate(timeout=120)
-    assert second.returncode == 0, (heard + rest).decode()
-    manifest = prepare_phantom(options, tmp_path / "shards", str(vae_folder), processes=1, show_progress=False)
+    second.join(timeout=120)
+    (manifest,) = made
     assert manifest.samples("grounding") == 4

@@ -12,8 +12,6 @@ from meddiff.evaluation.measurement import Result
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import grounding_samples
 from meddiff.models.latent_diffusion import LatentDiffusion
-from meddiff.phantoms import PhantomOptions
-from meddiff.preparation.prepare_phantom import prepare_phantom
 from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.drawn_parts import CountedPasses, make_model
 from tests.builders.tiny import make_shards
@@ -42,19 +40,16 @@ def others(tmp_path_factory: pytest.TempPathFactory, shards: Path, model: Latent
     """Small cohorts of twins and of several findings; the model itself as its own base."""
     folder = tmp_path_factory.mktemp("controls")
 
-    def cohort(name: str, options: PhantomOptions) -> LatentShardsDataset:
-        prepare_phantom(options, str(folder / name), str(vae_folder), show_progress=False)
-        return LatentShardsDataset(folder / name, "grounding")
+    def cohort(name: str, n: int, **options: float) -> LatentShardsDataset:
+        options |= {"grounding": n, "val": 0, "fidelity": 0, "normal": 0.0}
+        return LatentShardsDataset(make_shards(folder / name, vae_folder, n, **options), "grounding")
 
-    small = {"val": 0, "fidelity": 0, "normal": 0.0, "resolution": 64}
     return Others(
         train=LatentShardsDataset(shards, "train"),
         base=model,
         untrained=make_model(vae_folder, seed=1),
-        mirrored=cohort(
-            "mirrored", PhantomOptions(n=16, grounding=16, seed=3, mirrored_pairs=True, multiple=0.2, **small)
-        ),
-        crowded=cohort("crowded", PhantomOptions(n=12, grounding=12, seed=4, multiple=1.0, **small)),
+        mirrored=cohort("mirrored", 16, seed=3, mirrored_pairs=True, multiple=0.2),
+        crowded=cohort("crowded", 12, seed=4, multiple=1.0),
     )
 
 

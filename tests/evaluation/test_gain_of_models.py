@@ -16,8 +16,6 @@ from meddiff.evaluation.own_first import cross_table, naming_samples
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import GroundingSample, balanced, grounding_samples
 from meddiff.models.latent_diffusion import LatentDiffusion
-from meddiff.phantoms import PhantomOptions
-from meddiff.preparation.prepare_phantom import prepare_phantom
 from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.drawn_parts import CountedPasses, make_attentive_model
 from tests.builders.tiny import make_shards
@@ -37,8 +35,7 @@ def split(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> LatentS
 def crowded(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> LatentShardsDataset:
     folder = tmp_path_factory.mktemp("crowded") / "phantom"
     several = {"n": 12, "grounding": 12, "seed": 4, "multiple": 1.0, "val": 0, "fidelity": 0, "normal": 0.0}
-    prepare_phantom(PhantomOptions(resolution=64, **several), str(folder), str(vae_folder), show_progress=False)
-    return LatentShardsDataset(folder, "grounding")
+    return LatentShardsDataset(make_shards(folder, vae_folder, **several), "grounding")
 
 
 @pytest.fixture(scope="module")

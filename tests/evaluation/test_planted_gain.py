@@ -1,6 +1,8 @@
 """Graders whose every reason is known: what each is worth is what is left of its score, on phantoms as models are asked."""
 
 import math
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -25,12 +27,23 @@ def planted() -> dict[str, Grader]:
     return graders()
 
 
+@pytest.fixture(scope="module")
+def gained(on: Cohorts, planted: dict[str, Grader]) -> Callable[[str], Gained]:
+    """Name of a planted grader -> its rows, made once."""
+
+    @cache
+    def rows(name: str) -> Gained:
+        return gains_of(planted[name], on)
+
+    return rows
+
+
 def part(rows: Gained, control: str, name: str = "gain") -> float:
     return float(rows[control][name] or 0.0)
 
 
-def test_a_perfect_grounder_keeps_its_score(on: Cohorts, planted: dict[str, Grader]) -> None:
-    rows = gains_of(planted["perfect"], on)
+def test_a_perfect_grounder_keeps_its_score(gained: Callable[[str], Gained]) -> None:
+    rows = gained("perfect")
     assert set(rows) == {LEAST, *GAIN_CONTROLS}
     cnr = part(rows, "absent", "cnr")
     assert cnr > 1.2
@@ -57,9 +70,9 @@ def test_a_perfect_grounder_keeps_its_score(on: Cohorts, planted: dict[str, Grad
     ],
 )
 def test_what_does_not_follow_the_word_to_its_finding_scores_nothing(
-    name: str, on: Cohorts, planted: dict[str, Grader]
+    name: str, gained: Callable[[str], Gained]
 ) -> None:
-    rows = gains_of(planted[name], on)
+    rows = gained(name)
     assert part(rows, LEAST, "low") <= 0 <= part(rows, LEAST, "high")
     assert part(rows, LEAST) == pytest.approx(0.0, abs=0.12)
     if name == "anatomy: anything but the lungs":
@@ -68,7 +81,7 @@ def test_what_does_not_follow_the_word_to_its_finding_scores_nothing(
         assert part(rows, "absent", "cnr") > 0.4, "the control: its CNR is one that a model would be proud of"
 
 
-def test_each_control_catches_what_others_let_through(on: Cohorts, planted: dict[str, Grader]) -> None:
+def test_each_control_catches_what_others_let_through(gained: Callable[[str], Gained]) -> None:
     """The cheapest cheats: none is caught by all controls, so the least of them counts and no mean would do."""
     caught_by = {
         "saliency: every finding, whatever the word": {"absent", "other_finding"},
@@ -77,18 +90,18 @@ def test_each_control_catches_what_others_let_through(on: Cohorts, planted: dict
         "its place on both sides": {"twin"},
     }
     for name, expected in caught_by.items():
-        rows = gains_of(planted[name], on)
+        rows = gained(name)
         found = {control for control in GAIN_CONTROLS if part(rows, control) < 0.15}
         assert expected <= found, (name, found)
         others = set(GAIN_CONTROLS) - expected - {"mirrored_box"}
         assert all(part(rows, control) > 0.15 for control in others), (name, rows)
-    real = least_of(gains_of(planted["every finding, if the one asked for is there"], on), REAL)
+    real = least_of(gained("every finding, if the one asked for is there"), REAL)
     assert real > 0.9, "docs/controls.md says that a real cohort's controls do not catch it"
 
 
-def test_a_map_that_knows_the_side_alone_is_worth_the_side(on: Cohorts, planted: dict[str, Grader]) -> None:
+def test_a_map_that_knows_the_side_alone_is_worth_the_side(on: Cohorts, gained: Callable[[str], Gained]) -> None:
     name = "side only: the half that the phrase says"
-    rows = gains_of(planted[name], on)
+    rows = gained(name)
     # What the side is worth, without any map of the grader: the half of the picture of the finding, and the other half.
     split = on.mirrored
     sided = [one for one in split.samples if split.side(one.index, one.label) != "both"]
@@ -103,7 +116,7 @@ def test_a_map_that_knows_the_side_alone_is_worth_the_side(on: Cohorts, planted:
     cnr = part(rows, "absent", "cnr")
     assert 0.2 < part(rows, LEAST) <= cnr
     assert part(rows, LEAST, "high") > 0.8 * cnr
-    assert part(rows, LEAST) < 0.6 * part(gains_of(planted["perfect"], on), LEAST)
+    assert part(rows, LEAST) < 0.6 * part(gained("perfect"), LEAST)
 
 
 def test_a_map_on_the_wrong_side_is_not_paid_for_it(on: Cohorts) -> None:

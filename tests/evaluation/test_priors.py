@@ -31,8 +31,9 @@ def test_random_maps_score_chance_and_are_the_sample_s_own():
     assert found["auroc"] == pytest.approx(0.5, abs=0.02)
     # the share of the image that a box covers
     assert found["top1"] == pytest.approx(30 * 20 / (64 * 96), abs=0.06)
-    assert random_maps(samples[::-1])["cnr"] == pytest.approx(found["cnr"], abs=1e-12)
+    some = samples[:40]
+    assert random_maps(some[::-1])["cnr"] == pytest.approx(random_maps(some)["cnr"], abs=1e-12)
     alone = [random_maps([one])["cnr"] for one in samples[:5]]
     assert np.mean(alone) == pytest.approx(random_maps(samples[:5])["cnr"], abs=1e-12)
     assert len(set(alone)) == 5
-    assert random_maps(samples, seed=1)["cnr"] != found["cnr"]
+    assert random_maps(some, seed=1)["cnr"] != random_maps(some)["cnr"]

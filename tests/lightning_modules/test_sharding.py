@@ -1,5 +1,7 @@
 """FSDP2 in two real processes (gloo) against DDP: losses, averages, checkpoints in pieces and in one file, grounding."""
 
+import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from meddiff.cli.lost_process import lost_process
 from meddiff.cli.main import dispatch
 from meddiff.common.errors import UserError
 from meddiff.models.pieces import whole
+from meddiff.runs import names
 from meddiff.runs.checkpoints import clear_leftovers, find_checkpoint, part_of, read_checkpoint
 from meddiff.runs.open_run import open_run
 from tests.builders.rank_program import run_on_ranks, seen
@@ -36,6 +39,7 @@ def assert_close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 #: The loss of the second process alone, once and then twice in a row.
 POISON = {"at": [0, 2, 3], "rank": 1, "stop_after_skipped_steps": 2}
+LATE = {"at": [2, 4, 5], "rank": 1, "stop_after_skipped_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, shards: Path, vae_folder: Pa
         },
         {"name": "learnable/stopped", "poison": POISON, **rest},
         {"name": "learnable/stopped-later", "poison": POISON, "defer": True, **rest},
+        {"name": "skipped", "strategy": "ddp", "poison": LATE, "steps": 8, "every": 1},
     )
     return place
 
@@ -140,6 +145,21 @@ def test_all_leave_out_the_same_steps_and_stop_together(folder: Path, name: str)
     assert "stopped at step 3 after 2 steps in a row were left out: the loss is not finite" in errors[0][0]
     assert (folder / name / "step-00000002.ckpt").exists()  # the first bad step was left out, and training went on
     assert not (folder / name / "step-00000004.ckpt").exists()
+
+
+def test_plain_ddp_leaves_out_the_same_steps_and_notes_them_once(place: Path) -> None:
+    """The loss of the second process alone is not finite, once and then twice in a row."""
+    errors = [seen(place, "skipped", rank)["error"] for rank in (0, 1)]
+    assert errors[0] == errors[1]
+    said = "stopped at step 5 after 2 steps in a row were left out: the loss is not finite in a batch of 4 samples"
+    assert said in str(errors[0][0])
+    rows = [json.loads(line) for line in (place / "skipped-run" / names.SKIPPED).read_text().splitlines()]
+    assert [(row["step"], row["what"], len(row["keys"])) for row in rows] == [(i, "the loss", 4) for i in LATE["at"]]
+    files = sorted((place / "skipped").glob("step-*.ckpt"))
+    assert [file.name for file in files] == [f"step-0000000{i}.ckpt" for i in range(1, 6)]
+    states = [read_checkpoint(file)["state_dict"] for file in files]
+    same = [all(torch.equal(old[name], new[name]) for name in old) for old, new in pairwise(states)]
+    assert same == [False, True, False, True]
 
 
 def test_one_process_opens_and_exports_both_kinds(folder: Path, vae_folder: Path, tmp_path: Path) -> None:

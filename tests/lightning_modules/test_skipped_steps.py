@@ -162,6 +162,7 @@ def test_the_count_goes_on_after_a_resume(tmp_path: Path, shards: Path, vae_fold
     assert again._watch.skipped == 3
 
 
+@pytest.mark.slow  # the same without the command: test_sharding.py, whose two processes are started once for much else
 def test_all_processes_leave_out_the_same_steps_and_stop_together(
     tmp_path: Path, shards: Path, vae_folder: Path
 ) -> None:

@@ -52,7 +52,12 @@ def states(module: LatentDiffusionModule) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.model.text_encoder.state_dict().items()}
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+#: Each kind learnable; freezing is the same for all, so CLIP and one of transformers stand for it.
+LEARNABLE, FROZEN = [(name, False) for name in KINDS], [("clip", True), ("t5", True)]
+FROZEN_TOO = [pytest.param(name, True, marks=pytest.mark.slow) for name in KINDS if (name, True) not in FROZEN]
+
+
+@pytest.mark.parametrize(("kind", "frozen"), [*LEARNABLE, *FROZEN, *FROZEN_TOO], indirect=["kind"])
 def test_it_trains_and_goes_on_bit_for_bit(
     kind: Kind, frozen: bool, images: Path, vae_folder: Path, tmp_path: Path
 ) -> None:

@@ -24,22 +24,21 @@ from tests.builders.tiny import TEXT, UNET
 model = meddiff.models.latent_diffusion.LatentDiffusion.build(UNET, TEXT, sys.argv[1])
 images = model.eval().sample(["effusion"], ["a"], 0, SamplingOptions("ddim", 2, 2.0))
 assert images.shape == (1, 64, 64, 3), images.shape
-if len(sys.argv) > 2:
-    from lightning_modules import LatentDiffusionModule
-print(sorted(name for name in sys.modules if name.split(".")[0] in ("lightning", "pytorch_lightning")))
+of_lightning = lambda: sorted(name for name in sys.modules if name.split(".")[0] in ("lightning", "pytorch_lightning"))
+print(of_lightning())
+from lightning_modules import LatentDiffusionModule
+print(of_lightning())
 """
 
 
-def modules_of_lightning(*arguments: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", ALONE, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
 def test_an_image_is_drawn_without_lightning(vae_folder: Path) -> None:
-    assert modules_of_lightning(str(vae_folder)) == "[]"
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(vae_folder)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    alone, with_the_room = done.stdout.splitlines()
+    assert alone == "[]"
     # the control: the room of Lightning modules does bring it
-    assert "'lightning'" in modules_of_lightning(str(vae_folder), "with lightning")
+    assert "'lightning'" in with_the_room
 
 
 @pytest.mark.parametrize("frozen", [True, False])

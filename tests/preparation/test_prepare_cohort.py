@@ -108,7 +108,7 @@ prepare_folder(Path(root), Path(out), Path(vae))
 
 def test_killed_at_any_point_and_started_again_gives_the_same_bytes(tree, whole, vae_folder, tmp_path):
     out, killed = tmp_path / "out", []
-    for wanted in (0, 2, 4):
+    for wanted in (0, 4):
         child = subprocess.Popen(
             [sys.executable, "-c", SLOW, str(tree), str(out), str(vae_folder), str(wanted)],
             cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -12,24 +12,31 @@ from meddiff.models.backbones import load_vae
 from meddiff.phantoms import PhantomCohort, PhantomOptions
 from meddiff.preparation.encode import encode_images
 from meddiff.shards.manifest import Manifest
+from tests.builders.tiny import make_shards
 
 
 def prepare(out: Path, vae: Path, *more: str) -> dict[str, bytes]:
     arguments = ["--out", str(out), "--vae", str(vae), "--n", "40", "--resolution", "64", "--val", "4", *more]
     assert dispatch(["prepare", "phantom", *arguments]) == 0
-    return {path.name: path.read_bytes() for path in sorted(out.glob("*.tar"))}
+    return tars(out)
+
+
+def tars(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, vae_folder):
-    out = tmp_path_factory.mktemp("prepared") / "one"
-    return out, prepare(out, vae_folder, "--processes", "1")
+    out = tmp_path_factory.mktemp("prepared") / "two"
+    return out, prepare(out, vae_folder, "--processes", "2")
 
 
 def test_same_bytes_for_one_and_two_processes_and_another_seed_differs(prepared, tmp_path, vae_folder):
-    _, one = prepared  # both pools' workers have one thread, whatever the machine has: that is the claim
-    assert prepare(tmp_path / "two", vae_folder, "--processes", "2") == one
-    other = prepare(tmp_path / "other", vae_folder, "--processes", "1", "--seed", "1")
+    _, two = prepared  # a pool's workers have one thread each, whatever the machine has; so has this process
+    cohort = {"n": 40, "resolution": 64, "per_shard": 256, "val": 4}
+    one = tars(make_shards(tmp_path / "one", vae_folder, **cohort))
+    assert one == two
+    other = tars(make_shards(tmp_path / "other", vae_folder, seed=1, **cohort))
     assert other.keys() == one.keys()
     assert all(other[name] != one[name] for name in one)
 
