@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, get_worker_info
 
 from datamodules.items import Rules, make_batch
-from datamodules.stream import SampleOrder, check_batch_size, evaluation_positions, micro_batch_positions
+from datamodules.stream import SampleOrder, check_batch_size, evaluation_positions, micro_batches
 from meddiff.common.errors import UserError
 from meddiff.shards.batches import LatentBatch
 from meddiff.shards.dataset import LatentShardsDataset
+
+#: A batch that is ready.
+Ready = TypeVar("Ready")
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,8 @@ class TrainStream(PositionedDataset):
         self.order = SampleOrder(len(dataset), rules.seed)
 
     def batches(self, start: int, worker: int, workers: int) -> Iterator[LatentBatch]:
-        for number in count(worker, workers):
-            step, part = divmod(number, self.accumulate)
-            positions = micro_batch_positions(
-                step, part, self.rank, self.world, self.accumulate, self.batch_size, start
-            )
-            places = (self.order.position_to_sample(position) for position in positions)
+        share = (self.rank, self.world, self.accumulate)
+        for places in micro_batches(self.order, self.batch_size, start, *share, worker, workers):
             yield make_batch([self.dataset.entry(sample, epoch) for epoch, sample in places], self.rules)
 
 
@@ -141,7 +140,7 @@ class ShardLoader(DataLoader[LatentBatch | Failure]):
         pass
 
 
-def as_it_is(batch: LatentBatch | Failure) -> LatentBatch | Failure:
+def as_it_is(batch: Ready) -> Ready:
     """A batch that is ready; torch would look through all of its lists for something to convert."""
     return batch
 

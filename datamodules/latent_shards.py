@@ -264,7 +264,7 @@ class LatentShardsDataModule(L.LightningDataModule):
         return ShardLoader(
             dataset,
             batch_size=None,
-            collate_fn=as_it_is,  # type: ignore[arg-type]  # without a batch size it is given one sample
+            collate_fn=as_it_is,
             sampler=sampler,
             num_workers=number,
             persistent_workers=number > 0,

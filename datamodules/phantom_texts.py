@@ -1,12 +1,12 @@
 """Impressions without pictures: the language that a text tower reads before it meets a U-Net."""
 
 from collections.abc import Callable, Iterator
-from itertools import count
 
 import lightning as L
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
-from datamodules.stream import SampleOrder, check_batch_size, micro_batch_positions
+from datamodules.datasets import as_it_is
+from datamodules.stream import SampleOrder, check_batch_size, micro_batches
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
 from meddiff.common.ranges import COUNT, COUNT_OR_NONE, check_ranges
@@ -85,12 +85,13 @@ class PhantomTextsDataModule(L.LightningDataModule):
         assert self.trainer is not None
         run, order = self.trainer, SampleOrder(len(self.texts), self.seed)
         share = (run.global_rank, run.world_size, run.accumulate_grad_batches)
-        stream = _Stream(self.texts, order, self.batch_size, lambda: self.images_consumed, *share)
-        return DataLoader(stream, batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]  # without a batch size it is given one item
+        stream = _Stream(self.texts, order, self.batch_size, lambda: self.images_consumed, share)
+        return DataLoader(stream, batch_size=None, collate_fn=as_it_is)
 
     def val_dataloader(self) -> DataLoader[TextBatch]:
-        unread = [self.unread[k : k + self.batch_size] for k in range(0, len(self.unread), self.batch_size)]
-        return DataLoader(_Unread(unread), batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]  # without a batch size it is given one item
+        starts = range(0, len(self.unread), self.batch_size)
+        unread = [_collate(self.unread[k : k + self.batch_size]) for k in starts]
+        return DataLoader(unread, batch_size=None, collate_fn=as_it_is)  # type: ignore[arg-type]  # without a batch size it is given one item
 
 
 def write_texts(kind: str, number: int, seed: int, on_progress: Callable[[int], object]) -> list[Text]:
@@ -123,23 +124,12 @@ def _collate(texts: list[Text]) -> TextBatch:
     }
 
 
-def _as_it_is(batch: TextBatch) -> TextBatch:
-    return batch
-
-
-class _Unread(Dataset[TextBatch]):
-    def __init__(self, batches: list[list[Text]]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, item: int) -> TextBatch:
-        return _collate(self.batches[item])
-
-
 class _Stream(IterableDataset[TextBatch]):
-    """This rank's micro-batches, from where ``position`` says at the moment an iteration begins."""
+    """Micro-batches of one rank, from where ``position`` says at the moment an iteration begins.
+
+    Args:
+        share: this rank, all ranks, accumulated micro-batches.
+    """
 
     def __init__(
         self,
@@ -147,17 +137,13 @@ class _Stream(IterableDataset[TextBatch]):
         order: SampleOrder,
         batch_size: int,
         position: Callable[[], int],
-        rank: int,
-        world: int,
-        accumulate: int,
+        share: tuple[int, int, int],
     ) -> None:
-        check_batch_size(batch_size, world, accumulate)
+        check_batch_size(batch_size, *share[1:])
         self.texts, self.order, self.batch_size, self.position = texts, order, batch_size, position
-        self.rank, self.world, self.accumulate = rank, world, accumulate
+        self.share = share
 
     def __iter__(self) -> Iterator[TextBatch]:
         start = self.position()
-        for number in count():
-            step, part = divmod(number, self.accumulate)
-            places = micro_batch_positions(step, part, self.rank, self.world, self.accumulate, self.batch_size, start)
-            yield _collate([self.texts[self.order.position_to_sample(place)[1]] for place in places])
+        for places in micro_batches(self.order, self.batch_size, start, *self.share):
+            yield _collate([self.texts[sample] for _, sample in places])

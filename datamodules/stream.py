@@ -5,7 +5,7 @@ end. Optimiser step s, counted from ``start`` images consumed, takes positions `
 Neither ranks, workers, gradient accumulation nor batch size appear in the stream: they only cut it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING
@@ -114,6 +114,27 @@ def micro_batch_positions(
     size = check_batch_size(batch_size, world, accumulate)
     first = start + step * batch_size + (accumulate_index * world + rank) * size
     return range(first, first + size)
+
+
+def micro_batches(
+    order: SampleOrder,
+    batch_size: int,
+    start: int,
+    rank: int = 0,
+    world: int = 1,
+    accumulate: int = 1,
+    worker: int = 0,
+    workers: int = 1,
+) -> Iterator[list[tuple[int, int]]]:
+    """(epoch, sample) of each item of one rank's micro-batches from ``start`` images consumed on, without end.
+
+    Args:
+        worker: of ``workers`` that share them: this one makes numbers worker, worker + workers, ...
+    """
+    for number in count(worker, workers):
+        step, part = divmod(number, accumulate)
+        positions = micro_batch_positions(step, part, rank, world, accumulate, batch_size, start)
+        yield [order.position_to_sample(position) for position in positions]
 
 
 def evaluation_positions(n: int, rank: int, world: int) -> list[tuple[int, float]]:

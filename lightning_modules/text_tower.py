@@ -125,13 +125,13 @@ class TextTowerModule(GuardedModule):
         tokenizer, texts = self.tower.tokenizer, batch["caption"]
         longest = max(tokenizer.length(text) for text in texts)
         tokens = tokenizer.tokenize(texts)[0][:, :longest]  # a causal tower's padding changes nothing before it
-        return TokenTexts(batch["key"], tokens, questions(tokenizer, texts, batch["named"], self.classes))
+        return TokenTexts(batch["key"], tokens, questions(tokenizer, texts, batch["named"], self.classes, longest))
 
     def transfer_batch_to_device(self, batch: TokenTexts, device: torch.device, dataloader_idx: int) -> TokenTexts:
         return TokenTexts(batch.key, batch.tokens.to(device), batch.asked.to(device))
 
     def training_step(self, batch: TokenTexts, batch_idx: int) -> Tensor:
-        """The mean of what is asked."""
+        """The sum of what is asked."""
         states, asked = self.tower(batch.tokens), batch.asked  # (B, L, D)
         flat = states.flatten(0, 1)  # (B L, D)
         losses = {

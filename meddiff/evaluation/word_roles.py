@@ -123,12 +123,6 @@ def tokens_at(tokenizer: TextTokenizer, text: str, start: int, stop: int) -> Ten
 
     All zero where the words were cut off, or where the tokenizer reads other words than are written.
     """
-    weights, words = torch.zeros(tokenizer.max_length), tokenizer.words(text)
-    spans = [match.span() for match in re.finditer(r"\S+", text)]
-    if len(spans) != len(words):
-        return weights
-    for word, (first, last) in zip(words, spans, strict=True):
-        begin, end = tokenizer.kept(word)
-        if first < stop and last > start and end > begin:
-            weights[begin:end] = 1.0
+    weights, span = torch.zeros(tokenizer.max_length), tokenizer.span(text, start, stop)
+    weights[span.start : span.stop] = 1.0
     return weights / weights.sum().clamp(min=1.0)

@@ -87,18 +87,21 @@ class PhantomCohort:
             source=f"phantom://{self.options.seed}/{index}",
         )
 
-    def scene(self, index: int) -> Scene:
-        """The scene of phantom ``index``; every odd one mirrors the one before when ``mirrored_pairs`` is on."""
+    def scene(self, index: int, judged: bool = True) -> Scene:
+        """The scene of phantom ``index``; every odd one mirrors the one before when ``mirrored_pairs`` is on.
+
+        Args:
+            judged: draw it again until every finding can be seen; else the first draw, in a tenth of the time.
+        """
         pair, mirrored = divmod(index, 2) if self.options.mirrored_pairs else (index, 0)
         report = self.plan.reports[index]
-        scene = sample_scene(
-            (self.options.seed, "phantom", pair),
-            self.plan.labels[index],
-            dict(report.hints) if report else None,
-            self.plan.confounders[index],
-            outline_norms(self.options.outlines),
-            box_norms(self.options.boxes),
-            twins=self.options.mirrored_pairs,
+        address, labels = (self.options.seed, "phantom", pair), self.plan.labels[index]
+        hints = dict(report.hints) if report else {}
+        rest = (self.plan.confounders[index], outline_norms(self.options.outlines), box_norms(self.options.boxes))
+        scene = (
+            sample_scene(address, labels, hints, *rest, twins=self.options.mirrored_pairs)
+            if judged
+            else draw_scene(address, 0, labels, hints, *rest)
         )
         scene = replace(scene, domain=self.options.domain, shift=self.options.strength)
         return scene.mirrored() if mirrored else scene
@@ -106,18 +109,10 @@ class PhantomCohort:
     def caption(self, index: int) -> tuple[str, dict[str, dict[str, object]]]:
         """An impression of the language of these phantoms, and the findings it was written for, as ``attributes`` has them.
 
-        For a training on text alone. No picture is judged, so this takes a tenth of the time, and where the scene of
-        phantom ``index`` had to be drawn again its own impression is another one.
+        For a training on text alone: no picture is judged, so where the scene of phantom ``index`` had to be drawn again its
+        own impression is another one.
         """
-        report, pair = self.plan.reports[index], index // 2 if self.options.mirrored_pairs else index
-        hints, norms = dict(report.hints) if report else {}, outline_norms(self.options.outlines)
-        address = (self.options.seed, "phantom", pair)
-        boxes = box_norms(self.options.boxes)
-        scene = replace(
-            draw_scene(address, 0, self.plan.labels[index], hints, (), norms, boxes), domain=self.options.domain
-        )
-        if self.options.mirrored_pairs and index % 2:
-            scene = scene.mirrored()
+        scene = self.scene(index, judged=False)
         return self.report(index, scene).impression, findings_of(scene)
 
     def report(self, index: int, scene: Scene | None = None) -> Report:

@@ -44,8 +44,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[TextTowerModule, 
 def right(module: TextTowerModule, texts: list[Text]) -> dict[str, float]:
     """Shares of right readings at the names of texts."""
     tokenizer = module.tower.tokenizer
-    asked = questions(tokenizer, [one.caption for one in texts], [one.named for one in texts], CLASSES)
     longest = max(tokenizer.length(one.caption) for one in texts)
+    asked = questions(tokenizer, [one.caption for one in texts], [one.named for one in texts], CLASSES, longest)
     states = module.tower(tokenizer.tokenize([one.caption for one in texts])[0][:, :longest]).flatten(0, 1)
     shares = {}
     for name, logits, target in module._readings(states, asked):
@@ -126,8 +126,8 @@ def test_wrong_numbers_are_named(make, says: str) -> None:
 def severities(tower: TextTower, texts: list[Text]) -> tuple[Tensor, Tensor]:
     """States at the words of findings that are there, and how severe they are."""
     captions, named = [one.caption for one in texts], [one.named for one in texts]
-    asked = questions(tower.tokenizer, captions, named, CLASSES)
     longest = max(tower.tokenizer.length(one) for one in captions)
+    asked = questions(tower.tokenizer, captions, named, CLASSES, longest)
     states = tower(tower.tokenizer.tokenize(captions)[0][:, :longest]).flatten(0, 1)[asked.places]
     kept = asked.targets[:, 3] != UNASKED
     return states[kept], asked.targets[kept, 3]

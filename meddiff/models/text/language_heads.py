@@ -55,25 +55,12 @@ class TextBatch(TypedDict):
     named: list[tuple[Named, ...]]
 
 
-def token_span(tokenizer: TextTokenizer, text: str, start: int, stop: int) -> range:
-    """Token positions, as far as they are kept, of the blank-separated words that characters ``start`` to ``stop`` - 1 touch.
-
-    Punctuation that is glued to a word belongs to it, as in a word's attention map.
-
-    Args:
-        text: with single blanks, and nothing that a tokenizer repairs.
-    """
-    words = tokenizer.words(text)
-    first, last = text.count(" ", 0, start), text.count(" ", 0, stop)
-    return range(tokenizer.kept(words[first])[0], tokenizer.kept(words[last])[1])
-
-
 @dataclass(frozen=True)
 class Questions:
     """Where the states of a batch are read, and what should be found there.
 
     Attributes:
-        places: (M,) token positions, counted through the batch (row x L + position, L that of its longest text).
+        places: (M,) token positions, counted through the batch (row x L + position, L tokens a row).
         targets: (M, 4) finding, denied, side, severity.
         ends: (B,) positions of the end tokens, counted likewise.
         labels: (B, K) float 0/1, the findings that a text asserts.
@@ -89,22 +76,22 @@ class Questions:
 
 
 def questions(
-    tokenizer: TextTokenizer, texts: Sequence[str], named: Sequence[Sequence[Named]], classes: int
+    tokenizer: TextTokenizer, texts: Sequence[str], named: Sequence[Sequence[Named]], classes: int, length: int
 ) -> Questions:
     """The questions that names in texts ask.
 
     Args:
         named: of each text.
         classes: number of findings.
+        length: tokens of a row of the batch, those of its longest text at least.
     """
     places, targets, ends = [], [], []
-    longest = max(tokenizer.length(text) for text in texts)
     labels = torch.zeros(len(texts), classes)
     for row, (text, some) in enumerate(zip(texts, named, strict=True)):
-        begin = row * longest
+        begin = row * length
         ends.append(begin + tokenizer.length(text) - 1)
         for one in some:
-            span = token_span(tokenizer, text, one.start, one.stop)
+            span = tokenizer.span(text, one.start, one.stop)
             places += [begin + position for position in span]
             targets += [[one.finding, one.denied, one.side, one.severity]] * len(span)
             if one.denied == 0:

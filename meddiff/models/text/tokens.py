@@ -1,5 +1,6 @@
 """What a text is to a text tower: token ids, special ones among them, and which of them belong to which word. Source: own."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,18 @@ class TextTokenizer(ABC):
     def kept(self, word: Word) -> tuple[int, int]:
         """The positions of a word that ``max_length`` leaves."""
         return min(word.start, self.room), min(word.stop, self.room)
+
+    def span(self, text: str, start: int, stop: int) -> range:
+        """Token positions, as far as they are kept, of the words that characters ``start`` to ``stop`` - 1 touch.
+
+        Punctuation that is glued to a word belongs to it, as in a word's attention map. Empty where the words were cut off, or
+        where the tokenizer reads other words than are written.
+        """
+        words, written = self.words(text), [match.span() for match in re.finditer(r"\S+", text)]
+        if len(written) != len(words):
+            return range(0)
+        touched = [word for word, (first, last) in zip(words, written, strict=True) if first < stop and last > start]
+        return range(self.kept(touched[0])[0], self.kept(touched[-1])[1]) if touched else range(0)
 
     def length(self, text: str) -> int:
         """Tokens of a text after cutting, without padding."""

@@ -4,7 +4,7 @@ import torch
 
 from meddiff.models.text.clip_tokenizer import ClipTokenizer
 from meddiff.models.text.clip_tower import ClipTower
-from meddiff.models.text.language_heads import UNASKED, LanguageHeads, Named, questions, token_span
+from meddiff.models.text.language_heads import UNASKED, LanguageHeads, Named, questions
 
 TOKENIZER = ClipTokenizer()
 TEXT = "No pneumothorax. Small left pleural effusion, unchanged."
@@ -18,33 +18,38 @@ def spelled(text: str, span: range) -> str:
 
 def test_a_name_is_all_tokens_of_its_words_glued_punctuation_with_them() -> None:
     start = TEXT.index("pneumothorax")
-    assert spelled(TEXT, token_span(TOKENIZER, TEXT, start, start + len("pneumothorax"))) == "pneumothorax ."
+    assert spelled(TEXT, TOKENIZER.span(TEXT, start, start + len("pneumothorax"))) == "pneumothorax ."
     start = TEXT.index("pleural")
-    assert spelled(TEXT, token_span(TOKENIZER, TEXT, start, start + len("pleural effusion"))) == "pleural effusion ,"
-    assert spelled(TEXT, token_span(TOKENIZER, TEXT, 0, 2)) == "no"
+    assert spelled(TEXT, TOKENIZER.span(TEXT, start, start + len("pleural effusion"))) == "pleural effusion ,"
+    assert spelled(TEXT, TOKENIZER.span(TEXT, 0, 2)) == "no"
 
 
 def test_questions_stand_at_the_names_and_at_the_end() -> None:
     denied = Named(3, 15, finding=7, denied=1, side=UNASKED, severity=UNASKED)
     there = Named(TEXT.index("effusion"), TEXT.index("effusion") + 8, finding=5, denied=0, side=1, severity=0)
-    asked = questions(TOKENIZER, ["Normal chest.", TEXT], [(), (denied, there)], classes=8)
     longest = TOKENIZER.length(TEXT)
+    asked = questions(TOKENIZER, ["Normal chest.", TEXT], [(), (denied, there)], classes=8, length=longest)
     assert asked.labels.tolist() == [[0.0] * 8, [0.0] * 5 + [1.0, 0.0, 0.0]]
     assert asked.ends.tolist() == [TOKENIZER.length("Normal chest.") - 1, 2 * longest - 1]
     inside = {place - longest for place in asked.places.tolist()}
-    assert inside == {*token_span(TOKENIZER, TEXT, 3, 15), *token_span(TOKENIZER, TEXT, there.start, there.stop)}
+    assert inside == {*TOKENIZER.span(TEXT, 3, 15), *TOKENIZER.span(TEXT, there.start, there.stop)}
     assert {tuple(row) for row in asked.targets.tolist()} == {(7, 1, UNASKED, UNASKED), (5, 0, 1, 0)}
 
 
 def test_nothing_named_asks_nothing_at_words() -> None:
-    asked = questions(TOKENIZER, ["Normal chest."], [()], classes=8)
+    asked = questions(TOKENIZER, ["Normal chest."], [()], classes=8, length=77)
     assert asked.places.shape == (0,)
     assert asked.targets.shape == (0, 4)
 
 
 def test_a_name_beyond_what_is_kept_is_not_asked_for() -> None:
     long = "normal " * 90 + "effusion"
-    assert len(token_span(TOKENIZER, long, long.index("effusion"), len(long))) == 0
+    assert len(TOKENIZER.span(long, long.index("effusion"), len(long))) == 0
+
+
+def test_what_the_tokenizer_reads_otherwise_is_not_asked_for() -> None:
+    assert len(TOKENIZER.span("small \x07 effusion", 8, 16)) == 0  # a control character vanishes, and a word with it
+    assert spelled("small  effusion", TOKENIZER.span("small  effusion", 7, 15)) == "effusion"  # two blanks are one
 
 
 def test_heads_read_what_they_are_given() -> None:
