@@ -157,6 +157,8 @@ def _from_clip(part: StoredPart, options: Config, meta: bool) -> TextTower:
     folder = tokenizer_folder(part.folder) if part.folder is not None else None
     told = read_tokenizer(folder) if folder is not None else StoredTokenizer(None, None, None)
     act, places = config.get("hidden_act", "quick_gelu"), config.get("max_position_embeddings", CONTEXT_LENGTH)
+    drawn = config.get("token_rows")
+    spread = drawn.get("std") if isinstance(drawn, dict) else None
     pads = (told.pad_id, _clip_pad(config, act) if told.serialized is None else config.get("pad_token_id"))
     tower = ClipTower(
         config["hidden_size"],
@@ -168,6 +170,8 @@ def _from_clip(part: StoredPart, options: Config, meta: bool) -> TextTower:
         pad_id=options.get("pad_id", next((pad for pad in pads if pad is not None), 0)),
         tokenizer=told.serialized,
         attention_mask=options.get("attention_mask", bool(config.get("unet_attention_mask", False))),
+        # whoever writes this tower again says how the rows are drawn that no file holds
+        **({"embedding_std": spread} if isinstance(spread, float) else {}),
     )
     if options.get("max_length", places) != places:
         raise UserError(f"text_encoder: max_length is {options['max_length']}; this CLIP tower takes {places} tokens.")

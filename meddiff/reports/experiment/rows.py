@@ -131,6 +131,7 @@ def settings_of(run: Run, images: int) -> dict[str, str | float | int]:
     model, data = run.facts.section("model")[1], run.facts.section("data")[1]
     unet_rate = number(model.get("learning_rate"))
     own_rate = number(model.get("text_encoder_learning_rate"))
+    unet = model.get("unet")
     gamma = number(model.get("min_snr_gamma"))
     encoder = run.facts.encoder
     phantom = nested(data, "phantom")
@@ -143,7 +144,7 @@ def settings_of(run: Run, images: int) -> dict[str, str | float | int]:
         "sampling": model.get("sampling"),
     }
     return {
-        "base": terminal(Path(str(model.get("text_encoder"))).name),
+        "base": terminal(Path(unet).name) if isinstance(unet, str) else "drawn",
         "weights": "uniform" if gamma is None else f"min-SNR {gamma:g}",
         "prompt": terminal(run.facts.prompt),
         "confounders": strength(nested(data, "phantom", "confounders")),

@@ -55,7 +55,7 @@ class Design:
     reference: Mapping[str, str] = field(
         default_factory=lambda: {
             "train_images": "32000",
-            "base": "phantom_tower",
+            "base": "phantom_base",
             "weights": "min-SNR 5",
             "prompt": "impression",
             "confounders": "0.7",
@@ -63,8 +63,8 @@ class Design:
     )
     bases: Mapping[str, str] = field(
         default_factory=lambda: {
-            "phantom_tower": "tower knows the language",
-            "phantom_base": "tower does not",
+            "phantom_base": "tower knows the language",
+            "phantom_base_unread": "tower does not",
         }
     )
 
