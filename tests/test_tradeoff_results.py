@@ -169,8 +169,8 @@ def test_one_cell_at_a_twentieth_of_its_length_is_made_again(tmp_path: Path, mon
 def test_the_cell_is_one_of_the_experiment() -> None:
     """A twentieth of the steps, and the settings of a point of the sweep."""
     sweep = read_sweep_file(ROOT / "sweeps" / "phantom_tradeoff.yaml")
-    point = {"model.freeze_text_encoder": True, "model.min_snr_gamma": 5.0, "model.text_encoder": "assets/phantom_tower", "seed_everything": 0}  # fmt: skip # noqa: E501
+    point = {"model.freeze_text_encoder": True, "model.min_snr_gamma": 5.0, "model.unet": "assets/phantom_base", "seed_everything": 0}  # fmt: skip # noqa: E501
     assert point in list(grid(sweep.parameters))
     (row, *_) = rows.read(RESULTS / "one_twentieth").runs.values()
-    assert (row["encoder"], row["weights"], row["base"], row["seed"]) == ("frozen", "min-SNR 5", "phantom_tower", "0")
+    assert (row["encoder"], row["weights"], row["base"], row["seed"]) == ("frozen", "min-SNR 5", "phantom_base", "0")
     assert int(row["train_images"]) * 20 == 32000

@@ -73,7 +73,7 @@ def make_run(
     truth: Truth,
     seed: int,
     frozen: bool,
-    base: str = "assets/phantom_tower",
+    base: str = "assets/phantom_base",
     gamma: float | None = 5.0,
     prompt: str = "impression",
     confounders: float = 0.7,
@@ -86,6 +86,7 @@ def make_run(
     """One finished run folder in the real file formats."""
     run.mkdir(parents=True)
     model: dict[str, object] = {
+        "unet": base,
         "text_encoder": base,
         "freeze_text_encoder": frozen,
         "min_snr_gamma": gamma,

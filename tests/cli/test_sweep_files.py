@@ -199,8 +199,8 @@ def test_model_and_data_of_every_setting_are_built(file, build, monkeypatch, sha
         assert trains is not model.model.freeze_text_encoder
         assert data.prompt == values.get("data.prompt", "impression")
         cohorts.add(getattr(data, "folder", str(shards)))
-        if "model.text_encoder" in values:  # over one U-Net, whatever the tower
-            assert model.sources[:2] == ("assets/phantom_base", values["model.text_encoder"])
+        if "model.unet" in values:  # with the tower under which it was pretrained
+            assert model.sources[:2] == (values["model.unet"],) * 2
         if "data.phantom.confounders" in values:
             assert str(list(data.phantom.confounders)).replace("'", "") == values["data.phantom.confounders"]
     # one set of latents for all runs, but for those whose training images differ
