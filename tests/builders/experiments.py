@@ -90,7 +90,7 @@ def make_run(
         "text_encoder": base,
         "freeze_text_encoder": frozen,
         "min_snr_gamma": gamma,
-        "learning_rate": 5e-3,
+        "learning_rate": 2e-3,
     }
     phantom = {
         "n": 2000,
