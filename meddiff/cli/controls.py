@@ -27,7 +27,8 @@ def control_networks(run: "Opened", options: ControlsOptions) -> Others:
     boxed = data.manifest.samples(data.train_split) > 0  # shards for a published model may have no split of training
     others = Others(train=data.dataset(data.train_split) if boxed else None)
     try:
-        others.base, others.untrained = run.before(), run.untrained()
+        if options.networks:
+            others.base, others.untrained = run.before(), run.untrained()
     except UserError as error:  # the sources may be gone; everything else can still be measured
         print(terminal(f"without base and untrained weights: {error}"))
     phantom, vae = getattr(data, "phantom", None), getattr(data, "vae", None)

@@ -61,6 +61,8 @@ class ControlsOptions:
     """Phantoms in mirrored pairs, rendered at first use; only for a run on phantoms. 0 leaves them out."""
     crowded: int = 400
     """Phantoms with several findings each, rendered at first use; only for a run on phantoms. 0 leaves them out."""
+    networks: bool = True
+    """Also the base and the network untrained, in three fifths of the time. All runs of a sweep over one base share them."""
 
     def __post_init__(self) -> None:
         check_ranges("controls", self, samples=COUNT, timesteps=Range(1, 40, whole=True))

@@ -73,6 +73,16 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+def test_controls_of_one_of_many_runs_leave_the_networks_out_that_all_share(
+    measured: Path, pipeline: Path, cohort: Path, tmp_path: Path
+) -> None:
+    brief = ["--controls.timesteps", "2", "--controls.networks", "false", "--out", str(tmp_path)]
+    assert evaluate("controls", pipeline, cohort, *brief) == 0
+    whole, part = ({row["control"]: row for row in table(folder / "controls.csv")} for folder in (measured, tmp_path))
+    assert set(whole) - set(part) == {"untrained"}  # a published model has no base
+    assert all(part[name]["cnr"] == whole[name]["cnr"] for name in part)
+
+
 def ledger(out: Path) -> dict[str, dict[str, object]]:
     lines = (out / "grounding.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]

@@ -160,12 +160,12 @@ def test_one_factor_at_a_time_has_tables_of_its_own(tmp_path: Path) -> None:
     long = make_sweep(tmp_path / "d", Truth(), Truth(), seeds=(0, 1, 2), images=120000)
     found = {table.name: table.claims for table in made(reference, slow, strong, long)}
     assert set(found) == {"main", "beside", "rate", "confounders"}
-    assert [c.arm.rate for c in found["rate"] if c.figure == CNR] == [1e-4, 5e-3]
+    assert [c.arm.rate for c in found["rate"] if c.figure == CNR] == [1e-4, 2e-3]
     assert [c.arm.of("confounders") for c in found["confounders"] if c.figure == CNR] == ["0.7", "0.9"]
     assert [c.arm.of("train_images") for c in found["main"] if c.figure == CNR] == ["32000", "120000"]
     page = markdown(next(t for t in made(reference, slow) if t.name == "rate"), DESIGN)
     assert "rate 0.0001 |" in page
-    assert "rate 0.005 (the U-Net's) |" in page
+    assert "rate 0.002 (the U-Net's) |" in page
 
 
 def test_a_cost_that_depends_on_the_weights_is_told_and_one_that_does_not_is_not(tmp_path: Path) -> None:
