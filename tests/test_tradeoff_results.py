@@ -163,7 +163,7 @@ def test_one_cell_at_a_twentieth_of_its_length_is_made_again(tmp_path: Path, mon
     assert scores == pytest.approx(earlier, rel=0.02, abs=0.03)
     # 100 steps have moved it: the rows are not those of the base
     first, last = (float(row["fidelity/fd_domain"]) for _, row in sorted(again.runs.items()))
-    assert last < 0.8 * first
+    assert last < 0.9 * first
 
 
 def test_the_cell_is_one_of_the_experiment() -> None:
