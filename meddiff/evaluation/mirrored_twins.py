@@ -55,6 +55,13 @@ def mirrored(
         split: phantoms in mirrored pairs; numbers 2k and 2k + 1 are twins.
         gains: takes the scores of each map on both places, too.
     """
+    return score_twins(*twin_maps(model, split, timesteps), gains)
+
+
+def twin_maps(
+    model: LatentDiffusion, split: LatentShardsDataset, timesteps: Sequence[int]
+) -> tuple[list[GroundingSample], list[Tensor]]:
+    """Samples of pairs whose finding lies on one side, twins two by two, and the map (H, W) of each one's own phrase."""
     tokenizer = model.text_encoder.tokenizer
     samples, _ = grounding_samples(split, list(QUERY_WORDS))
     found: dict[tuple[int, str], list[GroundingSample]] = {}
@@ -74,8 +81,7 @@ def mirrored(
     ]
     with undisturbed(model):
         maps = mean_over_timesteps(grounding_pass(model, items, timesteps), len(timesteps))
-        full = [resize_maps(heat, flat[i].size)[0] for i, heat in maps]  # (H, W) each
-    return score_twins(flat, full, gains)
+        return flat, [resize_maps(heat, flat[i].size)[0] for i, heat in maps]
 
 
 def score_twins(samples: Sequence[GroundingSample], maps: Sequence[Tensor], gains: Gains | None = None) -> Mirrored:
