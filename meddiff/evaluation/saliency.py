@@ -1,0 +1,293 @@
+"""Where do the maps of each tool point, timestep by timestep? Grounding of visual analysis, with its controls.
+
+Every tool of :mod:`meddiff.evaluation.saliency_tools` is asked by the phrases of a split about their images, noised to some of
+the paper's timesteps, and by a phrase about a finding that the image does not have. All maps are scored alike
+(:mod:`meddiff.evaluation.saliency_scores`). Tables:
+
+- ``saliency``: a figure a tool, layer, class and timestep, with its interval over images
+- ``saliency_best``: which tool grounds best at each timestep
+- ``saliency_when``: the timestep at which each curve is highest, and from which noise on the place is known
+
+Source: own; the question is that of Park, Ju and Lee (2024), asked where the place of what is drawn is known.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from meddiff.attribution.grounding_pass import paper_timesteps
+from meddiff.attribution.words import QUERY_WORDS, query_tokens
+from meddiff.common.ranges import COUNT, Range, check_ranges
+from meddiff.evaluation.cores import one_core
+from meddiff.evaluation.gain import absent_findings, other_places
+from meddiff.evaluation.grounding_scores import localisation
+from meddiff.evaluation.ledger import Ledger, open_ledger
+from meddiff.evaluation.measurement import Result, Row, Table
+from meddiff.evaluation.priors import usual_place
+from meddiff.evaluation.progress import progress_bar
+from meddiff.evaluation.provenance import sample_digest
+from meddiff.evaluation.ranks import Ranks
+from meddiff.evaluation.saliency_answers import BEST, WHEN, best_rows, headline, when_rows
+from meddiff.evaluation.saliency_scores import (
+    FIRST,
+    MICRO,
+    Entry,
+    curve_rows,
+    gather_points,
+    mean_row,
+    places_of,
+    score_curves,
+)
+from meddiff.evaluation.saliency_tools import ALL, Asked, Channel, OnProgress, Tool, build_tools
+from meddiff.evaluation.samples import GroundingSample, balanced, evaluation_latents, grounding_samples
+from meddiff.evaluation.undisturbed import undisturbed
+from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.shards.dataset import LatentShardsDataset
+
+#: What the attention of the network with random weights is called in the tables.
+UNTRAINED = "untrained"
+
+
+@dataclass(frozen=True)
+class SaliencyOptions:
+    """Options of ``lightning explain``."""
+
+    split: str = "grounding"
+    """Split whose phrases and images are looked at."""
+    tools: list[str] = field(default_factory=lambda: ["attention"])
+    """Which tools make maps."""
+    samples: int | None = None
+    """Number of phrases, balanced over classes; null takes all."""
+    timesteps: int = 10
+    """How many of the paper's 40 timesteps."""
+    slow_samples: int = 16
+    """At most so many phrases for tools that take hundreds of passes for one map."""
+    slow_timesteps: int = 4
+    """At most so many timesteps for them."""
+    batch_size: int = 64
+    """Forward passes at once; changes no result."""
+    seed: int = 0
+    """Of noise, subset and masks."""
+
+    def __post_init__(self) -> None:
+        steps = Range(1, 40, whole=True)
+        ranges = {"samples": COUNT, "timesteps": steps, "slow_samples": COUNT, "slow_timesteps": steps}
+        check_ranges("saliency", self, **ranges, batch_size=COUNT)
+        build_tools(self.tools)
+
+
+@dataclass
+class Beside:
+    """What the maps are compared with; None is left out.
+
+    Attributes:
+        train: split of training, where boxes of the location prior are counted.
+        untrained: the same network with random weights.
+    """
+
+    train: LatentShardsDataset | None = None
+    untrained: LatentDiffusion | None = None
+
+
+@dataclass
+class Unit:
+    """One tool asked by one phrase, and by one that asks for an absent finding (None: the image has them all).
+
+    Attributes:
+        source: name in the ledger.
+    """
+
+    source: str
+    tool: Tool
+    sample: GroundingSample
+    absent: GroundingSample | None
+    timesteps: list[int]
+
+    @property
+    def address(self) -> str:
+        """Name in the ledger."""
+        return "|".join((self.source, self.sample.key, self.sample.label, self.sample.phrase))
+
+    @property
+    def cost(self) -> float:
+        """U-Net evaluations."""
+        return self.tool.cost(len(self.timesteps)) * (1 if self.absent is None else 2)
+
+
+class Saliency:
+    """Grounding by timestep of every tool.
+
+    Args:
+        options: what is measured.
+        beside: what it is compared with.
+        show_progress: draw a progress bar.
+        go_on: asked before every unit whether there is still time; units that are left out are counted in ``left_out``, and a
+            later call goes on with them.
+    """
+
+    def __init__(
+        self,
+        options: SaliencyOptions,
+        beside: Beside | None = None,
+        show_progress: bool = False,
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.options, self.beside, self.show_progress, self.go_on = options, beside or Beside(), show_progress, go_on
+        self.steps = paper_timesteps(options.timesteps)
+        self.left_out = 0
+
+    @cached_property
+    def slow_steps(self) -> list[int]:
+        """Those of all timesteps that slow tools are asked at."""
+        number, steps = min(self.options.slow_timesteps, len(self.steps)), self.steps
+        return [steps[(2 * part + 1) * len(steps) // (2 * number)] for part in range(number)]
+
+    def check(self, split: LatentShardsDataset) -> None:
+        """Refuse a split with nothing to ground."""
+        self.samples(split)
+
+    def samples(self, split: LatentShardsDataset) -> list[GroundingSample]:
+        """The phrases that are asked."""
+        return grounding_samples(split, list(QUERY_WORDS), self.options.samples, self.options.seed)[0]
+
+    def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
+        """U-Net evaluations of one run, with those of the control of random weights."""
+        return sum(unit.cost for unit in self.units(split))
+
+    def units(self, split: LatentShardsDataset) -> list[Unit]:
+        """All there is to do: quick tools first, phrase by phrase."""
+        samples, options = self.samples(split), self.options
+        few = balanced(samples, min(options.slow_samples, len(samples)), options.seed)
+        absent = {id(one): other for one, other in absent_findings(split, samples)}
+        found = []
+        for tool in sorted(build_tools(options.tools), key=lambda one: one.slow):
+            steps = self.slow_steps if tool.slow else self.steps
+            for sample in few if tool.slow else samples:
+                found.append(Unit(tool.name, tool, sample, absent.get(id(sample)), steps))
+            if tool.name == "attention" and self.beside.untrained is not None:
+                found += [Unit(UNTRAINED, tool, sample, absent.get(id(sample)), self.steps) for sample in samples]
+        return found
+
+    def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
+        """The tables of the module's head.
+
+        Raises:
+            UserError: results of other settings are in the way.
+        """
+        units = self.units(split)
+        entries = self._entries(model, split, units, out, ranks)
+        points = gather_points(entries)
+        asked = {id(unit.sample): unit.sample for unit in units}
+        rows = [*curve_rows(points), *prior_rows(self.beside.train, list(asked.values()))]
+        tools = {name: some for name, some in points.items() if name[0] not in (UNTRAINED, "end_token")}
+        tables = {
+            "saliency": Table(rows, FIRST),
+            "saliency_best": Table(best_rows(tools), BEST),
+            "saliency_when": Table(when_rows(rows), WHEN),
+        }
+        return Result(headline(rows), tables)
+
+    # ---- parts --------------------------------------------------------------------------------------------------
+
+    def _entries(
+        self, model: LatentDiffusion, split: LatentShardsDataset, units: Sequence[Unit], out: Path | None, ranks: Ranks
+    ) -> list[Entry]:
+        """One entry a unit: what the ledger does not remember is made, as long as there is time."""
+        options = self.options
+        # which phrases, how many and by which tools changes no entry
+        about = {name: value for name, value in asdict(options).items() if name in ("seed", "split")}
+        ledger: Ledger[Entry] = open_ledger(out, "saliency.jsonl", model, split, about)
+        digests = {unit.sample.index: sample_digest(split, unit.sample.index) for unit in units}
+
+        def valid(entries: Sequence[Entry]) -> dict[str, Entry]:
+            wanted = {unit.address: (unit.timesteps, digests[unit.sample.index]) for unit in units}
+            return {
+                one["address"]: one for one in entries if wanted.get(one["address"]) == (one["timesteps"], one["made"])
+            }
+
+        with ledger:
+            done = valid(ledger.entries)
+            missing = ranks.share([unit for unit in units if unit.address not in done])
+            passes = int(sum(unit.cost for unit in missing))
+            shown = self.show_progress and ranks.is_first
+            with progress_bar(passes, "pass", "maps by timestep", shown) as bar:
+                for entry in self._made(model, split, missing, digests, bar.update):
+                    ledger.add(entry)
+            found = valid(ranks.gather(ledger.entries))
+        self.left_out = sum(unit.address not in found for unit in units)
+        return [found[unit.address] for unit in units if unit.address in found]
+
+    def _made(
+        self,
+        model: LatentDiffusion,
+        split: LatentShardsDataset,
+        units: Sequence[Unit],
+        digests: dict[int, str],
+        told: OnProgress,
+    ) -> Iterator[Entry]:
+        samples = self.samples(split)
+        names = [(one.key, one.label, one.phrase) for one in samples]
+        elsewhere = dict(zip(names, other_places(split, samples), strict=True))
+        for unit in units:
+            if not self.go_on():
+                return
+            sample = unit.sample
+            asked_of = self.beside.untrained if unit.source == UNTRAINED else model
+            assert asked_of is not None  # units() makes none without it
+            maps = self._maps(asked_of, split, unit, sample, told)
+            absent = self._maps(asked_of, split, unit, unit.absent, told)
+            there = elsewhere[sample.key, sample.label, sample.phrase]
+            with one_core():
+                places = places_of(sample, there, split.masks(sample.index))
+                curves = score_curves(sample, maps, absent, places)
+            yield {
+                "address": unit.address,
+                "made": digests[sample.index],
+                "source": unit.source,
+                "index": sample.index,
+                "key": sample.key,
+                "label": sample.label,
+                "timesteps": unit.timesteps,
+                "partners": {name: index for name, (_, index) in there.items()},
+                "curves": curves,
+            }
+
+    def _maps(
+        self,
+        model: LatentDiffusion,
+        split: LatentShardsDataset,
+        unit: Unit,
+        by: GroundingSample | None,
+        told: OnProgress,
+    ) -> dict[Channel, torch.Tensor]:
+        """The maps of a unit's image, asked by the phrase of ``by``; none where its words were cut off."""
+        if by is None:
+            return {}
+        query = query_tokens(model.text_encoder.tokenizer, by.phrase, QUERY_WORDS[by.label])
+        if not query.weights.any():
+            return {}
+        seed = self.options.seed
+        latents = evaluation_latents(split, unit.sample.index, seed)
+        asked = Asked(unit.sample.key, latents, by.phrase, query, seed, self.options.batch_size)
+        with undisturbed(model):
+            maps = unit.tool.maps(model, asked, unit.timesteps, told)
+        if unit.source != UNTRAINED:
+            return maps
+        return {Channel(UNTRAINED): maps[Channel(unit.tool.name, ALL)]}
+
+
+def prior_rows(train: LatentShardsDataset | None, samples: Sequence[GroundingSample]) -> list[Row]:
+    """What the usual place of each class scores on the same phrases: it has no timestep."""
+    answer = usual_place(train, samples, list(QUERY_WORDS))
+    with one_core():
+        scores = [localisation(answer(one).heat, torch.from_numpy(one.box_mask())) for one in samples]
+    rows: list[Row] = []
+    for label in (MICRO, *sorted({one.label for one in samples})):
+        chosen = [(one, score) for one, score in zip(samples, scores, strict=True) if label in (MICRO, one.label)]
+        for figure in ("cnr", "auroc", "top1"):
+            cells = [(one.key, one.label, score[figure]) for one, score in chosen]
+            rows.append({"tool": "prior", "layer": ALL, "class": label, "figure": figure, **mean_row(cells)})
+    return rows
