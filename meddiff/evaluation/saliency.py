@@ -31,6 +31,7 @@ from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.saliency_answers import BEST, WHEN, best_rows, headline, when_rows
+from meddiff.evaluation.saliency_maps import MAPS, KeptMaps
 from meddiff.evaluation.saliency_scores import (
     FIRST,
     MICRO,
@@ -67,6 +68,10 @@ class SaliencyOptions:
     """At most so many phrases for tools that take hundreds of passes for one map."""
     slow_timesteps: int = 4
     """At most so many timesteps for them."""
+    shown: int = 6
+    """Of so many phrases, balanced over classes, the maps are kept to be drawn."""
+    paper: bool = False
+    """Tools as they were published instead of as they are safe; docs/visual_analysis.md says where the two differ."""
     batch_size: int = 64
     """Forward passes at once; changes no result."""
     seed: int = 0
@@ -75,7 +80,7 @@ class SaliencyOptions:
     def __post_init__(self) -> None:
         steps = Range(1, 40, whole=True)
         ranges = {"samples": COUNT, "timesteps": steps, "slow_samples": COUNT, "slow_timesteps": steps}
-        check_ranges("saliency", self, **ranges, batch_size=COUNT)
+        check_ranges("saliency", self, **ranges, shown=Range(0, 1000, whole=True), batch_size=COUNT)
         build_tools(self.tools)
 
 
@@ -98,6 +103,7 @@ class Unit:
 
     Attributes:
         source: name in the ledger.
+        shown: its maps are kept.
     """
 
     source: str
@@ -105,6 +111,8 @@ class Unit:
     sample: GroundingSample
     absent: GroundingSample | None
     timesteps: list[int]
+
+    shown: bool = False
 
     @property
     def address(self) -> str:
@@ -126,6 +134,9 @@ class Saliency:
         show_progress: draw a progress bar.
         go_on: asked before every unit whether there is still time; units that are left out are counted in ``left_out``, and a
             later call goes on with them.
+
+    Attributes:
+        kept: after a run, the maps of the phrases that are shown.
     """
 
     def __init__(
@@ -138,6 +149,7 @@ class Saliency:
         self.options, self.beside, self.show_progress, self.go_on = options, beside or Beside(), show_progress, go_on
         self.steps = paper_timesteps(options.timesteps)
         self.left_out = 0
+        self.kept = KeptMaps(None)
 
     @cached_property
     def slow_steps(self) -> list[int]:
@@ -161,12 +173,15 @@ class Saliency:
         """All there is to do: quick tools first, phrase by phrase."""
         samples, options = self.samples(split), self.options
         few = balanced(samples, min(options.slow_samples, len(samples)), options.seed)
+        shown = (
+            {id(one) for one in balanced(few, min(options.shown, len(few)), options.seed)} if options.shown else set()
+        )
         absent = {id(one): other for one, other in absent_findings(split, samples)}
         found = []
-        for tool in sorted(build_tools(options.tools), key=lambda one: one.slow):
+        for tool in sorted(build_tools(options.tools, options.paper), key=lambda one: one.slow):
             steps = self.slow_steps if tool.slow else self.steps
             for sample in few if tool.slow else samples:
-                found.append(Unit(tool.name, tool, sample, absent.get(id(sample)), steps))
+                found.append(Unit(tool.name, tool, sample, absent.get(id(sample)), steps, id(sample) in shown))
             if tool.name == "attention" and self.beside.untrained is not None:
                 found += [Unit(UNTRAINED, tool, sample, absent.get(id(sample)), self.steps) for sample in samples]
         return found
@@ -178,6 +193,7 @@ class Saliency:
             UserError: results of other settings are in the way.
         """
         units = self.units(split)
+        self.kept = KeptMaps(None if out is None else out / MAPS)
         entries = self._entries(model, split, units, out, ranks)
         points = gather_points(entries)
         asked = {id(unit.sample): unit.sample for unit in units}
@@ -198,15 +214,17 @@ class Saliency:
         """One entry a unit: what the ledger does not remember is made, as long as there is time."""
         options = self.options
         # which phrases, how many and by which tools changes no entry
-        about = {name: value for name, value in asdict(options).items() if name in ("seed", "split")}
+        about = {name: value for name, value in asdict(options).items() if name in ("seed", "split", "paper")}
         ledger: Ledger[Entry] = open_ledger(out, "saliency.jsonl", model, split, about)
         digests = {unit.sample.index: sample_digest(split, unit.sample.index) for unit in units}
+        drawn = {unit.address for unit in units if unit.shown}
 
         def valid(entries: Sequence[Entry]) -> dict[str, Entry]:
             wanted = {unit.address: (unit.timesteps, digests[unit.sample.index]) for unit in units}
-            return {
+            found = {
                 one["address"]: one for one in entries if wanted.get(one["address"]) == (one["timesteps"], one["made"])
             }
+            return {name: one for name, one in found.items() if name not in drawn or self.kept.has(name)}
 
         with ledger:
             done = valid(ledger.entries)
@@ -239,6 +257,8 @@ class Saliency:
             assert asked_of is not None  # units() makes none without it
             maps = self._maps(asked_of, split, unit, sample, told)
             absent = self._maps(asked_of, split, unit, unit.absent, told)
+            if unit.shown:
+                self.kept.add(unit.address, unit.timesteps, maps)
             there = elsewhere[sample.key, sample.label, sample.phrase]
             with one_core():
                 places = places_of(sample, there, split.masks(sample.index))
@@ -271,7 +291,10 @@ class Saliency:
             return {}
         seed = self.options.seed
         latents = evaluation_latents(split, unit.sample.index, seed)
-        asked = Asked(unit.sample.key, latents, by.phrase, query, seed, self.options.batch_size)
+        asked = Asked(
+            *(unit.sample.key, latents, by.phrase, query, by.label, unit.sample.phrase),
+            *(seed, self.options.batch_size),
+        )
         with undisturbed(model):
             maps = unit.tool.maps(model, asked, unit.timesteps, told)
         if unit.source != UNTRAINED:

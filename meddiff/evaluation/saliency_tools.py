@@ -11,8 +11,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from meddiff.attribution import trajectory as paths
+from meddiff.attribution.attention_maps import attention_maps, concept_maps_of
+from meddiff.attribution.concepts import encode_concepts
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass
 from meddiff.attribution.recorder import EachLayer
+from meddiff.attribution.trajectory import Trajectory, renoised
 from meddiff.attribution.words import Query, special_tokens
 from meddiff.common.errors import UserError
 from meddiff.models.latent_diffusion import LatentDiffusion
@@ -42,16 +46,31 @@ class Asked:
         latents: (C, h, w), scaled.
         phrase: the prompt.
         query: the words of the phrase that ask for the finding.
-        seed: of the noise.
+        label: the finding.
+        own: the phrase about what the image does have; the same as ``phrase`` unless an absent finding is asked for.
+        seed: of noise and masks.
         batch_size: forward passes at once; changes no result.
+        path: the trajectory to read, such as that of a drawn image; None noises ``latents`` to the timesteps that are wanted.
     """
 
     key: str
     latents: Tensor
     phrase: str
     query: Query
+    label: str
+    own: str
     seed: int = 0
     batch_size: int = 64
+    path: Trajectory | None = None
+
+    def trajectory(
+        self, model: LatentDiffusion, timesteps: Sequence[int], text: str, guidance_scale: float
+    ) -> Trajectory:
+        """The image noised to the timesteps, largest first, and what the U-Net makes of it with a text and without."""
+        if self.path is not None:
+            return self.path
+        item = GroundingItem(self.key, self.latents, text, torch.empty(0, 0))
+        return renoised(model, [item], timesteps, self.seed, guidance_scale, self.batch_size)[0]
 
 
 #: Called with the number of U-Net evaluations just done.
@@ -95,23 +114,60 @@ class Attention:
         """Channels ``attention`` (all layers, and each), ``end_token``: (S, h, w)."""
         end = special_tokens(model.text_encoder.tokenizer, asked.phrase)["end"]
         groups = torch.stack([asked.query.weights, end])  # (2, L)
-        item = GroundingItem(asked.key, asked.latents, asked.phrase, groups)
-        layers = EachLayer()
-        passed = grounding_pass(
-            model, [item], timesteps, asked.seed, asked.batch_size, reducer=layers, on_progress=on_progress
-        )
-        maps = torch.stack([one.maps for one in passed])  # (S, layers, 2, h, w)
+        if asked.path is not None:
+            maps, names = attention_maps(model, asked.path, groups, asked.batch_size, on_progress)
+        else:
+            item, layers = GroundingItem(asked.key, asked.latents, asked.phrase, groups), EachLayer()
+            passed = grounding_pass(
+                model, [item], timesteps, asked.seed, asked.batch_size, reducer=layers, on_progress=on_progress
+            )
+            maps = torch.stack([one.maps for one in passed])  # (S, layers, 2, h, w)
+            names = layers.layers
         mean = maps.mean(dim=1)  # (S, 2, h, w)
         found = {Channel(self.name): mean[:, 0], Channel("end_token"): mean[:, 1]}
-        return found | {Channel(self.name, layer): maps[:, i, 0] for i, layer in enumerate(layers.layers)}
+        return found | {Channel(self.name, layer): maps[:, i, 0] for i, layer in enumerate(names)}
 
 
-#: Name -> what makes a tool with the options of a measurement.
-TOOLS: Mapping[str, Callable[[], Tool]] = {"attention": Attention}
+class OpenVocabulary:
+    """Maps of the finding as a concept beside the image's own phrase: it changes nothing in the pass that it looks at.
+
+    Asked for an absent finding, the prompt stays the image's own: only the concept is another one.
+    """
+
+    name, slow = "concept", False
+
+    def cost(self, timesteps: int) -> float:
+        """A trajectory and one more forward pass a timestep."""
+        return float(paths.cost(timesteps) + timesteps)
+
+    def maps(
+        self, model: LatentDiffusion, asked: Asked, timesteps: Sequence[int], on_progress: OnProgress | None = None
+    ) -> dict[Channel, Tensor]:
+        """Channel ``concept``: (S, h, w)."""
+        path = asked.trajectory(model, timesteps, asked.own, guidance_scale=1.0)
+        concepts = encode_concepts(model, [asked.label.lower()])
+        maps = concept_maps_of(model, path, concepts, asked.batch_size)  # (S, 1, h, w)
+        _tell(on_progress, self.cost(len(timesteps)))
+        return {Channel(self.name): maps[:, 0]}
 
 
-def build_tools(names: Sequence[str]) -> list[Tool]:
+def _tell(on_progress: OnProgress | None, evaluations: float) -> None:
+    if on_progress is not None:
+        on_progress(int(evaluations))
+
+
+#: Name -> what makes a tool, as it is safe or (True) as it was published.
+TOOLS: Mapping[str, Callable[[bool], Tool]] = {
+    "attention": lambda paper: Attention(),
+    "concept": lambda paper: OpenVocabulary(),
+}
+
+
+def build_tools(names: Sequence[str], paper: bool = False) -> list[Tool]:
     """The tools of these names, in their order.
+
+    Args:
+        paper: those that differ from the published ones as they were published.
 
     Raises:
         UserError: a name that there is not, twice the same, or none.
@@ -121,4 +177,4 @@ def build_tools(names: Sequence[str]) -> list[Tool]:
         raise UserError(
             f"tools are {', '.join(names) or 'none'}: name one or several of {', '.join(TOOLS)}, each once."
         )
-    return [TOOLS[name]() for name in names]
+    return [TOOLS[name](paper) for name in names]
