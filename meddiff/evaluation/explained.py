@@ -3,6 +3,7 @@
 Source: own; figures as those of Park, Ju and Lee (2024).
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -125,6 +126,18 @@ def explain_path(
                 answer = tool.maps(model, asked, times, on_progress)
                 found.maps |= {channel.tool: maps for channel, maps in answer.items() if channel.layer == ALL}
     return found
+
+
+def seconds_of_evaluation(model: LatentDiffusion, batch_size: int = 64) -> float:
+    """What one U-Net evaluation takes here and now in a batch, from the second of two passes over noise."""
+    shape, times = model.latent_shape, torch.full((min(batch_size, 8),), 500, device=model.device)
+    with undisturbed(model):
+        noisy = torch.zeros(len(times), *shape, device=model.device)
+        text = model.encode_texts([""]).expand(len(times))
+        for _ in range(2):  # the first one also makes what later ones find
+            start = time.monotonic()
+            model.unet(noisy.to(text.states.dtype), times, **text.arguments()).sample.float().sum().item()
+        return (time.monotonic() - start) / len(times)
 
 
 def explain_cost(tools: Sequence[str], steps: int, paper: bool = False) -> float:

@@ -11,8 +11,10 @@ the paper's timesteps, and by a phrase about a finding that the image does not h
 Source: own; the question is that of Park, Ju and Lee (2024), asked where the place of what is drawn is known.
 """
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,109 +22,29 @@ import torch
 
 from meddiff.attribution.grounding_pass import paper_timesteps
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
-from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.cores import one_core
 from meddiff.evaluation.gain import absent_findings, other_places
-from meddiff.evaluation.grounding_scores import localisation
 from meddiff.evaluation.ledger import Ledger, open_ledger
-from meddiff.evaluation.measurement import Result, Row, Table
-from meddiff.evaluation.priors import usual_place
+from meddiff.evaluation.measurement import Result, Table
 from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
-from meddiff.evaluation.saliency_answers import BEST, WHEN, best_rows, headline, when_rows
+from meddiff.evaluation.saliency_answers import BEST, WHEN, best_rows, headline, prior_rows, when_rows
 from meddiff.evaluation.saliency_maps import MAPS, KeptMaps
 from meddiff.evaluation.saliency_scores import (
     FIRST,
-    MICRO,
     Entry,
     curve_rows,
     gather_points,
-    mean_row,
     places_of,
     score_curves,
 )
-from meddiff.evaluation.saliency_tools import ALL, Asked, Channel, OnProgress, Tool, build_tools
+from meddiff.evaluation.saliency_tools import ALL, Asked, Channel, OnProgress, build_tools
+from meddiff.evaluation.saliency_units import UNTRAINED, Beside, SaliencyOptions, Unit
 from meddiff.evaluation.samples import GroundingSample, balanced, evaluation_latents, grounding_samples
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
-
-#: What the attention of the network with random weights is called in the tables.
-UNTRAINED = "untrained"
-
-
-@dataclass(frozen=True)
-class SaliencyOptions:
-    """Options of ``lightning explain``."""
-
-    split: str = "grounding"
-    """Split whose phrases and images are looked at."""
-    tools: list[str] = field(default_factory=lambda: ["attention"])
-    """Which tools make maps."""
-    samples: int | None = None
-    """Number of phrases, balanced over classes; null takes all."""
-    timesteps: int = 10
-    """How many of the paper's 40 timesteps."""
-    slow_samples: int = 16
-    """At most so many phrases for tools that take hundreds of passes for one map."""
-    slow_timesteps: int = 4
-    """At most so many timesteps for them."""
-    shown: int = 6
-    """Of so many phrases, balanced over classes, the maps are kept to be drawn."""
-    paper: bool = False
-    """Tools as they were published instead of as they are safe; docs/visual_analysis.md says where the two differ."""
-    batch_size: int = 64
-    """Forward passes at once; changes no result."""
-    seed: int = 0
-    """Of noise, subset and masks."""
-
-    def __post_init__(self) -> None:
-        steps = Range(1, 40, whole=True)
-        ranges = {"samples": COUNT, "timesteps": steps, "slow_samples": COUNT, "slow_timesteps": steps}
-        check_ranges("saliency", self, **ranges, shown=Range(0, 1000, whole=True), batch_size=COUNT)
-        build_tools(self.tools)
-
-
-@dataclass
-class Beside:
-    """What the maps are compared with; None is left out.
-
-    Attributes:
-        train: split of training, where boxes of the location prior are counted.
-        untrained: the same network with random weights.
-    """
-
-    train: LatentShardsDataset | None = None
-    untrained: LatentDiffusion | None = None
-
-
-@dataclass
-class Unit:
-    """One tool asked by one phrase, and by one that asks for an absent finding (None: the image has them all).
-
-    Attributes:
-        source: name in the ledger.
-        shown: its maps are kept.
-    """
-
-    source: str
-    tool: Tool
-    sample: GroundingSample
-    absent: GroundingSample | None
-    timesteps: list[int]
-
-    shown: bool = False
-
-    @property
-    def address(self) -> str:
-        """Name in the ledger."""
-        return "|".join((self.source, self.sample.key, self.sample.label, self.sample.phrase))
-
-    @property
-    def cost(self) -> float:
-        """U-Net evaluations."""
-        return self.tool.cost(len(self.timesteps)) * (1 if self.absent is None else 2)
 
 
 class Saliency:
@@ -184,6 +106,21 @@ class Saliency:
                 found.append(Unit(tool.name, tool, sample, absent.get(id(sample)), steps, id(sample) in shown))
             if tool.name == "attention" and self.beside.untrained is not None:
                 found += [Unit(UNTRAINED, tool, sample, absent.get(id(sample)), self.steps) for sample in samples]
+        return found
+
+    def askings(self, split: LatentShardsDataset) -> dict[str, int]:
+        """How often each tool, and each control with a model of its own, is asked by a phrase."""
+        return dict(Counter(unit.source for unit in self.units(split)))
+
+    def seconds(self, model: LatentDiffusion, split: LatentShardsDataset) -> dict[str, float]:
+        """What one phrase takes of each tool here and now, with its scores: asked once, and thrown away."""
+        found: dict[str, float] = {}
+        for unit in self.units(split):
+            if unit.source not in found:
+                start = time.monotonic()
+                quiet = replace(unit, shown=False)
+                list(self._made(model, split, [quiet], {unit.sample.index: ""}, lambda number: None))
+                found[unit.source] = time.monotonic() - start
         return found
 
     def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
@@ -300,17 +237,3 @@ class Saliency:
         if unit.source != UNTRAINED:
             return maps
         return {Channel(UNTRAINED): maps[Channel(unit.tool.name, ALL)]}
-
-
-def prior_rows(train: LatentShardsDataset | None, samples: Sequence[GroundingSample]) -> list[Row]:
-    """What the usual place of each class scores on the same phrases: it has no timestep."""
-    answer = usual_place(train, samples, list(QUERY_WORDS))
-    with one_core():
-        scores = [localisation(answer(one).heat, torch.from_numpy(one.box_mask())) for one in samples]
-    rows: list[Row] = []
-    for label in (MICRO, *sorted({one.label for one in samples})):
-        chosen = [(one, score) for one, score in zip(samples, scores, strict=True) if label in (MICRO, one.label)]
-        for figure in ("cnr", "auroc", "top1"):
-            cells = [(one.key, one.label, score[figure]) for one, score in chosen]
-            rows.append({"tool": "prior", "layer": ALL, "class": label, "figure": figure, **mean_row(cells)})
-    return rows

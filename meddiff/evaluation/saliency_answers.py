@@ -4,10 +4,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+import torch
 
+from meddiff.attribution.words import QUERY_WORDS
+from meddiff.evaluation.cores import one_core
+from meddiff.evaluation.grounding_scores import localisation
 from meddiff.evaluation.measurement import Row, Value
-from meddiff.evaluation.saliency_scores import MICRO, Point, Points, mean_row
+from meddiff.evaluation.priors import usual_place
+from meddiff.evaluation.saliency_scores import FIGURES, MICRO, Point, Points, mean_row
 from meddiff.evaluation.saliency_tools import ALL
+from meddiff.evaluation.samples import GroundingSample
+from meddiff.shards.dataset import LatentShardsDataset
 
 BEST = ("timestep", "figure", "tool", "value", "second", "difference", "low", "high", "n")
 WHEN = ("tool", "layer", "class", "figure", "best_timestep", "value", "low", "high", "known_from", "known_to", "n")
@@ -73,7 +80,7 @@ def when_rows(rows: Sequence[Row]) -> list[Row]:
     """
     curves: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
-        if row["figure"] in ("cnr", "gain/absent", "gain") and row["value"] is not None and row["timestep"] is not None:
+        if row["figure"] in ("cnr", "gain/absent", "gain") and row["value"] is not None and row.get("timestep") is not None:
             name = (str(row["tool"]), str(row["layer"]), str(row["class"]), str(row["figure"]))
             curves.setdefault(name, []).append(row)
     found: list[Row] = []
@@ -97,3 +104,17 @@ def headline(rows: Sequence[Row]) -> dict[str, float]:
             figures[name] = float(row["value"] or 0.0)
             figures[f"{name}_timestep"] = float(row["best_timestep"] or 0)
     return figures
+
+
+def prior_rows(train: LatentShardsDataset | None, samples: Sequence[GroundingSample]) -> list[Row]:
+    """What the usual place of each class scores on the same phrases: it has no timestep."""
+    answer = usual_place(train, samples, list(QUERY_WORDS))
+    with one_core():
+        scores = [localisation(answer(one).heat, torch.from_numpy(one.box_mask())) for one in samples]
+    rows: list[Row] = []
+    for label in (MICRO, *sorted({one.label for one in samples})):
+        chosen = [(one, score) for one, score in zip(samples, scores, strict=True) if label in (MICRO, one.label)]
+        for figure in FIGURES:
+            cells = [(one.key, one.label, score[figure]) for one, score in chosen]
+            rows.append({"tool": "prior", "layer": ALL, "class": label, "figure": figure, **mean_row(cells)})
+    return rows

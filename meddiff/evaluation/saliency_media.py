@@ -16,9 +16,10 @@ from meddiff.attribution.strips import panels
 from meddiff.common.files import atomic_open, write_json
 from meddiff.common.outside import file_in, file_part
 from meddiff.evaluation.measurement import Value
-from meddiff.evaluation.saliency import UNTRAINED, Saliency, Unit
+from meddiff.evaluation.saliency import Saliency
 from meddiff.evaluation.saliency_maps import Kept
 from meddiff.evaluation.saliency_tools import ALL, Channel
+from meddiff.evaluation.saliency_units import UNTRAINED, Unit
 from meddiff.metrics.functional import contrast_to_noise_ratio, pointing_game, resize_maps
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.members import png_bytes
