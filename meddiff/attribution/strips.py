@@ -4,6 +4,7 @@ Rows and columns as in the figures of Park, Ju and Lee (2024): prompts or tools 
 """
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ def panels(
 
     Args:
         rows: uint8 (H, W) or (H, W, 3) each; None leaves a place empty.
-        titles: of rows, cut to what fits.
+        titles: of rows, wrapped and cut to what fits.
         columns: above them.
     """
     width, margin = max(map(len, rows)), 8 * TITLE if any(titles) else 0
@@ -36,7 +37,8 @@ def panels(
         draw.text((margin + place * (side + GAP) + side // 2, 1), _plain(title), "black", font, anchor="ma")
     for y, (row, title) in enumerate(zip(rows, titles, strict=True)):
         top = LINE + y * (side + GAP)
-        draw.text((2, top + side // 2), _plain(title)[:TITLE], "black", font, anchor="lm")
+        lines = textwrap.wrap(_plain(title), TITLE, max_lines=max(1, side // LINE - 1), placeholder=" ...")
+        draw.multiline_text((2, top + side // 2), "\n".join(lines), "black", font, anchor="lm")
         for x, picture in enumerate(row):
             if picture is not None:
                 sheet.paste(_sized(picture, side), (margin + x * (side + GAP), top))

@@ -80,7 +80,11 @@ def when_rows(rows: Sequence[Row]) -> list[Row]:
     """
     curves: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
-        if row["figure"] in ("cnr", "gain/absent", "gain") and row["value"] is not None and row.get("timestep") is not None:
+        if (
+            row["figure"] in ("cnr", "gain/absent", "gain")
+            and row["value"] is not None
+            and row.get("timestep") is not None
+        ):
             name = (str(row["tool"]), str(row["layer"]), str(row["class"]), str(row["figure"]))
             curves.setdefault(name, []).append(row)
     found: list[Row] = []

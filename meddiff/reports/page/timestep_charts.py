@@ -1,0 +1,91 @@
+"""Charts by timestep, as Vega-Lite like those of :mod:`meddiff.reports.page.charts`. Source: own."""
+
+from functools import cache
+
+import altair as alt
+
+from meddiff.reports.page.charts import FADED, SHOWN, Spec, _colour, _finished, _if, _params, _tips, _title
+
+#: Colours of tools, told apart with any colour vision (Okabe and Ito).
+TOOLS = {
+    "attention": "#0072b2",
+    "end_token": "#56b4e9",
+    "concept": "#009e73",
+    "df_rise": "#d55e00",
+    "df_cam": "#cc79a7",
+    "relevance": "#e69f00",
+    "untrained": "#6b7683",
+    "prior": "#000000",
+}
+
+
+@cache
+def by_timestep(table: str = "saliency") -> Spec:
+    """One figure (``value``) of each run against the timestep, its interval over images as a band."""
+    y = _title("value")
+    rows = alt.Chart(alt.NamedData(table)).transform_filter("isValid(datum.value)")
+    across = alt.X("timestep:Q", title="timestep of the noise: drawing goes from right to left")
+    tips = _tips(
+        ("timestep", "timestep", "d"), ("value", y, ".3f"), ("value_low", "from", ".3f"), ("value_high", "to", ".3f")
+    )
+    line = rows.encode(
+        x=across,
+        y=alt.Y("value:Q", title=y, scale=alt.Scale(zero=True, padding=8)),
+        color=_colour(small=True),
+        detail="run:N",
+        opacity=_if(SHOWN, 0.9, FADED),
+        tooltip=tips,
+    )
+    band = rows.mark_area().encode(
+        x=across,
+        y=alt.Y("value_low:Q", title=y),
+        y2="value_high",
+        color=_colour(small=True),
+        detail="run:N",
+        opacity=_if(SHOWN, 0.14),
+    )
+    layers = [band, line.mark_line(strokeWidth=1.8), line.mark_point(filled=True, size=32)]
+    return _finished(layers, f"{y} against the timestep, one line a run", _params(), 230)
+
+
+@cache
+def tools(figure: str, title: str) -> Spec:
+    """Every tool of every run against the timestep.
+
+    Args:
+        figure: column of the table ``saliency_tools``: "cnr" or "gain".
+        title: of the axis.
+    """
+    rows = alt.Chart(alt.NamedData("saliency_tools")).transform_filter(f"isValid(datum.{figure})")
+    across = alt.X("timestep:Q", title="timestep of the noise: drawing goes from right to left")
+    scale = alt.Scale(domain=list(TOOLS), range=list(TOOLS.values()))
+    colour = alt.Color("tool:N", title="map", scale=scale, legend=alt.Legend(orient="top"))
+    dash = alt.StrokeDash("run:N", title="run", legend=alt.Legend(orient="top"))
+    tips = _tips(
+        *(("timestep", "timestep", "d"), (figure, title, ".3f")),
+        *((f"{figure}_low", "from", ".3f"), (f"{figure}_high", "to", ".3f")),
+        names=("tool", "run", "text encoder:encoder"),
+    )
+    line = rows.encode(
+        x=across,
+        y=alt.Y(f"{figure}:Q", title=title, scale=alt.Scale(zero=True)),
+        color=colour,
+        opacity=_if(SHOWN, 0.95, FADED),
+        tooltip=tips,
+    )
+    band = rows.mark_area().encode(
+        x=across, y=alt.Y(f"{figure}_low:Q", title=title), y2=f"{figure}_high", color=colour, detail="run:N",
+        opacity=_if(SHOWN, 0.1),
+    )  # fmt: skip
+    layers = [
+        band,
+        line.mark_line(strokeWidth=2).encode(strokeDash=dash),
+        line.mark_point(filled=True, size=30).encode(detail="run:N"),
+    ]
+    return _finished(layers, f"{title} of every kind of map against the timestep", _params(), 300)
+
+
+def all_of_them() -> dict[str, Spec]:
+    """Name in the page -> chart."""
+    gain = "CNR less that of an absent finding"
+    return {"by_timestep": by_timestep(), "tools_cnr": tools("cnr", "CNR"), "tools_gain": tools("gain", gain)}
