@@ -49,9 +49,7 @@ def main(arguments: list[str]) -> int:
         default=None,
         help="Timesteps to draw along, by DDIM whatever --sampler is; by default the sampler's own.",
     )
-    parser.add_argument(
-        "--gamma", type=float, default=60.0, help="How crowded an exponential --schedule is."
-    )
+    parser.add_argument("--gamma", type=float, default=60.0, help="How crowded an exponential --schedule is.")
     parser.add_argument("--guidance_scale", type=float, default=4.0, help="Classifier-free guidance; 1 turns it off.")
     parser.add_argument("--batch_size", type=int, default=8, help="Images at once; does not change them.")
     parser.add_argument("--ema", type=bool, default=False, help="Draw from the averaged weights.")

@@ -172,6 +172,7 @@ class Saliency:
                 for entry in self._made(model, split, missing, digests, bar.update):
                     ledger.add(entry)
             found = valid(ranks.gather(ledger.entries))
+        self.kept.gather(ranks)
         self.left_out = sum(unit.address not in found for unit in units)
         return [found[unit.address] for unit in units if unit.address in found]
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from meddiff.common.files import atomic_open
+from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.saliency_tools import Channel
 
 #: Folder of an evaluation that holds them.
@@ -62,6 +63,11 @@ class KeptMaps:
     def has(self, address: str) -> bool:
         """Whether :meth:`get` has something."""
         return self.get(address) is not None
+
+    def gather(self, ranks: Ranks) -> None:
+        """What the ranks keep in memory, on every rank; files are everybody's already."""
+        if self.folder is None:
+            self._found = dict(ranks.gather(list(self._found.items())))
 
     @staticmethod
     def _file(folder: Path, address: str) -> Path:

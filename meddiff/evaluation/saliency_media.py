@@ -71,37 +71,36 @@ def write_pictures(folder: Path, images: int, measured: Saliency, split: LatentS
 
 
 def write_panels(folder: Path, measured: Saliency, split: LatentShardsDataset) -> list[Path]:
-    """Phrases by timesteps of every tool, and layers by timesteps of the first phrase; the files."""
+    """:func:`sheets_of` as PNG files of the folder."""
     written = []
-    found = shown_units(measured, split)
-    tools = list(dict.fromkeys(channel.tool for _, kept in found for channel, _ in _whole(kept)))
-    for tool in tools:
-        rows = [
-            (unit.sample.phrase, _drawn(split, unit, kept.maps[Channel(tool)]), kept.timesteps)
-            for unit, kept in found
-            if Channel(tool) in kept.maps
-        ]
-        written.append(_sheet(folder / f"{tool}_phrases_by_timestep.png", rows))
-    for tool in tools:
-        layered = next((one for one in found if any(c.tool == tool and c.layer != ALL for c in one[1].maps)), None)
-        if layered is not None:
-            unit, kept = layered
-            rows = [
-                (channel.layer, _drawn(split, unit, maps), kept.timesteps)
-                for channel, maps in kept.maps.items()
-                if channel.tool == tool
-            ]
-            written.append(_sheet(folder / f"{tool}_layers_by_timestep.png", rows))
+    for name, sheet in sheets_of(measured, split).items():
+        written.append(folder / f"{name}.png")
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_open(written[-1]) as stream:
+            stream.write(png_bytes(sheet))
     return written
 
 
-def _sheet(path: Path, rows: Sequence[tuple[str, list[Pixels], list[int]]]) -> Path:
-    columns = [f"t = {timestep}" for timestep in rows[0][2]]
-    sheet = panels([row for _, row, _ in rows], [title for title, _, _ in rows], columns)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_open(path) as stream:
-        stream.write(png_bytes(sheet))
-    return path
+def sheets_of(measured: Saliency, split: LatentShardsDataset) -> dict[str, Image.Image]:
+    """Phrases by timesteps of every kind of map, and layers by timesteps of the first phrase, by name."""
+    sheets: dict[str, Image.Image] = {}
+    found = shown_units(measured, split)
+    tools = list(dict.fromkeys(channel.tool for _, kept in found for channel, _ in _whole(kept)))
+    for tool in tools:
+        some = [(unit, kept) for unit, kept in found if Channel(tool) in kept.maps]
+        rows = [(unit.sample.phrase, _drawn(split, unit, kept.maps[Channel(tool)])) for unit, kept in some]
+        sheets[f"{tool}_phrases_by_timestep"] = _sheet(rows, some[0][1].timesteps)
+        layered = next((one for one in some if any(c.tool == tool and c.layer != ALL for c in one[1].maps)), None)
+        if layered is not None:
+            unit, kept = layered
+            of_tool = {channel.layer: maps for channel, maps in kept.maps.items() if channel.tool == tool}
+            lines = [(layer, _drawn(split, unit, maps)) for layer, maps in of_tool.items()]
+            sheets[f"{tool}_layers_by_timestep"] = _sheet(lines, kept.timesteps)
+    return sheets
+
+
+def _sheet(rows: Sequence[tuple[str, list[Pixels]]], timesteps: Sequence[int]) -> Image.Image:
+    return panels([row for _, row in rows], [title for title, _ in rows], [f"t = {one}" for one in timesteps])
 
 
 def _drawn(split: LatentShardsDataset, unit: Unit, maps: NDArray[np.float32]) -> list[Pixels]:

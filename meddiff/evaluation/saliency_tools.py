@@ -11,9 +11,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from meddiff.attribution import df_cam
 from meddiff.attribution import trajectory as paths
 from meddiff.attribution.attention_maps import attention_maps, concept_maps_of
+from meddiff.attribution.cam_targets import Target
 from meddiff.attribution.concepts import encode_concepts
+from meddiff.attribution.df_cam import CamOptions
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass
 from meddiff.attribution.recorder import EachLayer
 from meddiff.attribution.trajectory import Trajectory, renoised
@@ -21,6 +24,8 @@ from meddiff.attribution.words import Query, special_tokens
 from meddiff.common.errors import UserError
 from meddiff.models.latent_diffusion import LatentDiffusion
 
+#: Of trajectories that tools of the guided output read.
+GUIDANCE = 4.0
 #: Of a tool's map: the mean over the layers that it reads.
 ALL = "all"
 
@@ -151,6 +156,33 @@ class OpenVocabulary:
         return {Channel(self.name): maps[:, 0]}
 
 
+class DfCam:
+    """DF-CAM: which places of the network's features carry what the text adds, summed over layers, and in each.
+
+    Args:
+        paper: as published: the sum of the output as the target, and both halves of the guidance.
+    """
+
+    name, slow = "df_cam", True
+
+    def __init__(self, paper: bool = False) -> None:
+        self.options, self.target = (CamOptions.paper(), Target("sum_eps")) if paper else (CamOptions(), Target())
+
+    def cost(self, timesteps: int) -> float:
+        """A trajectory, and a pass forward and backward a timestep."""
+        return float(paths.cost(timesteps) + df_cam.cost(timesteps, self.options))
+
+    def maps(
+        self, model: LatentDiffusion, asked: Asked, timesteps: Sequence[int], on_progress: OnProgress | None = None
+    ) -> dict[Channel, Tensor]:
+        """Channels ``df_cam`` (all layers, and each): (S, h, w)."""
+        path = asked.trajectory(model, timesteps, asked.phrase, GUIDANCE)
+        found = df_cam.df_cam(model, path, self.options, self.target)
+        _tell(on_progress, self.cost(len(timesteps)))
+        maps = {Channel(self.name): found.total}
+        return maps | {Channel(self.name, layer): found.maps[:, i] for i, layer in enumerate(found.layers)}
+
+
 def _tell(on_progress: OnProgress | None, evaluations: float) -> None:
     if on_progress is not None:
         on_progress(int(evaluations))
@@ -160,6 +192,7 @@ def _tell(on_progress: OnProgress | None, evaluations: float) -> None:
 TOOLS: Mapping[str, Callable[[bool], Tool]] = {
     "attention": lambda paper: Attention(),
     "concept": lambda paper: OpenVocabulary(),
+    "df_cam": DfCam,
 }
 
 

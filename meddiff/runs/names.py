@@ -15,6 +15,7 @@
         checkpoints/                 CHECKPOINTS
         grounding/IMAGES.csv         GROUNDING    one row a phrase
         grounding/excluded.csv       EXCLUDED     what could not be grounded, and why
+        saliency/IMAGES.csv          SALIENCY     maps by timestep during training: a row a tool, timestep and figure
         media/attention/IMAGES.json  ATTENTION    word maps and where their pictures lie
         media/samples/IMAGES.json    SAMPLES      drawn images beside real ones
         media/saliency/IMAGES.json   SALIENCY     maps by timestep, of each tool, and where their pictures lie
