@@ -113,14 +113,16 @@ class Saliency:
         return dict(Counter(unit.source for unit in self.units(split)))
 
     def seconds(self, model: LatentDiffusion, split: LatentShardsDataset) -> dict[str, float]:
-        """What one phrase takes of each tool here and now, with its scores: asked once, and thrown away."""
+        """What one phrase takes of each tool here and now, with its scores: asked twice, and thrown away."""
         found: dict[str, float] = {}
         for unit in self.units(split):
             if unit.source not in found:
-                start = time.monotonic()
-                quiet = replace(unit, shown=False)
-                list(self._made(model, split, [quiet], {unit.sample.index: ""}, lambda number: None))
-                found[unit.source] = time.monotonic() - start
+                quiet, times = replace(unit, shown=False), []
+                for _ in range(2):  # the first one also makes what later ones find
+                    start = time.monotonic()
+                    list(self._made(model, split, [quiet], {unit.sample.index: ""}, lambda number: None))
+                    times.append(time.monotonic() - start)
+                found[unit.source] = min(times)
         return found
 
     def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
