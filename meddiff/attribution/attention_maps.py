@@ -54,7 +54,7 @@ def concept_maps_of(
     on_progress: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Maps (S, C, h, w) of concepts that the prompt need not hold, a mean over layers; arguments as :func:`attention_maps`."""
-    groups = torch.zeros(0, model.text_encoder.tokenizer.max_length)
+    groups = torch.zeros(1, model.text_encoder.tokenizer.max_length)  # no word: a map that nobody takes
     with CrossAttentionRecorder(model.unet, concepts=concepts) as recorder:
         maps = _passes(model, trajectory, groups, recorder, batch_size, on_progress)
     return torch.cat([one for _, one in maps])

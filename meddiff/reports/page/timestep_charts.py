@@ -5,6 +5,8 @@ from functools import cache
 import altair as alt
 
 from meddiff.reports.page.charts import FADED, SHOWN, Spec, _colour, _finished, _if, _params, _tips, _title
+from meddiff.reports.page.figures import filled
+from meddiff.reports.page.tables import Tables
 
 #: Colours of tools, told apart with any colour vision (Okabe and Ito).
 TOOLS = {
@@ -89,3 +91,11 @@ def all_of_them() -> dict[str, Spec]:
     """Name in the page -> chart."""
     gain = "CNR less that of an absent finding"
     return {"by_timestep": by_timestep(), "tools_cnr": tools("cnr", "CNR"), "tools_gain": tools("gain", gain)}
+
+
+def timestep_figures(tables: Tables) -> dict[str, Spec]:
+    """The charts of all tools as figures that stand for themselves; none where nothing was explained."""
+    if not tables.saliency_tools:
+        return {}
+    named = {"maps_by_timestep": "tools_cnr", "gain_by_timestep": "tools_gain"}
+    return {name: filled(all_of_them()[chart], tables) for name, chart in named.items()}
