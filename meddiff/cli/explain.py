@@ -18,6 +18,7 @@ from meddiff.runs import names
 if TYPE_CHECKING:
     from meddiff.evaluation.measurement import Result
     from meddiff.evaluation.saliency import Saliency
+    from meddiff.evaluation.saliency_games import play_games
     from meddiff.evaluation.saliency_units import SaliencyOptions
     from meddiff.runs.opened import Opened
     from meddiff.shards.dataset import LatentShardsDataset
@@ -27,6 +28,8 @@ PRESETS: dict[str, dict[str, int | bool | None]] = {
     "fast": {"samples": 48, "timesteps": 8, "slow_samples": 8, "slow_timesteps": 4, "paper": False},
     "paper": {"samples": None, "timesteps": 40, "slow_samples": 64, "slow_timesteps": 8, "paper": True},
 }
+#: Phrases whose maps play deletion and insertion, by preset; at most those that are shown.
+GAMES = {"fast": 2, "paper": 64}
 PART = "saliency"
 
 
@@ -140,7 +143,7 @@ def explain_cohort(options: Namespace) -> int:
         beside.untrained = run.untrained()
     except UserError as error:  # the sources may be gone; everything else can still be measured
         print(terminal(f"without untrained weights: {error}"))
-    clock = Clock(options.budget)
+    clock = Clock(options.budget, GAMES[options.preset])
     measured = Saliency(wanted, beside, show_progress=True, go_on=clock.has_time)
     measured.check(split)
     out = Path(options.out) if options.out else run.evaluation_folder()
@@ -149,6 +152,8 @@ def explain_cohort(options: Namespace) -> int:
         refuse_other_results(out, about, {PART: made})
         measured = within(measured, run, split, clock)
         result = measured.run(model, split, out, Ranks())
+        if clock.games:
+            result.tables |= play_games(measured, model, split, out, clock.games)
         writer = EvaluationWriter(out, about)
         for name, table in result.tables.items():
             writer.table(name, table.rows, table.first, table.only)
@@ -170,14 +175,15 @@ def explain_cohort(options: Namespace) -> int:
 
 
 class Clock:
-    """The seconds that may be used.
+    """The seconds that may be used, and what is cut with them.
 
     Args:
         budget: None is no limit.
+        games: phrases whose maps play deletion and insertion; fewer where the budget is too short.
     """
 
-    def __init__(self, budget: float | None) -> None:
-        self.budget, self._start = budget, time.monotonic()
+    def __init__(self, budget: float | None, games: int = 0) -> None:
+        self.budget, self.games, self._start = budget, games, time.monotonic()
 
     def left(self) -> float:
         """Seconds that are left."""
@@ -191,15 +197,22 @@ class Clock:
 def within(measured: "Saliency", run: "Opened", split: "LatentShardsDataset", clock: Clock) -> "Saliency":
     """The measurement with so many phrases as fit into the budget; its cost and what is left out are said."""
     options = measured.options
-    evaluations = measured.cost(run.model, split)
+    from meddiff.evaluation.explained import seconds_of_evaluation
+    from meddiff.evaluation.saliency_games import games_cost
+
+    played = games_cost(measured, split, clock.games) if clock.games else 0.0
+    evaluations = measured.cost(run.model, split) + played
     seconds = measured.seconds(run.model, split)  # of one phrase of each tool, as they take here and now
     of_tools = {name: seconds[name] * number for name, number in measured.askings(split).items()}
+    if played:
+        of_tools["deletion and insertion"] = played * seconds_of_evaluation(run.model, options.batch_size)
     total = sum(of_tools.values())
     parts = ", ".join(f"{name} {cost:,.0f} s" for name, cost in of_tools.items())
     print(f"explain: {evaluations:,.0f} U-Net evaluations, about {total:,.0f} s on this machine ({parts})", flush=True)
     if total <= clock.left():
         return measured
     share = max(0.0, clock.left()) / total
+    clock.games = int(share * clock.games)
     every = len(measured.samples(split))
     samples, slow = max(1, int(share * every)), max(1, int(share * min(options.slow_samples, every)))
     print(
@@ -208,7 +221,10 @@ def within(measured: "Saliency", run: "Opened", split: "LatentShardsDataset", cl
         flush=True,
     )
     fewer = type(measured)(
-        replace(options, samples=samples, slow_samples=slow), measured.beside, measured.show_progress, measured.go_on
+        replace(options, samples=samples, slow_samples=slow),
+        measured.beside,
+        measured.show_progress,
+        measured.go_on,
     )
     return fewer
 

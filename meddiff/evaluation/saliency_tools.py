@@ -5,13 +5,13 @@ can be scored alike (:mod:`meddiff.evaluation.saliency_scores`), on the image's 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from meddiff.attribution import df_cam
+from meddiff.attribution import df_cam, df_rise
 from meddiff.attribution import trajectory as paths
 from meddiff.attribution.attention_maps import attention_maps, concept_maps_of
 from meddiff.attribution.cam_targets import Target
@@ -183,6 +183,36 @@ class DfCam:
         return maps | {Channel(self.name, layer): found.maps[:, i] for i, layer in enumerate(found.layers)}
 
 
+class DfRise:
+    """DF-RISE: which places a step's prediction is steady at when other parts of its input are masked.
+
+    Args:
+        paper: as published: 500 masks of single pixels, zeros in their place, x at the next timestep against an epsilon.
+        prompt: look at what the prompt adds to the output instead of at the output.
+    """
+
+    slow = True
+
+    def __init__(self, paper: bool = False, prompt: bool = False) -> None:
+        self.name = "df_rise_prompt" if prompt else "df_rise"
+        self.options = df_rise.PAPER if paper and not prompt else df_rise.FAST
+        if prompt:
+            self.options = replace(self.options, subject="prompt", masks=500 if paper else self.options.masks)
+
+    def cost(self, timesteps: int) -> float:
+        """A trajectory, and every mask at every timestep."""
+        return float(paths.cost(timesteps) + df_rise.cost(self.options, timesteps, GUIDANCE))
+
+    def maps(
+        self, model: LatentDiffusion, asked: Asked, timesteps: Sequence[int], on_progress: OnProgress | None = None
+    ) -> dict[Channel, Tensor]:
+        """Channel of the tool's name: (S, h, w)."""
+        path = asked.trajectory(model, timesteps, asked.phrase, GUIDANCE)
+        _tell(on_progress, paths.cost(len(timesteps)))
+        options = replace(self.options, seed=asked.seed, batch_size=asked.batch_size)
+        return {Channel(self.name): df_rise.df_rise_of(model, [path], options, on_progress)[0]}
+
+
 def _tell(on_progress: OnProgress | None, evaluations: float) -> None:
     if on_progress is not None:
         on_progress(int(evaluations))
@@ -193,6 +223,8 @@ TOOLS: Mapping[str, Callable[[bool], Tool]] = {
     "attention": lambda paper: Attention(),
     "concept": lambda paper: OpenVocabulary(),
     "df_cam": DfCam,
+    "df_rise": DfRise,
+    "df_rise_prompt": lambda paper: DfRise(paper, prompt=True),
 }
 
 

@@ -100,8 +100,11 @@ def test_the_page_shows_it_and_loads_nothing(runs: list[Path], tmp_path: Path) -
     assert "phrase a <b>" not in text  # a phrase is no markup
     about = json.loads(re.search(r'id="about">(.*?)</script>', text, re.DOTALL).group(1))  # type: ignore[union-attr]
     assert {"by_timestep", "tools_cnr", "tools_gain"} <= set(about["specs"])
-    assert about["keys"]["saliency/attention/gain_absent/Edema"]["label"].endswith("words, Edema")
-    shown = set(re.findall(r'data-fields="{&#34;value&#34;: &#34;(saliency/[^&]+)&#34;}"', text))
+    assert (
+        about["keys"]["saliency/attention/gain_absent/Edema"]["label"]
+        == "Gain over an absent finding, attention, Edema"
+    )
+    shown = set(re.findall(r'data-fields="{&#34;value&#34;:&#34;(saliency/[^&]+)&#34;}"', text))
     assert shown >= {"saliency/attention/gain_absent", "saliency/attention/gain_absent/Edema"}
     assert all(key in about["keys"] for key in shown)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from meddiff.reports.page.derived import Columns, Row
+from meddiff.reports.page.wording import value_text
 from meddiff.runs.folder import Run
 from meddiff.runs.values import number
 
@@ -62,7 +63,11 @@ def keys_of(table: Columns, *figures: str) -> list[str]:
 
 def best(run: Run, figure: str = "gain/absent") -> list[dict[str, str]]:
     """Rows of ``saliency_when``: each tool over all classes, then attention by class."""
-    rows = [row for row in run.saliency("_when") if row.get("figure") == figure and row.get("layer") == MICRO]
+    rows = [
+        {**row, **{name: value_text(number(row.get(name))) for name in ("value", "low", "high")}}
+        for row in run.saliency("_when")
+        if row.get("figure") == figure and row.get("layer") == MICRO
+    ]
     chosen = [row for row in rows if row.get("class") == MICRO or row.get("tool") == BY_CLASS]
     return sorted(
         (row for row in chosen if row.get("class") != "macro"),

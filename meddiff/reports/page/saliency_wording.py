@@ -2,13 +2,14 @@
 
 #: kinds of maps by timestep
 MAPS = {
-    "attention": "attention of the finding's words",
-    "end_token": "attention of the end token",
+    "attention": "attention",
+    "end_token": "end token",
     "concept": "open vocabulary",
     "df_rise": "DF-RISE",
+    "df_rise_prompt": "DF-RISE of the prompt",
     "df_cam": "DF-CAM",
     "relevance": "relevance",
-    "untrained": "attention, untrained weights",
+    "untrained": "untrained weights",
     "prior": "location prior",
 }
 #: figures of maps by timestep -> (label, what it is)
@@ -16,7 +17,7 @@ SALIENCY = {
     "cnr": ("CNR", "contrast to noise ratio of the maps of one timestep on the boxes of the phrase"),
     "cnr_absent": ("CNR of an absent finding", "the same place asked for a finding that the image does not have"),
     "gain_absent": (
-        "CNR less that of an absent finding",
+        "Gain over an absent finding",
         "what of the CNR is not had by asking the same image for a finding that it does not have",
     ),
     "auroc": ("AUROC", "chance that a pixel inside is hotter than one outside, 0 to 1, chance 0.5"),
@@ -29,7 +30,7 @@ def saliency_label(name: str) -> str:
 
     Example:
         >>> saliency_label("df_rise/gain_absent")
-        'CNR less that of an absent finding, DF-RISE'
+        'Gain over an absent finding, DF-RISE'
     """
     tool, figure, label = (*name.split("/"), "", "", "")[:3]
     if figure not in SALIENCY:

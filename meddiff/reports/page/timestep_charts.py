@@ -14,6 +14,7 @@ TOOLS = {
     "end_token": "#56b4e9",
     "concept": "#009e73",
     "df_rise": "#d55e00",
+    "df_rise_prompt": "#a0522d",
     "df_cam": "#cc79a7",
     "relevance": "#e69f00",
     "untrained": "#6b7683",
@@ -61,7 +62,8 @@ def tools(figure: str, title: str) -> Spec:
     rows = alt.Chart(alt.NamedData("saliency_tools")).transform_filter(f"isValid(datum.{figure})")
     across = alt.X("timestep:Q", title="timestep of the noise: drawing goes from right to left")
     scale = alt.Scale(domain=list(TOOLS), range=list(TOOLS.values()))
-    colour = alt.Color("tool:N", title="map", scale=scale, legend=alt.Legend(orient="top"))
+    legend = alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1)
+    colour = alt.Color("tool:N", title="map", scale=scale, legend=legend)
     dash = alt.StrokeDash("run:N", title="run", legend=alt.Legend(orient="top"))
     tips = _tips(
         *(("timestep", "timestep", "d"), (figure, title, ".3f")),
@@ -89,7 +91,7 @@ def tools(figure: str, title: str) -> Spec:
 
 def all_of_them() -> dict[str, Spec]:
     """Name in the page -> chart."""
-    gain = "CNR less that of an absent finding"
+    gain = "gain over an absent finding (CNR)"
     return {"by_timestep": by_timestep(), "tools_cnr": tools("cnr", "CNR"), "tools_gain": tools("gain", gain)}
 
 
