@@ -22,9 +22,8 @@ from torch.utils._pytree import tree_leaves
 
 from meddiff.attribution import df_cam as cam
 from meddiff.attribution import relevance as token_relevance
-from meddiff.attribution.attention_maps import attention_maps
 from meddiff.attribution.cam_targets import Asking, Logit, Target, asking
-from meddiff.attribution.concepts import encode_concepts
+from meddiff.attribution.concepts import ConceptMode, encode_concepts
 from meddiff.attribution.df_cam import CamOptions, df_cam, find_layers, watched
 from meddiff.attribution.recorder import CrossAttentionRecorder, EachLayer
 from meddiff.attribution.relevance import relevance
@@ -116,6 +115,18 @@ class LiveBytes(TorchDispatchMode):
         self.alive -= size
 
 
+@torch.no_grad()
+def look(model: LatentDiffusion, groups: Tensor, path: Trajectory, mode: ConceptMode) -> Tensor:
+    """Maps of words and of two concepts in every layer at one step; those of the concepts."""
+    text, concepts = model.encode_texts([TEXT]), encode_concepts(model, ["pacemaker", "a chest tube"], mode)
+    with CrossAttentionRecorder(model.unet, EachLayer(), concepts, EachLayer()) as recorder:
+        recorder.groups = groups[None].to(model.device)
+        noisy = path.noisy.to(model.device, text.states.dtype)
+        model.unet(noisy, path.timesteps.to(model.device), **text.arguments())
+        recorder.take(noisy.shape[-2:])
+    return recorder.concept_maps
+
+
 def counted(tool: str, latent: int, dtype: torch.dtype) -> float:
     """GiB alive at once in the largest pass of a tool, one step, batch 1."""
     device = torch.device("meta")
@@ -133,12 +144,7 @@ def counted(tool: str, latent: int, dtype: torch.dtype) -> float:
     ):
         text = model.encode_texts([TEXT, ""])
         if tool == "attention":
-            concepts = encode_concepts(model, ["pacemaker", "a chest tube"], "substitute")
-            with torch.no_grad(), CrossAttentionRecorder(model.unet, EachLayer(), concepts, EachLayer()) as recorder:
-                recorder.groups = torch.zeros(1, 8, 77, device=device)
-                one = text.take(torch.zeros(1, dtype=torch.long, device=device))
-                model.unet(empty.to(dtype), path.timesteps.to(device), **one.arguments())
-                recorder.take((latent, latent))
+            look(model, torch.zeros(8, 77, device=device), path, "substitute")
         elif tool == "cam":
             with watched(model.unet, find_layers(model.unet, CamOptions().layers)) as features:
                 cam._backward(model, path, begins, text, CamOptions(), features)
@@ -163,10 +169,7 @@ def run(tool: str, model: LatentDiffusion, path: Trajectory) -> Tensor:
     """The maps of one tool at one step."""
     groups = word_groups(model.text_encoder.tokenizer, TEXT)[1]
     if tool == "attention":
-        modes = [
-            encode_concepts(model, ["pacemaker", "a chest tube"], mode) for mode in ("append", "substitute", "output")
-        ]
-        return torch.cat([attention_maps(model, path, groups, one, each_layer=True).concepts for one in modes])
+        return torch.cat([look(model, groups, path, mode).cpu() for mode in ("append", "substitute", "output")])
     if tool == "relevance":
         return relevance(model, path, groups).maps
     if tool == "cam":
