@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from meddiff.attribution.eager_attention import Seen, attend
 from meddiff.attribution.plain_unet import layer_by_layer
-from meddiff.attribution.tower_attention import tower_attention as tower_attention
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

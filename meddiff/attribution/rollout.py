@@ -7,9 +7,10 @@ layer (:func:`meddiff.attribution.relevance_capture.weighted_by_gradient`):
     self-attention    R_iq += A R_iq,  R_ii += A R_ii
     cross-attention   R_iq += norm(R_ii)^T C norm(R_qq),  norm(R) = I + rows of (R - I) / their sums
 
-R_ii = (I + A_n) ... (I + A_1) is never written down: both of its uses are products with (N, L). Its excess over the identity is
-carried by itself, since small gradients would vanish beside 1. Corrected (spec section B7 and below): rows and columns
-of a layer at lower resolution are resized in two dimensions, and a row without relevance stays one instead of spoiling its layer.
+R_ii = (I + A_n) ... (I + A_1) is never written down: both of its uses are products with (N, L). Its excess over the
+identity is carried by itself, since small gradients would vanish beside 1. Corrected (spec section B7 and below): rows and
+columns of a layer at lower resolution are resized in two dimensions, and a row without relevance stays one instead of spoiling
+its layer.
 """
 
 from dataclasses import dataclass, field
@@ -64,17 +65,15 @@ class Grid:
         return (x / self.children[:, None])[self.parent]
 
 
-def normalised(relevance: Tensor) -> Tensor:
-    """norm(R) of a written R (L, L): the rows of R - I made to sum to 1, plus I; a row without excess stays I's.
+def normalised(excess: Tensor) -> Tensor:
+    """norm(R) of R - I (L, L): its rows made to sum to 1, plus I; a row without excess stays I's.
 
     Example:
-        >>> normalised(torch.tensor([[1.0, 0.0], [3.0, 2.0]]))
+        >>> normalised(torch.tensor([[0.0, 0.0], [3.0, 1.0]]))
         tensor([[1.0000, 0.0000],
                 [0.7500, 1.2500]])
     """
-    identity = torch.eye(len(relevance), device=relevance.device)
-    excess = relevance - identity
-    return identity + divided(excess, excess.sum(dim=1, keepdim=True))
+    return torch.eye(len(excess), device=excess.device) + divided(excess, excess.sum(dim=1, keepdim=True))
 
 
 def divided(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -84,7 +83,7 @@ def divided(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def rolled_text(layers: list[Tensor], tokens: int, device: torch.device | None = None) -> Tensor:
-    """R_qq (L, L) of weighted attention layers (L, L) in their order; the identity without any."""
+    """R_qq less the identity, (L, L), of weighted attention layers (L, L) in their order; 0 without any."""
     excess = torch.zeros(tokens, tokens, device=device)
     for layer in layers:
         excess = excess + layer + layer @ excess
@@ -110,8 +109,7 @@ class Rollout:
         pixels, tokens = self.size[0] * self.size[1], len(self.text)
         self.relevance = torch.zeros(pixels, tokens, device=self.text.device)  # (N, L), R_iq
         self._excess = torch.zeros(pixels, 1, device=self.text.device)  # row sums of R_ii - I
-        identity = torch.eye(tokens, device=self.text.device)
-        self._text = identity + divided(self.text, self.text.sum(dim=1, keepdim=True))  # norm(R_qq)
+        self._text = normalised(self.text)  # norm(R_qq)
 
     def self_attention(self, weighted: Tensor) -> None:
         """Take a layer (n, n)."""

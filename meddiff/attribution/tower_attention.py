@@ -1,4 +1,4 @@
-"""The attention of a text tower with its gradient: CLIP's, and any of transformers that shows its probabilities. Source: own."""
+"""The attention of a text tower in its graph: CLIP's, and any of transformers that shows its probabilities. Source: own."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from meddiff.attribution.plain_unet import uncompiled
 from meddiff.models.text.tower import TextTower
 from meddiff.models.text.transformers_tower import TransformersTower
 
-#: What a tower is told that shows none.
+#: What is said of a tower that shows none.
 NONE_SHOWN = (
-    "This text tower shows no attention ({kind}), so each token stands for itself: what tokens took from one another inside the "
-    "tower is not in the relevance."
+    "This text tower ({kind}) shows no attention, so each token stands for itself: what tokens took from one another inside "
+    "the tower is not in the relevance."
 )
 
 
@@ -33,9 +34,22 @@ class TowerAttention:
 
 @contextmanager
 def tower_attention(tower: TextTower) -> Iterator[TowerAttention]:
-    """Context in which a tower computes attention in sight; afterwards it is as before, also after an exception."""
+    """Context in which a tower computes attention in sight; afterwards it is as before, also after an exception.
+
+    Its states have a graph down to the embeddings of the tokens, frozen or not, where gradients are computed at all.
+    """
     found = TowerAttention(type(tower).__name__)
     with ExitStack() as stack:
+        stack.enter_context(uncompiled(tower))
+        for part in tower.modules():
+            if getattr(
+                part, "grad_checkpointing", False
+            ):  # layers that run again in the backward pass would be seen again
+                part.grad_checkpointing = False
+                stack.callback(setattr, part, "grad_checkpointing", True)
+            if isinstance(part, nn.Embedding) and part.weight is tower.token_table.weight:
+                # with frozen weights nothing else would start a graph
+                stack.callback(part.register_forward_hook(_leaf).remove)
         if isinstance(tower, TransformersTower):
             found.kind = str(tower.transformer.config.model_type)
             stack.enter_context(_shown(tower.transformer, found))
@@ -46,21 +60,35 @@ def tower_attention(tower: TextTower) -> Iterator[TowerAttention]:
         yield found
 
 
+def _leaf(module: nn.Module, given: tuple[object, ...], output: Tensor) -> Tensor:
+    return output.detach().requires_grad_()
+
+
 @contextmanager
 def _eager(part: nn.MultiheadAttention, found: TowerAttention) -> Iterator[None]:
     """torch's own layer, computed step by step; one of another form than CLIP's is left alone."""
-    plain = part._qkv_same_embed_dim and part.bias_k is None and not part.add_zero_attn and part.in_proj_weight is not None
+    plain = (
+        part._qkv_same_embed_dim and part.bias_k is None and not part.add_zero_attn and part.in_proj_weight is not None
+    )
     if not plain:
         yield
         return
 
-    def forward(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: object) -> tuple[Tensor, None]:
-        x = query if part.batch_first else query.transpose(0, 1)  # (B, L, D); a text attends to itself, so all three are one
+    def forward(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: object
+    ) -> tuple[Tensor, None]:
+        x = (
+            query if part.batch_first else query.transpose(0, 1)
+        )  # (B, L, D); a text attends to itself, so all three are one
         projected = nn.functional.linear(x, part.in_proj_weight, part.in_proj_bias)
         q, k, v = (y.unflatten(-1, (part.num_heads, -1)).transpose(1, 2) for y in projected.chunk(3, dim=-1))
         scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5  # (B, heads, L, L)
         if attn_mask is not None:
-            scores = scores.masked_fill(attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask.float()
+            scores = (
+                scores.masked_fill(attn_mask, -torch.inf)
+                if attn_mask.dtype == torch.bool
+                else scores + attn_mask.float()
+            )
         probabilities = scores.softmax(dim=-1)
         found.layers.append(probabilities)
         mixed = (probabilities.to(v.dtype) @ v).transpose(1, 2).flatten(2)  # (B, L, D)

@@ -185,6 +185,20 @@ def test_a_logit_of_the_decoded_estimate_is_differentiable(
     assert not torch.allclose(maps.total, other.total)
 
 
+def test_an_autoencoder_that_was_first_read_in_inference_mode_lets_gradients_pass(
+    path: Trajectory, tmp_path: Path
+) -> None:
+    """As in a trainer's validation."""
+    fresh = make_attentive_model(8, vae=str(make_vae(tmp_path / "vae", 0)))
+    target = Target(
+        "classifier", logit=Logit(load_classifier(make_classifier(tmp_path / "classifier")), "Edema", side=32)
+    )
+    with torch.inference_mode():
+        assert fresh.vae is fresh.vae
+        maps = df_cam(fresh, path.at([1]), CamOptions(("mid_block.resnets.0",)), target).maps
+    assert maps.max() > 0
+
+
 def test_what_cannot_be_asked_is_refused(model: LatentDiffusion, path: Trajectory, tmp_path: Path) -> None:
     for make, told in (
         (lambda: Target("mean"), "guidance, sum_eps"),  # type: ignore[arg-type]
