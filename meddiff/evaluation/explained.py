@@ -41,6 +41,7 @@ class Explained:
         image: the real image, where there is one.
         maps: ``word WORD``, or a tool -> (S, h, w).
         layers: layer -> attention of all words together, (S, h, w).
+        shares: kind of token -> its share of relevance, a value a timestep.
     """
 
     text: str
@@ -49,6 +50,7 @@ class Explained:
     image: Pixels | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
     layers: dict[str, Tensor] = field(default_factory=dict)
+    shares: dict[str, list[float]] = field(default_factory=dict)
 
     def over(self, maps: Tensor) -> list[Pixels]:
         """A row of overlays: over the real image, else over the emerging one."""
@@ -124,7 +126,8 @@ def explain_path(
         for tool in chosen:
             if tool.name != "attention":
                 answer = tool.maps(model, asked, times, on_progress)
-                found.maps |= {channel.tool: maps for channel, maps in answer.items() if channel.layer == ALL}
+                found.shares |= answer.shares
+                found.maps |= {channel.tool: maps for channel, maps in answer.maps.items() if channel.layer == ALL}
     return found
 
 

@@ -6,6 +6,7 @@ the paper's timesteps, and by a phrase about a finding that the image does not h
 
 - ``saliency``: a figure a tool, layer, class and timestep, with its interval over images
 - ``saliency_best``: which tool grounds best at each timestep
+- ``saliency_relevance``: shares of kinds of tokens in relevance, by timestep
 - ``saliency_when``: the timestep at which each curve is highest, and from which noise on the place is known
 
 Source: own; the question is that of Park, Ju and Lee (2024), asked where the place of what is drawn is known.
@@ -18,8 +19,6 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from meddiff.attribution.grounding_pass import paper_timesteps
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
 from meddiff.evaluation.cores import one_core
@@ -29,7 +28,16 @@ from meddiff.evaluation.measurement import Result, Table
 from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
-from meddiff.evaluation.saliency_answers import BEST, WHEN, best_rows, headline, prior_rows, when_rows
+from meddiff.evaluation.saliency_answers import (
+    BEST,
+    SHARES,
+    WHEN,
+    best_rows,
+    headline,
+    prior_rows,
+    share_rows,
+    when_rows,
+)
 from meddiff.evaluation.saliency_maps import MAPS, KeptMaps
 from meddiff.evaluation.saliency_scores import (
     FIRST,
@@ -39,7 +47,7 @@ from meddiff.evaluation.saliency_scores import (
     places_of,
     score_curves,
 )
-from meddiff.evaluation.saliency_tools import ALL, Asked, Channel, OnProgress, build_tools
+from meddiff.evaluation.saliency_tools import ALL, Answer, Asked, Channel, OnProgress, build_tools
 from meddiff.evaluation.saliency_units import UNTRAINED, Beside, SaliencyOptions, Unit
 from meddiff.evaluation.samples import GroundingSample, balanced, evaluation_latents, grounding_samples
 from meddiff.evaluation.undisturbed import undisturbed
@@ -142,6 +150,7 @@ class Saliency:
             "saliency": Table(rows, FIRST),
             "saliency_best": Table(best_rows(tools), BEST),
             "saliency_when": Table(when_rows(rows), WHEN),
+            "saliency_relevance": Table(share_rows(entries), SHARES),
         }
         return Result(headline(rows), tables)
 
@@ -195,14 +204,14 @@ class Saliency:
             sample = unit.sample
             asked_of = self.beside.untrained if unit.source == UNTRAINED else model
             assert asked_of is not None  # units() makes none without it
-            maps = self._maps(asked_of, split, unit, sample, told)
-            absent = self._maps(asked_of, split, unit, unit.absent, told)
+            answer = self._answer(asked_of, split, unit, sample, told)
+            absent = self._answer(asked_of, split, unit, unit.absent, told)
             if unit.shown:
-                self.kept.add(unit.address, unit.timesteps, maps)
+                self.kept.add(unit.address, unit.timesteps, answer.maps)
             there = elsewhere[sample.key, sample.label, sample.phrase]
             with one_core():
                 places = places_of(sample, there, split.masks(sample.index))
-                curves = score_curves(sample, maps, absent, places)
+                curves = score_curves(sample, answer.maps, absent.maps, places)
             yield {
                 "address": unit.address,
                 "made": digests[sample.index],
@@ -213,22 +222,23 @@ class Saliency:
                 "timesteps": unit.timesteps,
                 "partners": {name: index for name, (_, index) in there.items()},
                 "curves": curves,
+                "shares": answer.shares,
             }
 
-    def _maps(
+    def _answer(
         self,
         model: LatentDiffusion,
         split: LatentShardsDataset,
         unit: Unit,
         by: GroundingSample | None,
         told: OnProgress,
-    ) -> dict[Channel, torch.Tensor]:
-        """The maps of a unit's image, asked by the phrase of ``by``; none where its words were cut off."""
+    ) -> Answer:
+        """What a unit's tool says of its image, asked by the phrase of ``by``; none where its words were cut off."""
         if by is None:
-            return {}
+            return Answer({})
         query = query_tokens(model.text_encoder.tokenizer, by.phrase, QUERY_WORDS[by.label])
         if not query.weights.any():
-            return {}
+            return Answer({})
         seed = self.options.seed
         latents = evaluation_latents(split, unit.sample.index, seed)
         asked = Asked(
@@ -236,7 +246,7 @@ class Saliency:
             *(seed, self.options.batch_size),
         )
         with undisturbed(model):
-            maps = unit.tool.maps(model, asked, unit.timesteps, told)
+            answer = unit.tool.maps(model, asked, unit.timesteps, told)
         if unit.source != UNTRAINED:
-            return maps
-        return {Channel(UNTRAINED): maps[Channel(unit.tool.name, ALL)]}
+            return answer
+        return Answer({Channel(UNTRAINED): answer.maps[Channel(unit.tool.name, ALL)]})

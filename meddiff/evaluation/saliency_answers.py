@@ -11,12 +11,13 @@ from meddiff.evaluation.cores import one_core
 from meddiff.evaluation.grounding_scores import localisation
 from meddiff.evaluation.measurement import Row, Value
 from meddiff.evaluation.priors import usual_place
-from meddiff.evaluation.saliency_scores import FIGURES, MICRO, Point, Points, mean_row
+from meddiff.evaluation.saliency_scores import FIGURES, MICRO, Entry, Point, Points, mean_row
 from meddiff.evaluation.saliency_tools import ALL
 from meddiff.evaluation.samples import GroundingSample
 from meddiff.shards.dataset import LatentShardsDataset
 
 BEST = ("timestep", "figure", "tool", "value", "second", "difference", "low", "high", "n")
+SHARES = ("tool", "timestep", "tokens", "value", "low", "high", "n")
 WHEN = ("tool", "layer", "class", "figure", "best_timestep", "value", "low", "high", "known_from", "known_to", "n")
 
 
@@ -122,3 +123,17 @@ def prior_rows(train: LatentShardsDataset | None, samples: Sequence[GroundingSam
             cells = [(one.key, one.label, score[figure]) for one, score in chosen]
             rows.append({"tool": "prior", "layer": ALL, "class": label, "figure": figure, **mean_row(cells)})
     return rows
+
+
+def share_rows(entries: Sequence[Entry]) -> list[Row]:
+    """Mean share of each kind of token at each timestep, with its interval over images: roles of the report (finding, relation,
+    place), all words, function words, start and end token, padding."""
+    cells: dict[tuple[str, int, str], list[tuple[str, str, float]]] = {}
+    for one in entries:
+        for kind, values in one["shares"].items():
+            for timestep, value in zip(one["timesteps"], values, strict=True):
+                cells.setdefault((one["source"], timestep, kind), []).append((one["key"], one["label"], value))
+    return [
+        {"tool": tool, "timestep": timestep, "tokens": kind, **mean_row(values)}
+        for (tool, timestep, kind), values in cells.items()
+    ]

@@ -56,6 +56,7 @@ class Entry(TypedDict):
     timesteps: list[int]
     partners: dict[str, int]  # control -> index of the other image, where it has one
     curves: list[Curve]
+    shares: dict[str, list[float]]  # kind of token -> its share, a value a timestep
 
 
 def places_of(sample: GroundingSample, elsewhere: Elsewhere, masks: Mapping[str, Pixels]) -> dict[str, Pixels]:

@@ -5,13 +5,13 @@ can be scored alike (:mod:`meddiff.evaluation.saliency_scores`), on the image's 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from meddiff.attribution import df_cam, df_rise
+from meddiff.attribution import df_cam, df_rise, relevance
 from meddiff.attribution import trajectory as paths
 from meddiff.attribution.attention_maps import attention_maps, concept_maps_of
 from meddiff.attribution.cam_targets import Target
@@ -19,6 +19,7 @@ from meddiff.attribution.concepts import encode_concepts
 from meddiff.attribution.df_cam import CamOptions
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass
 from meddiff.attribution.recorder import EachLayer
+from meddiff.attribution.token_roles import report_roles, token_kinds
 from meddiff.attribution.trajectory import Trajectory, renoised
 from meddiff.attribution.words import Query, special_tokens
 from meddiff.common.errors import UserError
@@ -78,6 +79,19 @@ class Asked:
         return renoised(model, [item], timesteps, self.seed, guidance_scale, self.batch_size)[0]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a tool says.
+
+    Attributes:
+        maps: (S, h, w) float32 of each channel, one a timestep.
+        shares: kind of token -> its share of what all tokens have, a value a timestep.
+    """
+
+    maps: dict[Channel, Tensor]
+    shares: dict[str, list[float]] = field(default_factory=dict)
+
+
 #: Called with the number of U-Net evaluations just done.
 OnProgress = Callable[[int], object]
 
@@ -99,8 +113,8 @@ class Tool(Protocol):
 
     def maps(
         self, model: LatentDiffusion, asked: Asked, timesteps: Sequence[int], on_progress: OnProgress | None = None
-    ) -> dict[Channel, Tensor]:
-        """Maps (S, h, w) float32 of each channel, one a timestep."""
+    ) -> Answer:
+        """Maps of each channel, and what else the tool says."""
         ...
 
 
@@ -115,7 +129,7 @@ class Attention:
 
     def maps(
         self, model: LatentDiffusion, asked: Asked, timesteps: Sequence[int], on_progress: OnProgress | None = None
-    ) -> dict[Channel, Tensor]:
+    ) -> Answer:
         """Channels ``attention`` (all layers, and each), ``end_token``: (S, h, w)."""
         end = special_tokens(model.text_encoder.tokenizer, asked.phrase)["end"]
         groups = torch.stack([asked.query.weights, end])  # (2, L)
@@ -130,7 +144,7 @@ class Attention:
             names = layers.layers
         mean = maps.mean(dim=1)  # (S, 2, h, w)
         found = {Channel(self.name): mean[:, 0], Channel("end_token"): mean[:, 1]}
-        return found | {Channel(self.name, layer): maps[:, i, 0] for i, layer in enumerate(names)}
+        return Answer(found | {Channel(self.name, layer): maps[:, i, 0] for i, layer in enumerate(names)})
 
 
 class OpenVocabulary:
@@ -147,13 +161,13 @@ class OpenVocabulary:
 
     def maps(
         self, model: LatentDiffusion, asked: Asked, timesteps: Sequence[int], on_progress: OnProgress | None = None
-    ) -> dict[Channel, Tensor]:
+    ) -> Answer:
         """Channel ``concept``: (S, h, w)."""
         path = asked.trajectory(model, timesteps, asked.own, guidance_scale=1.0)
         concepts = encode_concepts(model, [asked.label.lower()])
         maps = concept_maps_of(model, path, concepts, asked.batch_size)  # (S, 1, h, w)
         _tell(on_progress, self.cost(len(timesteps)))
-        return {Channel(self.name): maps[:, 0]}
+        return Answer({Channel(self.name): maps[:, 0]})
 
 
 class DfCam:
@@ -174,13 +188,42 @@ class DfCam:
 
     def maps(
         self, model: LatentDiffusion, asked: Asked, timesteps: Sequence[int], on_progress: OnProgress | None = None
-    ) -> dict[Channel, Tensor]:
+    ) -> Answer:
         """Channels ``df_cam`` (all layers, and each): (S, h, w)."""
         path = asked.trajectory(model, timesteps, asked.phrase, GUIDANCE)
         found = df_cam.df_cam(model, path, self.options, self.target)
         _tell(on_progress, self.cost(len(timesteps)))
         maps = {Channel(self.name): found.total}
-        return maps | {Channel(self.name, layer): found.maps[:, i] for i, layer in enumerate(found.layers)}
+        return Answer(maps | {Channel(self.name, layer): found.maps[:, i] for i, layer in enumerate(found.layers)})
+
+
+class TokenRelevance:
+    """Relevance: gradient-weighted attention rolled out, as the map of the finding's words and as shares of kinds of tokens.
+
+    Args:
+        paper: as published: the sum of the output as the target.
+    """
+
+    name, slow = "relevance", True
+
+    def __init__(self, paper: bool = False) -> None:
+        self.options = relevance.RelevanceOptions.paper() if paper else relevance.RelevanceOptions()
+        self.target = Target("sum_eps") if paper else Target()
+
+    def cost(self, timesteps: int) -> float:
+        """A trajectory, and a pass forward and backward a timestep."""
+        return float(paths.cost(timesteps) + relevance.cost(timesteps))
+
+    def maps(
+        self, model: LatentDiffusion, asked: Asked, timesteps: Sequence[int], on_progress: OnProgress | None = None
+    ) -> Answer:
+        """Channel ``relevance``: (S, h, w); shares of the roles of a report and of the kinds of tokens."""
+        path, tokenizer = asked.trajectory(model, timesteps, asked.phrase, GUIDANCE), model.text_encoder.tokenizer
+        found = relevance.relevance(model, path, asked.query.weights[None], self.options, self.target)
+        _tell(on_progress, self.cost(len(timesteps)))
+        kinds = {**report_roles(tokenizer, asked.phrase, asked.label), **token_kinds(tokenizer, asked.phrase)}
+        shares = {name: (found.share * tokens).sum(dim=1).tolist() for name, tokens in kinds.items()}
+        return Answer({Channel(self.name): found.maps[:, 0]}, shares)
 
 
 class DfRise:
@@ -205,12 +248,12 @@ class DfRise:
 
     def maps(
         self, model: LatentDiffusion, asked: Asked, timesteps: Sequence[int], on_progress: OnProgress | None = None
-    ) -> dict[Channel, Tensor]:
+    ) -> Answer:
         """Channel of the tool's name: (S, h, w)."""
         path = asked.trajectory(model, timesteps, asked.phrase, GUIDANCE)
         _tell(on_progress, paths.cost(len(timesteps)))
         options = replace(self.options, seed=asked.seed, batch_size=asked.batch_size)
-        return {Channel(self.name): df_rise.df_rise_of(model, [path], options, on_progress)[0]}
+        return Answer({Channel(self.name): df_rise.df_rise_of(model, [path], options, on_progress)[0]})
 
 
 def _tell(on_progress: OnProgress | None, evaluations: float) -> None:
@@ -223,6 +266,7 @@ TOOLS: Mapping[str, Callable[[bool], Tool]] = {
     "attention": lambda paper: Attention(),
     "concept": lambda paper: OpenVocabulary(),
     "df_cam": DfCam,
+    "relevance": TokenRelevance,
     "df_rise": DfRise,
     "df_rise_prompt": lambda paper: DfRise(paper, prompt=True),
 }

@@ -54,7 +54,7 @@ def planted(kind: str) -> list[Entry]:
         curves = score_curves(sample, {Channel(kind): maps}, {Channel(kind): absent}, places)
         entries.append(
             {"address": f"{kind}{index}", "made": "", "source": kind, "index": index, "key": sample.key}
-            | {"label": sample.label, "timesteps": TIMES, "partners": {}, "curves": curves}  # type: ignore[arg-type]
+            | {"label": sample.label, "timesteps": TIMES, "partners": {}, "curves": curves, "shares": {}}  # type: ignore[arg-type]
         )
     return entries
 

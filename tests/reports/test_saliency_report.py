@@ -79,7 +79,7 @@ def test_every_value_stands_at_its_run_and_timestep(tables: Tables) -> None:
 
 
 def test_the_prior_is_a_line(tables: Tables) -> None:
-    rows = zip(*(tables.saliency_tools[name] for name in ("tool", "timestep", "cnr")), strict=True)
+    rows = zip(*(tables.by_timestep["saliency_tools"][name] for name in ("tool", "timestep", "cnr")), strict=True)
     assert [row for row in rows if row[0] == "prior"] == [("prior", step, 0.625) for step in sorted(STEPS)] * 2
 
 

@@ -36,7 +36,7 @@ DRAWN = (
     "word_means",
     "prompt_means",
     *("mechanism", "mechanism_means", "mechanism_timesteps"),
-    *("saliency", "saliency_tools"),
+    "saliency",
 )
 Mode = Literal["file", "live"]
 
@@ -53,7 +53,7 @@ def _environment() -> Environment:
 
 def data(tables: Tables) -> dict[str, object]:
     """What the script draws, and draws anew when it changes: ``{table: columns}``."""
-    return {name: getattr(tables, name) for name in DRAWN}
+    return {name: getattr(tables, name) for name in DRAWN} | tables.by_timestep
 
 
 def context(runs: Sequence[Run], out: Path) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """What `lightning explain` left in run folders, as rows for the charts. Source: own; docs/visual_analysis.md."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from meddiff.reports.page.derived import Columns, Row
 from meddiff.reports.page.wording import value_text
@@ -52,6 +52,37 @@ def of_tools(run: Run) -> list[Row]:
             ends = {} if tool == PRIOR else {f"{name}_{end}": number(cells.get(end)) for end in ("low", "high")}
             row |= {name: value, **ends}
     return [found[key] for key in sorted(found)]
+
+
+def of_games(run: Run) -> list[Row]:
+    """One row a tool, game, timestep and share of positions taken."""
+    return [
+        {"tool": cells["tool"], "game": cells["game"], "timestep": number(cells.get("timestep")), "taken": taken}
+        | {"value": number(cells.get("value"))}
+        for cells in run.saliency("_games")
+        if (taken := number(cells.get("taken"))) is not None and cells.get("tool") and cells.get("game")
+    ]
+
+
+def of_relevance(run: Run) -> list[Row]:
+    """One row a kind of token and timestep: its share of relevance with its ends."""
+    return [
+        {"tokens": cells["tokens"], "timestep": number(cells.get("timestep"))}
+        | {
+            name: number(cells.get(end))
+            for name, end in (("value", "value"), ("value_low", "low"), ("value_high", "high"))
+        }
+        for cells in run.saliency("_relevance")
+        if cells.get("tokens")
+    ]
+
+
+#: Name of a table with several lines a run -> its rows.
+SEVERAL: dict[str, Callable[[Run], list[Row]]] = {
+    "saliency_tools": of_tools,
+    "saliency_games": of_games,
+    "saliency_relevance": of_relevance,
+}
 
 
 def keys_of(table: Columns, *figures: str) -> list[str]:

@@ -161,10 +161,10 @@ class Tables:
         return columns(who.row() | row for who, run in self._pairs() for row in saliency.timesteps(run))
 
     @cached_property
-    def saliency_tools(self) -> Columns:
-        """One row a run, kind of map and timestep; of a few runs only."""
-        few = list(self._pairs())[:CLASS_COLUMNS]
-        return columns(who.row() | row for who, run in few for row in saliency.of_tools(run))
+    def by_timestep(self) -> dict[str, Columns]:
+        """Tables of ``lightning explain`` with several lines a run; of a few runs only."""
+        few, several = list(self._pairs())[:CLASS_COLUMNS], saliency.SEVERAL.items()
+        return {name: columns(who.row() | row for who, run in few for row in rows(run)) for name, rows in several}
 
     @cached_property
     def runs(self) -> Columns:

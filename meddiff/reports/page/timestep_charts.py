@@ -20,6 +20,8 @@ TOOLS = {
     "untrained": "#6b7683",
     "prior": "#000000",
 }
+#: What deletion and insertion are read against.
+ORDERS = {"random": "#9aa6b2", "centre": "#000000"}
 
 
 @cache
@@ -89,15 +91,71 @@ def tools(figure: str, title: str) -> Spec:
     return _finished(layers, f"{title} of every kind of map against the timestep", _params(), 300)
 
 
+@cache
+def game(name: str, title: str) -> Spec:
+    """Distance against the share of positions taken, one line a kind of map, a mean over timesteps.
+
+    Args:
+        name: deletion or insertion.
+        title: of the axis.
+    """
+    rows = (
+        alt.Chart(alt.NamedData("saliency_games"))
+        .transform_filter("isValid(datum.value)")
+        .transform_filter(f"datum.game == '{name}'")
+    )
+    scale = alt.Scale(domain=[*TOOLS, *ORDERS], range=[*TOOLS.values(), *ORDERS.values()])
+    legend = alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1, columns=6)
+    line = rows.mark_line(strokeWidth=1.8).encode(
+        x=alt.X("taken:Q", title="share of positions, highest values first", axis=alt.Axis(format="%")),
+        y=alt.Y("mean(value):Q", title=title, scale=alt.Scale(zero=True)),
+        color=alt.Color("tool:N", title="map", scale=scale, legend=legend),
+        strokeDash=alt.StrokeDash("run:N", title="run", legend=None),
+        opacity=_if(SHOWN, 0.95, FADED),
+    )
+    return _finished([line], f"{name}: {title}", _params(), 260)
+
+
+@cache
+def relevance() -> Spec:
+    """Share of relevance of each kind of token against the timestep."""
+    rows = alt.Chart(alt.NamedData("saliency_relevance")).transform_filter("isValid(datum.value)")
+    legend = alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1)
+    line = rows.encode(
+        x=alt.X("timestep:Q", title="timestep of the noise: drawing goes from right to left"),
+        y=alt.Y("value:Q", title="share of relevance", scale=alt.Scale(zero=True), axis=alt.Axis(format="%")),
+        color=alt.Color("tokens:N", title="tokens", scale=alt.Scale(scheme="tableau10"), legend=legend),
+        opacity=_if(SHOWN, 0.95, FADED),
+        tooltip=_tips(("timestep", "timestep", "d"), ("value", "share", ".1%"), names=("tokens", "run")),
+    )
+    layers = [
+        line.mark_line(strokeWidth=1.8).encode(strokeDash=alt.StrokeDash("run:N", title="run", legend=None)),
+        line.mark_point(filled=True, size=30).encode(detail="run:N"),
+    ]
+    return _finished(layers, "share of relevance of each kind of token against the timestep", _params(), 260)
+
+
 def all_of_them() -> dict[str, Spec]:
     """Name in the page -> chart."""
     gain = "gain over an absent finding (CNR)"
-    return {"by_timestep": by_timestep(), "tools_cnr": tools("cnr", "CNR"), "tools_gain": tools("gain", gain)}
+    return {
+        "by_timestep": by_timestep(),
+        "tools_cnr": tools("cnr", "CNR"),
+        "tools_gain": tools("gain", gain),
+        "deletion": game("deletion", "distance when taken away (high is good)"),
+        "insertion": game("insertion", "distance when given back (low is good)"),
+        "relevance": relevance(),
+    }
 
 
 def timestep_figures(tables: Tables) -> dict[str, Spec]:
     """The charts of all tools as figures that stand for themselves; none where nothing was explained."""
-    if not tables.saliency_tools:
-        return {}
-    named = {"maps_by_timestep": "tools_cnr", "gain_by_timestep": "tools_gain"}
-    return {name: filled(all_of_them()[chart], tables) for name, chart in named.items()}
+    named = {
+        "maps_by_timestep": ("tools_cnr", "saliency_tools"),
+        "gain_by_timestep": ("tools_gain", "saliency_tools"),
+        "deletion": ("deletion", "saliency_games"),
+        "insertion": ("insertion", "saliency_games"),
+        "relevance": ("relevance", "saliency_relevance"),
+    }
+    charts = all_of_them()
+    return {name: filled(charts[chart], tables) for name, (chart, table) in named.items() if tables.by_timestep[table]}
