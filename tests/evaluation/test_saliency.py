@@ -68,7 +68,8 @@ def value(rows: list[Row], tool: str, figure: str, timestep: int, label: str = "
     found = [
         row["value"]
         for row in rows
-        if (row["tool"], row["figure"], row["timestep"], row["class"]) == (tool, figure, timestep, label)
+        if (row["tool"], row["layer"], row["figure"], row.get("timestep"), row["class"])
+        == (tool, "all", figure, timestep, label)
     ]
     assert len(found) == 1
     return float(found[0] or 0.0)
