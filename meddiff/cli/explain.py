@@ -18,7 +18,6 @@ from meddiff.runs import names
 if TYPE_CHECKING:
     from meddiff.evaluation.measurement import Result
     from meddiff.evaluation.saliency import Saliency
-    from meddiff.evaluation.saliency_games import play_games
     from meddiff.evaluation.saliency_units import SaliencyOptions
     from meddiff.runs.opened import Opened
     from meddiff.shards.dataset import LatentShardsDataset
@@ -98,21 +97,9 @@ def parse(arguments: list[str]) -> Namespace:
     return options
 
 
-def tools_of(options: Namespace) -> list[str]:
-    """The tools that are asked.
-
-    Raises:
-        UserError: one that there is not.
-    """
-    from meddiff.evaluation.saliency_tools import TOOLS, build_tools
-
-    chosen = list(TOOLS) if options.tools is None else [one for one in options.tools.replace(",", " ").split() if one]
-    build_tools(chosen)
-    return chosen
-
-
 def saliency_options(options: Namespace) -> "SaliencyOptions":
     """The preset, with what is given in its place."""
+    from meddiff.cli.explain_one import tools_of
     from meddiff.evaluation.saliency_units import SaliencyOptions
 
     given = {name: options[name] for name in ("samples", "timesteps") if options[name] is not None}
@@ -127,6 +114,7 @@ def explain_cohort(options: Namespace) -> int:
     from meddiff.evaluation.provenance import model_digest, split_digest
     from meddiff.evaluation.ranks import Ranks
     from meddiff.evaluation.saliency import Saliency
+    from meddiff.evaluation.saliency_games import play_games
     from meddiff.evaluation.saliency_media import write_panels, write_pictures
     from meddiff.evaluation.saliency_units import Beside
     from meddiff.runs.earlier_results import refuse_other_results

@@ -21,6 +21,19 @@ DRAWN, REAL = 30, 8
 LOOKED_AT = 8
 
 
+def tools_of(options: Namespace) -> list[str]:
+    """The tools that are asked.
+
+    Raises:
+        UserError: one that there is not.
+    """
+    from meddiff.evaluation.saliency_tools import TOOLS, build_tools
+
+    chosen = list(TOOLS) if options.tools is None else [one for one in options.tools.replace(",", " ").split() if one]
+    build_tools(chosen)
+    return chosen
+
+
 def explain_images(options: Namespace) -> int:
     """Pictures and an animation of each image into the folder ``--out``; returns the exit code.
 
@@ -28,7 +41,6 @@ def explain_images(options: Namespace) -> int:
         UserError: a schedule that there is not, or steps that repeat.
     """
     from meddiff.attribution.schedules import SCHEDULES, schedule
-    from meddiff.cli.explain import tools_of
 
     tools = tools_of(options)
     schedules = [one for one in options.schedule.replace(",", " ").split() if one]
@@ -41,16 +53,18 @@ def explain_images(options: Namespace) -> int:
     if options.image is not None:
         return explain_real(options, tools, out)
     model = _opened(options)
+    walked: dict[str, list[Trajectory]] = {}
+    say_cost(model, tools, len(options.prompts) * len(lists), min(LOOKED_AT, steps), steps, options)
     for name, timesteps in lists.items():
-        say_cost(model, tools, len(options.prompts), min(LOOKED_AT, steps), steps, options)
-        paths = drawn(model, options, timesteps)
+        paths = walked[name] = drawn(model, options, timesteps)
         for place, path in enumerate(paths):
             looked = path.at(spread(len(path), LOOKED_AT))
             found = explained(model, looked, tools, options)
             write(out, f"{place:04d}-{name}", found)
             path.save(out / f"{place:04d}-{name}.safetensors")
-        triples = [(path, name) for path in paths]
-        write_emerging(out / f"prompts-{name}.png", model, triples)
+        write_emerging(out / f"prompts-{name}.png", model, paths)
+    if "relevance" in tools:
+        write_relevance(out, model, walked)
     if len(lists) > 1:  # the same seed and prompt under each schedule
         write_ends(out / "schedules.png", model, options, lists)
     print(terminal(out))
@@ -87,8 +101,11 @@ def say_cost(
     """
     from meddiff.attribution.trajectory import cost
     from meddiff.evaluation.explained import explain_cost, seconds_of_evaluation
+    from meddiff.evaluation.prompt_relevance import relevance_cost
 
     evaluations = images * (cost(steps) + explain_cost(tools, looked, options.preset == "paper"))
+    if options.prompts and "relevance" in tools:
+        evaluations += relevance_cost(images, steps)
     seconds = evaluations * seconds_of_evaluation(model, options.batch_size)
     print(f"explain: {evaluations:,.0f} U-Net evaluations, about {seconds:,.0f} s on this machine", flush=True)
     if options.budget is not None and seconds > options.budget:
@@ -140,13 +157,22 @@ def write(out: Path, stem: str, found: "Explained") -> None:
     _put(out, files)
 
 
-def write_emerging(path: Path, model: "LatentDiffusion", paths: "list[tuple[Trajectory, str]]") -> None:
+def write_relevance(out: Path, model: "LatentDiffusion", paths: "dict[str, list[Trajectory]]") -> None:
+    """``relevance_by_word.csv`` and ``relevance_by_role.csv``."""
+    from meddiff.evaluation.prompt_relevance import prompt_relevance
+    from meddiff.runs.tables import write_table
+
+    for name, table in prompt_relevance(model, paths).items():
+        write_table(out / f"{name}.csv", table.rows, table.first)
+
+
+def write_emerging(path: Path, model: "LatentDiffusion", paths: "list[Trajectory]") -> None:
     """Prompts downwards, timesteps to the right: what each step takes the clean image for."""
     from meddiff.attribution.strips import panels
     from meddiff.models.autoencoder import decode
     from meddiff.shards.members import png_bytes
 
-    chosen = [one.at(spread(len(one), LOOKED_AT)) for one, _ in paths]
+    chosen = [one.at(spread(len(one), LOOKED_AT)) for one in paths]
     rows = [list(decode(model.vae, one.clean.to(model.device), model.scaling_factor)) for one in chosen]
     columns = [f"t = {timestep}" for timestep in chosen[0].timesteps.tolist()]
     _put(path.parent, {path.name: png_bytes(panels(rows, [one.text for one in chosen], columns))})

@@ -113,7 +113,7 @@ def explain_path(
         if "attention" in tools:
             groups = torch.cat([rows, special_tokens(tokenizer, path.text)["end"][None]])  # (K + 1, L)
             maps, layers = attention_maps(model, path, groups, batch_size, on_progress)  # (S, layers, K + 1, h, w)
-            words = [word.text for word in kept]
+            words = [word.text.strip(".,;:!?") for word in kept]
             names = [
                 f"word {word}" if words.count(word) == 1 else f"word {i + 1} {word}" for i, word in enumerate(words)
             ]
