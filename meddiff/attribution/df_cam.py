@@ -162,10 +162,11 @@ def df_cam(
             order = tuple(features)
             maps = []
             for name, slope in zip(order, slopes, strict=True):
-                both = (features[name].detach().float(), torch.zeros_like(features[name]) if slope is None else slope)
+                values = features[name].detach().float()
+                slope = torch.zeros_like(values) if slope is None else slope.float()
                 if options.half == "combined":
-                    both = tuple(_combined(x, trajectory.guidance_scale) for x in both)
-                maps.append(class_activation(both[0], both[1].float(), (size[0], size[1])))
+                    values, slope = (_combined(x, trajectory.guidance_scale) for x in (values, slope))
+                maps.append(class_activation(values, slope, (size[0], size[1])))
             found.append(torch.stack(maps, dim=1).cpu())  # (b, L, h, w)
     maps = torch.cat(found)  # (S, L, h, w)
     total, used = add_up(maps)

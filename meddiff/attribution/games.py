@@ -98,13 +98,13 @@ def gain(game: Game, other: Game) -> tuple[Tensor, Tensor]:
 
 
 def cost(options: GameOptions, steps: int, guidance_scale: float = 7.5, maps: int = 1) -> int:
-    """Evaluations of the U-Net for both games of ``maps`` maps of one trajectory.
+    """Evaluations of the U-Net for both games of ``maps`` maps of one trajectory, and for the whole latents.
 
     Args:
         guidance_scale: of the trajectory, where the options name none.
     """
     scale = guidance_scale if options.guidance_scale is None else options.guidance_scale
-    return maps * steps * 2 * options.chunks * evaluations(scale)
+    return steps * (maps * 2 * options.chunks + 1) * evaluations(scale)
 
 
 def play(
@@ -162,6 +162,8 @@ class _Player:
         self.empty = {name: self._substrate(name) for name in (options.deletion, options.insertion)}
         # asked anew, not read: the last chunk of an insertion is then 0 and not a rounding
         self.whole = self._results(self.noisy, torch.arange(len(trajectory)))
+        if on_progress is not None:
+            on_progress(len(trajectory) * evaluations(self.scale))
 
     def _substrate(self, name: Substrate) -> Tensor:
         """(S, C, h, w)."""

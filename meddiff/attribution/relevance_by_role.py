@@ -7,18 +7,31 @@ of 100 sentences at 30 steps (Stable Diffusion, the authors' notebooks; Park et 
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from meddiff.attribution.relevance import Relevance
-from meddiff.attribution.token_roles import SCENE
+from meddiff.attribution import relevance as tool
+from meddiff.attribution import trajectory
+from meddiff.attribution.cam_targets import Target
+from meddiff.attribution.relevance import Relevance, RelevanceOptions, relevance
+from meddiff.attribution.token_roles import SCENE, of_words
+from meddiff.attribution.trajectory import generate
+from meddiff.models.latent_diffusion import LatentDiffusion
 
 TABLE = Path(__file__).parent / "published" / "relevance_by_role.csv"
+
+
+class Prompt(NamedTuple):
+    """A prompt and what its tokens are there for, of :mod:`meddiff.attribution.token_roles`: role -> (L,) bool."""
+
+    text: str
+    roles: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,3 +100,44 @@ def published() -> tuple[RoleSum, ...]:
             for row in csv.DictReader(stream)
             for role in SCENE
         )
+
+
+def cost(prompts: int, schedules: Mapping[str, Sequence[int]]) -> int:
+    """Evaluations of the U-Net that :func:`sums_by_role` takes."""
+    return prompts * sum(trajectory.cost(len(times)) + tool.cost(len(times)) for times in schedules.values())
+
+
+def sums_by_role(
+    model: LatentDiffusion,
+    prompts: Sequence[Prompt],
+    schedules: Mapping[str, Sequence[int]],
+    seed: int = 0,
+    guidance_scale: float = 7.5,
+    options: RelevanceOptions = RelevanceOptions(),  # noqa: B008 (frozen dataclass)
+    target: Target = Target(),  # noqa: B008 (frozen dataclass)
+    on_progress: Callable[[int], object] | None = None,
+) -> list[RoleSum]:
+    """Draw each prompt along each schedule and add up the relevance of its roles.
+
+    Every schedule starts from the same noise, which hangs on (seed, text). :func:`published` has what to put beside scenes.
+
+    Args:
+        model: in eval mode.
+        schedules: name -> timesteps, of :mod:`meddiff.attribution.schedules`.
+        on_progress: called after each prompt with the evaluations just done.
+
+    Raises:
+        UserError: a schedule or guidance that cannot be.
+    """
+    rows = []
+    for name, times in schedules.items():
+        found = []
+        for prompt in prompts:  # one at a time: a hundred paths of Stable Diffusion's size are a gigabyte
+            path = generate(model, [prompt.text], times, [prompt.text], seed, guidance_scale)[0]
+            words = of_words(model.text_encoder.tokenizer, prompt.text, lambda word: True)
+            nothing = torch.zeros(0, len(words))
+            found.append(by_role(relevance(model, path, nothing, options, target), prompt.roles, words))
+            if on_progress is not None:
+                on_progress(trajectory.cost(len(times)) + tool.cost(len(times)))
+        rows += added_up(name, found)
+    return rows

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,11 @@ from meddiff.attribution.plain_unet import uncompiled
 from meddiff.models.text.tower import TextTower
 from meddiff.models.text.transformers_tower import TransformersTower
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+#: open_clip's switch.
+CHECKPOINTING = "grad_checkpointing"
 #: What is said of a tower that shows none.
 NONE_SHOWN = (
     "This text tower ({kind}) shows no attention, so each token stands for itself: what tokens took from one another inside "
@@ -95,15 +101,15 @@ def _eager(part: nn.MultiheadAttention, found: TowerAttention) -> Iterator[None]
         mixed = mixed if part.batch_first else mixed.transpose(0, 1)
         return part.out_proj(mixed), None
 
-    part.forward = forward  # type: ignore[assignment,method-assign]
+    part.__dict__["forward"] = forward
     try:
         yield
     finally:
-        del part.forward
+        del part.__dict__["forward"]
 
 
 @contextmanager
-def _shown(network: nn.Module, found: TowerAttention) -> Iterator[None]:
+def _shown(network: "PreTrainedModel", found: TowerAttention) -> Iterator[None]:
     """A network of transformers that is asked for its attention; fused attention does not have it."""
     before: str = network.config._attn_implementation
     takes = inspect.signature(network.forward).parameters

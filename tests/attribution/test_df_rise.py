@@ -18,7 +18,7 @@ from meddiff.attribution.trajectory import Trajectory, renoised
 from meddiff.common.errors import UserError
 from meddiff.metrics.functional import pixel_auroc
 from meddiff.models.latent_diffusion import LatentDiffusion
-from meddiff.models.noise_schedule import NoiseSchedule
+from meddiff.models.noise_schedule import NoiseSchedule, PredictionType
 from tests.builders.drawn_parts import CountedPasses, make_attentive_model
 from tests.builders.planted import block, planted_model
 
@@ -53,7 +53,7 @@ def auroc(maps: Tensor, region: Tensor) -> Tensor:
 @pytest.mark.parametrize("tool", TOOLS)
 def test_the_planted_region_is_found_at_every_timestep(tool: str) -> None:
     model = planted_model(REGION)
-    options = DfRiseOptions(masks=256)
+    options, fewer = DfRiseOptions(masks=256), DfRiseOptions(masks=96)
     path = path_of(model)
     found = TOOLS[tool](model, path, options)
     assert found.shape == (3, 16, 16)
@@ -62,9 +62,9 @@ def test_the_planted_region_is_found_at_every_timestep(tool: str) -> None:
     # the controls: who knows the middle only, another region's model, and one that looks everywhere alike
     assert auroc(centre_prior((16, 16)), REGION).max() < 0.75
     elsewhere = planted_model(block(16, 9, 1, 6, 6))
-    assert auroc(TOOLS[tool](elsewhere, path_of(elsewhere), options), REGION).max() < 0.6
+    assert auroc(TOOLS[tool](elsewhere, path_of(elsewhere), fewer), REGION).max() < 0.6
     everywhere = planted_model(torch.ones(16, 16, dtype=torch.bool))
-    assert auroc(TOOLS[tool](everywhere, path_of(everywhere), options), REGION).max() < 0.8
+    assert auroc(TOOLS[tool](everywhere, path_of(everywhere), fewer), REGION).max() < 0.8
 
 
 def test_the_fast_preset_finds_it_too_and_zeros_do() -> None:
@@ -89,9 +89,8 @@ def test_rise_answers_for_a_region_of_the_output() -> None:
     model = planted_model(torch.ones(16, 16, dtype=torch.bool))
     path = path_of(model)
     for region in (REGION, block(16, 9, 1, 5, 5)):
-        found = rise(model, path, DfRiseOptions(masks=256), region.float())
+        found = rise(model, path, DfRiseOptions(masks=192), region.float())
         assert auroc(found, region).min() > 0.95
-        assert auroc(found, ~region).max() < 0.05
     wrong = (torch.ones(8, 8), torch.zeros(16, 16), -torch.ones(16, 16), torch.full((16, 16), torch.nan))
     for region in wrong:
         with pytest.raises(UserError, match="16 x 16 weights"):
@@ -116,6 +115,7 @@ def one_at_a_time(model: LatentDiffusion, path: Trajectory, options: DfRiseOptio
         return ddim_step(model.noise_schedule, output, noisy, t, p)
 
     with torch.no_grad():
+        texts = [model.encode_texts([text]).arguments() for text in ("", path.text)]
         for k, (t, p) in enumerate(zip(path.timesteps.tolist(), path.previous.tolist(), strict=True)):
             total, times = torch.zeros(path.noisy.shape[-2:]), torch.zeros(path.noisy.shape[-2:])
             output = path.unconditional[k] + scale * (path.conditional[k] - path.unconditional[k])
@@ -124,10 +124,7 @@ def one_at_a_time(model: LatentDiffusion, path: Trajectory, options: DfRiseOptio
             for n in range(options.masks):
                 keep = mask(options.kind, (8, 8), options.probability, options.cells, options.seed, path.key, n)
                 x = path.noisy[k][None] * keep
-                one, other = (
-                    model.unet(x, torch.tensor([t]), **model.encode_texts([text]).arguments()).sample
-                    for text in ("", path.text)
-                )
+                one, other = (model.unet(x, torch.tensor([t]), **text).sample for text in texts)
                 masked = seen(
                     one + scale * (other - one), x, t, p, "eps" if options.space == "paper" else options.space
                 )
@@ -141,13 +138,21 @@ def one_at_a_time(model: LatentDiffusion, path: Trajectory, options: DfRiseOptio
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("space", ["eps", "x0", "previous", "paper"])
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_batches_give_what_one_mask_at_a_time_gives(small: LatentDiffusion, space: Space, prediction: str) -> None:
+@pytest.mark.parametrize(
+    ("prediction", "space"),
+    [
+        ("epsilon", "eps"),
+        ("epsilon", "x0"),
+        ("epsilon", "paper"),
+        ("v_prediction", "eps"),
+        ("v_prediction", "previous"),
+    ],
+)
+def test_batches_give_what_one_mask_at_a_time_gives(prediction: PredictionType, space: Space) -> None:
     model = make_attentive_model(8)
-    model.noise_schedule = NoiseSchedule("v_prediction" if prediction == "v_prediction" else "epsilon")
-    path = path_of(model)
-    options = replace(PAPER, masks=6, space=space, batch_size=5)
+    model.noise_schedule = NoiseSchedule(prediction)
+    path = path_of(model).at([0, 2])
+    options = replace(PAPER, masks=4, space=space, batch_size=5)
     torch.testing.assert_close(df_rise(model, path, options), one_at_a_time(model, path, options), rtol=0, atol=2e-3)
     options = replace(options, kind="grid", cells=4, normalise="masks", border="cut", guidance_scale=None)
     torch.testing.assert_close(df_rise(model, path, options), one_at_a_time(model, path, options), rtol=0, atol=2e-3)
@@ -168,7 +173,7 @@ def test_spaces_and_subjects_are_different_questions(small: LatentDiffusion) -> 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_maps_hang_on_seed_and_key_and_on_no_batch(small: LatentDiffusion, tool: str) -> None:
     first, second = path_of(small, "a", 0), path_of(small, "b", 1)
-    options = replace(FAST, masks=10)
+    options = replace(FAST, masks=4)
     both = {"df_rise": df_rise_of, "rise": rise_of}[tool]
     together = both(small, [first, second], options)
     for batch_size in (1, 7, 500):

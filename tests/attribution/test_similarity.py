@@ -62,7 +62,7 @@ def test_a_field_is_wholly_like_itself(term: Term, border: Border) -> None:
         torch.testing.assert_close(found, torch.ones(3, 16, 16), rtol=0, atol=1e-5)
     # the control: two draws are not alike (the published factor of 2 would put these near 1)
     if term in ("structure", "cosine"):
-        assert similarity(field, drawn(9, 3, 4, 16, 16), term, border=border).abs().mean() < 0.3
+        assert similarity(field, drawn(9, 3, 4, 16, 16), term, border=border).abs().mean() < 0.5
 
 
 @pytest.mark.parametrize("term", TERMS)

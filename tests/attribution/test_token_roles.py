@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from meddiff.attribution.relevance import Relevance
-from meddiff.attribution.relevance_by_role import added_up, by_role, published, shares
+from meddiff.attribution.relevance_by_role import Prompt, added_up, by_role, cost, published, shares, sums_by_role
 from meddiff.attribution.token_roles import (
     SCENE,
     Triple,
@@ -21,6 +21,7 @@ from meddiff.attribution.token_roles import (
 from meddiff.common.errors import UserError
 from meddiff.models.text.build import build_text_encoder
 from meddiff.models.text.clip_tokenizer import ClipTokenizer
+from tests.builders.drawn_parts import CountedPasses, make_attentive_model
 from tests.builders.towers import KINDS
 
 TOKENIZER = ClipTokenizer()
@@ -118,3 +119,22 @@ def test_published_sums_are_those_of_the_paper() -> None:
     assert first["exponential_early", "object"] == 1890.2
     assert all(0 < row.per_step < 1 for row in rows.values())
     assert first["exponential_early", "subject"] < first["uniform", "subject"]
+
+
+def test_sums_of_drawn_scenes_by_schedule() -> None:
+    """The same noise under every schedule, so the same list twice gives the same sums; the cost is what is computed."""
+    model = make_attentive_model(8)
+    prompts = [
+        Prompt(one.text, scene_roles(TOKENIZER, one))
+        for one in (Triple("bear", "on", "bicycle"), Triple("cat", "near", "dog"))
+    ]
+    schedules = {"uniform": [900, 500, 100], "again": [900, 500, 100], "exponential_early": [999, 900, 700]}
+    told: list[int] = []
+    with CountedPasses(model) as passes:
+        rows = sums_by_role(model, prompts, schedules, guidance_scale=2.0, on_progress=told.append)
+    assert [(row.schedule, row.role) for row in rows] == [(name, role) for name in schedules for role in SCENE]
+    assert all(row.number == 6 and 0 <= row.per_step <= 1 and row.source == "measured" for row in rows)
+    assert [row.total for row in rows[:3]] == pytest.approx([row.total for row in rows[3:6]])
+    assert [row.total for row in rows[:3]] != pytest.approx([row.total for row in rows[6:]])
+    assert sum(told) == cost(2, schedules) == 2 * 9 * 5
+    assert passes.samples == 2 * 9 * 3, "backward passes count as two more"
