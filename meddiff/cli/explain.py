@@ -62,7 +62,9 @@ def parse(arguments: list[str]) -> Namespace:
     parser.add_argument("--image", type=str | None, default=None, help="One image instead of a cohort, with --text.")
     parser.add_argument("--text", type=str | None, default=None, help="What is asked about --image.")
     parser.add_argument("--prompts", type=str, nargs="+", default=[], help="Draw images for these and explain them.")
-    parser.add_argument("--tools", type=str | None, default=None, help="Names with commas between; all by default.")
+    parser.add_argument(
+        "--tools", type=str | None, default=None, help="Names with commas between; all but df_rise_prompt by default."
+    )
     parser.add_argument(
         "--preset",
         type=Literal["fast", "paper"],

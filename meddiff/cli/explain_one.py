@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from meddiff.evaluation.explained import Explained
     from meddiff.models.latent_diffusion import LatentDiffusion
 
+#: Tools that must be asked for by name.
+BESIDE = ("df_rise_prompt",)
 #: Timesteps of a drawn image, and of a real one, unless the command says so.
 DRAWN, REAL = 30, 8
 #: Steps of a drawn image that are looked at.
@@ -29,7 +31,8 @@ def tools_of(options: Namespace) -> list[str]:
     """
     from meddiff.evaluation.saliency_tools import TOOLS, build_tools
 
-    chosen = list(TOOLS) if options.tools is None else [one for one in options.tools.replace(",", " ").split() if one]
+    usual = [name for name in TOOLS if name not in BESIDE]
+    chosen = usual if options.tools is None else [one for one in options.tools.replace(",", " ").split() if one]
     build_tools(chosen)
     return chosen
 
