@@ -63,7 +63,7 @@ def parse(arguments: list[str]) -> Namespace:
     parser.add_argument("--text", type=str | None, default=None, help="What is asked about --image.")
     parser.add_argument("--prompts", type=str, nargs="+", default=[], help="Draw images for these and explain them.")
     parser.add_argument(
-        "--tools", type=str | None, default=None, help="Names with commas between; all but df_rise_prompt by default."
+        "--tools", type=str | None, default=None, help="Names with commas; all but df_rise_prompt by default."
     )
     parser.add_argument(
         "--preset",
