@@ -29,6 +29,8 @@ PRESETS: dict[str, dict[str, int | bool | None]] = {
 }
 #: Phrases whose maps play deletion and insertion, by preset; at most those that are shown.
 GAMES = {"fast": 2, "paper": 64}
+#: What they are called where costs are told.
+GAME = "deletion and insertion"
 PART = "saliency"
 
 
@@ -189,34 +191,53 @@ def within(measured: "Saliency", run: "Opened", split: "LatentShardsDataset", cl
     options = measured.options
     from meddiff.evaluation.explained import seconds_of_evaluation
     from meddiff.evaluation.saliency_games import games_cost
+    from meddiff.evaluation.saliency_tools import build_tools
 
     played = games_cost(measured, split, clock.games) if clock.games else 0.0
     evaluations = measured.cost(run.model, split) + played
     seconds = measured.seconds(run.model, split)  # of one phrase of each tool, as they take here and now
     of_tools = {name: seconds[name] * number for name, number in measured.askings(split).items()}
     if played:
-        of_tools["deletion and insertion"] = played * seconds_of_evaluation(run.model, options.batch_size)
+        of_tools[GAME] = played * seconds_of_evaluation(run.model, options.batch_size)
     total = sum(of_tools.values())
     parts = ", ".join(f"{name} {cost:,.0f} s" for name, cost in of_tools.items())
     print(f"explain: {evaluations:,.0f} U-Net evaluations, about {total:,.0f} s on this machine ({parts})", flush=True)
     if total <= clock.left():
         return measured
-    share = max(0.0, clock.left()) / total
-    clock.games = int(share * clock.games)
+    named = {tool.name for tool in build_tools(options.tools) if tool.slow} | {GAME}
+    quick, slow = shares(
+        sum(cost for name, cost in of_tools.items() if name not in named),
+        sum(cost for name, cost in of_tools.items() if name in named),
+        max(0.0, clock.left()),
+    )
     every = len(measured.samples(split))
-    samples, slow = max(1, int(share * every)), max(1, int(share * min(options.slow_samples, every)))
+    few = min(options.slow_samples, every)
+    samples, slow_samples, games = max(1, int(quick * every)), max(1, int(slow * few)), int(slow * clock.games)
     print(
-        f"budget of {clock.budget:,.0f} s: {samples} of {every} phrases are asked, {min(slow, samples)} of "
-        f"{min(options.slow_samples, every)} with slow tools; the others are left out",
+        f"budget of {clock.budget or 0:,.0f} s: {samples} of {every} phrases are asked, {min(slow_samples, samples)} of {few} "
+        f"with slow tools, {games} of {clock.games} play deletion and insertion; the others are left out",
         flush=True,
     )
+    clock.games = games
     fewer = type(measured)(
-        replace(options, samples=samples, slow_samples=slow),
+        replace(options, samples=samples, slow_samples=slow_samples),
         measured.beside,
         measured.show_progress,
         measured.go_on,
     )
     return fewer
+
+
+def shares(quick: float, slow: float, budget: float) -> tuple[float, float]:
+    """Which parts of what quick and slow tools want fit into a budget: each has half, and what one leaves is the other's.
+
+    Example:
+        >>> shares(100, 900, 200), shares(50, 400, 200)
+        ((1.0, 0.1111111111111111), (1.0, 0.375))
+    """
+    first = min(1.0, max(budget / 2, budget - slow) / quick) if quick > 0 else 1.0
+    second = min(1.0, (budget - first * quick) / slow) if slow > 0 else 1.0
+    return first, second
 
 
 def answers_text(result: "Result") -> str:
@@ -234,6 +255,6 @@ def answers_text(result: "Result") -> str:
         if row["figure"] == "gain/absent" and row["layer"] == "all" and row["class"] == "all":
             ends = "" if row["low"] is None else f"[{row['low']:.2f}, {row['high']:.2f}]"
             known = [str(row[end]) if row[end] is not None else "never" for end in ("known_from", "known_to")]
-            cells = (row["tool"], row["best_timestep"], f"{row['value']:.2f}", ends, *known)
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
+            line = [str(row["tool"]), str(row["best_timestep"]), f"{row['value']:.2f}", ends, *known]
+            lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines)

@@ -106,7 +106,7 @@ def play_games(
 
 def maps_at(kept: dict[str, Kept], timesteps: Sequence[int]) -> dict[str, Tensor]:
     """Kind of map -> (S, h, w) at these timesteps; kinds that lack one are left out."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for one in kept.values():
         if set(timesteps) <= set(one.timesteps):
             places = [one.timesteps.index(step) for step in timesteps]

@@ -44,7 +44,13 @@ class KeptMaps:
         if self.folder is not None:
             arrays = {"|".join(name): one.numpy() for name, one in maps.items()}
             content = io.BytesIO()
-            np.savez_compressed(content, **{STEPS: np.array(timesteps)}, **arrays)
+            with zipfile.ZipFile(
+                content, "w", zipfile.ZIP_DEFLATED
+            ) as stored:  # as np.savez_compressed, whose names are typed
+                for name, values in {STEPS: np.array(timesteps), **arrays}.items():
+                    one = io.BytesIO()
+                    np.save(one, values, allow_pickle=False)
+                    stored.writestr(f"{name}.npy", one.getvalue())
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_open(self._file(self.folder, address)) as stream:
                 stream.write(content.getvalue())

@@ -153,7 +153,7 @@ def curve_rows(points: Points) -> list[Row]:
         classes = sorted({one["label"] for one in some}) if layer == ALL else []
         for label in (MICRO, MACRO, *classes):
             chosen = [one for one in some if label in (MICRO, MACRO, one["label"])]
-            head = {"tool": tool, "layer": layer, "class": label, "timestep": timestep}
+            head: dict[str, Value] = {"tool": tool, "layer": layer, "class": label, "timestep": timestep}
             for figure in FIGURES:
                 cells = [(one["key"], one["label"], _number(one["scores"].get(figure))) for one in chosen]
                 if any(np.isfinite(value) for _, _, value in cells):
