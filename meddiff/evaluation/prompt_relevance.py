@@ -60,8 +60,10 @@ def prompt_relevance(model: LatentDiffusion, paths: Mapping[str, Sequence[Trajec
         sums += added_up(schedule, found_roles)
     scene = any(one.role == "subject" for one in sums)
     rows: list[Row] = [
-        {"schedule": one.schedule, "role": one.role, "source": one.source, "total": one.total, "number": one.number}
-        | {"per_step": one.per_step if one.number else None}
+        {
+            **{"schedule": one.schedule, "role": one.role, "source": one.source, "total": one.total},
+            **{"number": one.number, "per_step": one.per_step if one.number else None},
+        }
         for one in (*sums, *(published() if scene else ()))
     ]
     return {"relevance_by_word": Table(words, WORDS), "relevance_by_role": Table(rows, ROLES)}

@@ -128,7 +128,7 @@ class Saliency:
         found: dict[str, float] = {}
         for unit in self.units(split):
             if unit.source not in found:
-                quiet, times = replace(unit, shown=False), []
+                quiet, times = replace(unit, shown=False), list[float]()
                 while not times or (
                     len(times) < 2 and times[0] < SHORT
                 ):  # the first one also makes what later ones find

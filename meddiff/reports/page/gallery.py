@@ -17,6 +17,8 @@ from meddiff.runs.values import number
 
 #: cards of one gallery at most, and runs side by side at most
 MAX_CARDS, MAX_RUNS = 48, 4
+#: kinds of maps side by side at most
+MAX_MAPS = 7
 #: bytes of pictures of one kind, of a page of some runs and of a page of many
 PAGE_BYTES, MANY_BYTES, MANY = 8_000_000, 1_800_000, 4
 
@@ -64,7 +66,7 @@ def timestep_maps(tables: Tables) -> Gallery | None:
     images = max(images for images, entries in run.saliency_maps.items() if entries)
     entries, pictures = run.saliency_maps[images], dict[str, int]()
     media, budget, notes = Media(run.path / names.MEDIA / names.SALIENCY, pictures), PAGE_BYTES // 2, []
-    tools = list(dict.fromkeys(str(one.get("tool")) for one in entries))[:MAX_RUNS]
+    tools = list(dict.fromkeys(str(one.get("tool")) for one in entries))[:MAX_MAPS]
     stops = sorted({int(step) for one in entries if (step := number(one.get("timestep"))) is not None}, reverse=True)
     phrases: dict[Key, list[Entry]] = {}
     for one in entries:

@@ -41,13 +41,17 @@ def by_timestep(table: str = "saliency") -> Spec:
         opacity=_if(SHOWN, 0.9, FADED),
         tooltip=tips,
     )
-    band = rows.mark_area().encode(
-        x=across,
-        y=alt.Y("value_low:Q", title=y),
-        y2="value_high",
-        color=_colour(small=True),
-        detail="run:N",
-        opacity=_if(SHOWN, 0.14),
+    band = (
+        rows.transform_filter("isValid(datum.value_low)")
+        .mark_area()
+        .encode(
+            x=across,
+            y=alt.Y("value_low:Q", title=y),
+            y2="value_high",
+            color=_colour(small=True),
+            detail="run:N",
+            opacity=_if(SHOWN, 0.14),
+        )
     )
     layers = [band, line.mark_line(strokeWidth=1.8), line.mark_point(filled=True, size=32)]
     return _finished(layers, f"{y} against the timestep, one line a run", _params(), 230)
@@ -79,7 +83,7 @@ def tools(figure: str, title: str) -> Spec:
         opacity=_if(SHOWN, 0.95, FADED),
         tooltip=tips,
     )
-    band = rows.mark_area().encode(
+    band = rows.transform_filter(f"isValid(datum.{figure}_low)").mark_area().encode(
         x=across, y=alt.Y(f"{figure}_low:Q", title=title), y2=f"{figure}_high", color=colour, detail="run:N",
         opacity=_if(SHOWN, 0.1),
     )  # fmt: skip

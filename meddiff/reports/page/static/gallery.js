@@ -37,6 +37,10 @@ window.gallery = (host, { all, one, make, count, state, remember }) => {
     data.runs.forEach(({ run, encoder }, i) => {
       let at = stop;  // where a run was not evaluated it shows its evaluation before, and says so
       while (at > 0 && !timed && !data.cards.some((each) => each.cells[i][at])) at -= 1;
+      if (timed) {  // a slow kind of map is there at few timesteps: the nearest one, which is said
+        const there = card.cells[i].map((_, j) => j).filter((j) => card.cells[i][j]);
+        at = there.sort((a, b) => Math.abs(a - stop) - Math.abs(b - stop))[0] ?? stop;
+      }
       const cell = card.cells[i][at], cnr = (cell?.cnr ?? null) === null ? '' : 'CNR ' + cell.cnr.toFixed(2).replace('-', '−');
       const value = [cnr, { 1: 'hit', 0: 'miss' }[cell?.hit], at === stop ? '' : `at ${count(data.stops[at])}`].filter(Boolean).join(', ');
       const alt = maps ? `${card.class}: map of the word ${card.word}, ${run}` : `drawn for: ${card.prompt}`;
