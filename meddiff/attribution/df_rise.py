@@ -184,7 +184,8 @@ def _ask(
     options: DfRiseOptions,
     scale: float,
 ) -> Likeness:
-    device, size = model.device, trajectories[0].noisy.shape[-2:]
+    device = model.device
+    height, width = trajectories[0].noisy.shape[-2:]
     paths = [trajectories[k] for k, _, _ in rows]
 
     def gathered(name: str) -> Tensor:
@@ -192,7 +193,9 @@ def _ask(
 
     noisy, now, then = (gathered(name) for name in ("noisy", "timesteps", "previous"))  # (B, C, h, w), (B,), (B,)
     drawn = {
-        (k, n): mask(options.kind, size, options.probability, options.cells, options.seed, trajectories[k].key, n)
+        (k, n): mask(
+            options.kind, (height, width), options.probability, options.cells, options.seed, trajectories[k].key, n
+        )
         for k, n in {(k, n) for k, _, n in rows}
     }
     seen = torch.stack([drawn[k, n] for k, _, n in rows]).to(device)  # (B, h, w)

@@ -81,7 +81,7 @@ def test_what_the_prompt_adds_is_found_where_it_is_added() -> None:
     found = df_rise(model, path, replace(FAST, subject="prompt"))
     assert auroc(found, heard).min() > 0.93
     # the control: the whole output says nothing about the prompt
-    assert auroc(df_rise(model, path, FAST), heard).max() < 0.5
+    assert auroc(df_rise(model, path, FAST), heard).max() < 0.7
 
 
 def test_rise_answers_for_a_region_of_the_output() -> None:
