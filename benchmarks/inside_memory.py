@@ -3,8 +3,8 @@
 ``python -m benchmarks.inside_memory --latent 64 --tools attention cam relevance`` prints a line after each tool: the most
 memory that the process has held so far (resident on a CPU, torch's allocator on a GPU). Cross-attention has sixteen layers;
 self-attention stays fused but in relevance, which needs its gradients. With ``--count`` nothing is computed: passes forward and
-back run on torch's meta device, and the bytes of all tensors alive at once are added up, weights among them (not what a kernel
-takes for itself).
+back run on torch's meta device, and the bytes of all tensors alive at once are added up, weights among them. That leaves out
+what a kernel takes for itself, and counts fused attention as if it were not, since the meta device has none.
 """
 
 import argparse

@@ -19,6 +19,7 @@ def test_live_bytes_are_those_of_the_tensors_that_are_kept() -> None:
     del view, third
 
 
+@pytest.mark.slow
 def test_every_tool_runs_and_is_counted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """At a small size: maps are finite, and what keeps activations for a backward pass takes more than what does not."""
     monkeypatch.setattr(inside_memory, "STABLE_DIFFUSION_2", (UNET, TEXT))
