@@ -78,7 +78,7 @@ def test_one_image_and_drawn_ones(run: Path, tmp_path: Path, capsys: pytest.Capt
     with Image.open(tmp_path / "one" / "image.gif") as strip:
         assert strip.n_frames == 2  # type: ignore[attr-defined]
     schedules = ["--schedule", "uniform,exponential_early", "--gamma", "60", "--timesteps", "3"]
-    drawn = ["--prompts", "A man riding a horse.", "Small left effusion.", *schedules, "--out", str(tmp_path / "drawn")]
+    drawn = ["--prompts", "A dog on a chair.", "Small left effusion.", *schedules, "--out", str(tmp_path / "drawn")]
     code, _, err = call(capsys, "explain", "--run", str(run), *tools, *drawn)
     assert code == 0, err
     files = {file.name for file in (tmp_path / "drawn").iterdir()}
@@ -86,9 +86,7 @@ def test_one_image_and_drawn_ones(run: Path, tmp_path: Path, capsys: pytest.Capt
     with (tmp_path / "drawn" / "relevance_by_role.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     measured = {(row["schedule"], row["role"]): row for row in rows if row["source"] == "measured"}
-    assert {role for _, role in measured} == {"subject", "relation", "object", "finding", "place"} | {
-        role for _, role in measured if role == "relation"
-    }
+    assert {role for _, role in measured} >= {"subject", "relation", "object", "finding", "place"}
     assert float(measured["uniform", "subject"]["number"]) == 3  # one prompt, three steps
     published = [row for row in rows if row["source"].startswith("published")]
     assert {row["role"] for row in published} == {"subject", "relation", "object"}
