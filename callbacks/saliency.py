@@ -35,14 +35,32 @@ class DenoisingSaliencyCallback(EvaluationCallback):
         every_n_images: interval; also runs at step 0 and at the end.
         samples: phrases, the same at every evaluation.
         timesteps: how many of the paper's 40 timesteps.
+        shown: phrases whose maps are drawn.
+        slow_samples: phrases for tools that take hundreds of passes for one map.
+        slow_timesteps: timesteps for them.
         arguments: the other fields of :class:`meddiff.evaluation.saliency_units.SaliencyOptions`.
     """
 
     side = "saliency"
 
-    def __init__(self, every_n_images: int, samples: int = 8, timesteps: int = 4, **arguments: Any) -> None:
-        few = {"shown": min(4, samples), "slow_samples": min(4, samples), "slow_timesteps": 2}
-        self.options = SaliencyOptions(samples=samples, timesteps=timesteps, **{**few, **arguments})
+    def __init__(
+        self,
+        every_n_images: int,
+        samples: int = 8,
+        timesteps: int = 4,
+        shown: int = 4,
+        slow_samples: int = 4,
+        slow_timesteps: int = 2,
+        **arguments: Any,
+    ) -> None:
+        self.options = SaliencyOptions(
+            samples=samples,
+            timesteps=timesteps,
+            shown=shown,
+            slow_samples=slow_samples,
+            slow_timesteps=slow_timesteps,
+            **arguments,
+        )
         super().__init__(every_n_images, self.options.split)
         self.measurement: Saliency = Saliency(self.options)
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 
 from callbacks import DenoisingSaliencyCallback
 from callbacks.tracking import JsonlLogger
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
+from meddiff.common.errors import UserError
 from meddiff.runs.folder import Run
 from meddiff.runs.metrics_file import read_metrics
 from tests.builders.tiny import UNET, model_config
@@ -68,3 +70,13 @@ def test_training_does_not_notice_and_the_report_finds_the_maps(
     assert list(entries) == [0, 2 * BATCH, 4 * BATCH]
     # the same phrases each time
     assert len({json.dumps(sorted({str(one["phrase"]) for one in some})) for some in entries.values()}) == 1
+
+
+def test_its_options_can_be_given_in_a_config() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DenoisingSaliencyCallback, "saliency")
+    given = ["--saliency.every_n_images=16", "--saliency.tools=[attention,df_cam]", "--saliency.seed=3"]
+    built = DenoisingSaliencyCallback(**parser.parse_args(given).saliency.as_dict())
+    assert (built.options.tools, built.options.seed, built.options.samples) == (["attention", "df_cam"], 3, 8)
+    with pytest.raises(UserError, match="tools are magic"):
+        DenoisingSaliencyCallback(16, tools=["magic"])
