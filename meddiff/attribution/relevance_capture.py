@@ -56,7 +56,7 @@ class _Reduced(torch.autograd.Function):
         return probabilities.view_as(probabilities)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, slopes: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, slopes: Tensor) -> tuple[Tensor, None]:
         (probabilities,) = ctx.saved_tensors  # type: ignore[attr-defined]
         ctx.layer.weighted = weighted_by_gradient(probabilities, slopes)  # type: ignore[attr-defined]
         return slopes, None

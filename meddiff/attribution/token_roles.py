@@ -36,6 +36,11 @@ RELATIONS = frozenset({
     "above", "along", "at", "behind", "below", "beneath", "from", "in", "inside", "into", "involving", "near", "occupying",
     "of", "on", "over", "overlying", "projecting", "seen", "throughout", "under", "within",
 })
+#: Captions say who rather than "a person".
+PEOPLE = frozenset({
+    "boy", "boys", "child", "children", "girl", "girls", "guy", "kid", "kids", "lady", "man", "men", "people", "person",
+    "woman", "women",
+})
 # fmt: on
 ARTICLES = frozenset({"a", "an", "the"})
 
@@ -91,7 +96,8 @@ def caption_roles(tokenizer: TextTokenizer, caption: str) -> dict[str, Tensor] |
     """
     words = tokenizer.words(caption)
     read = " ".join(word.text for word in words)  # the caption as the tokenizer reads it
-    named = mentions(read)
+    people = [("person", *match.span()) for match in re.finditer(r"\w+", read) if match.group().lower() in PEOPLE]
+    named = sorted({*mentions(read), *people}, key=lambda one: one[1])
     other = next((one for one in named if one[0] != named[0][0] and one[1] >= named[0][2]), None)
     if other is None:
         return None
