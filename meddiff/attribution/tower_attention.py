@@ -115,7 +115,9 @@ def _shown(network: "PreTrainedModel", found: TowerAttention) -> Iterator[None]:
     takes = inspect.signature(network.forward).parameters
     asks = "output_attentions" in takes or any(one.kind is one.VAR_KEYWORD for one in takes.values())
 
-    def ask(module: nn.Module, given: tuple[object, ...], named: dict[str, object]) -> tuple[object, object]:
+    def ask(
+        module: nn.Module, given: tuple[object, ...], named: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
         return given, named | {"output_attentions": True}
 
     def collect(module: nn.Module, given: tuple[object, ...], output: object) -> None:
