@@ -48,11 +48,10 @@ def tower_attention(tower: TextTower) -> Iterator[TowerAttention]:
     with ExitStack() as stack:
         stack.enter_context(uncompiled(tower))
         for part in tower.modules():
-            if getattr(
-                part, "grad_checkpointing", False
-            ):  # layers that run again in the backward pass would be seen again
-                part.grad_checkpointing = False
-                stack.callback(setattr, part, "grad_checkpointing", True)
+            if getattr(part, CHECKPOINTING, False):
+                # layers that run again in the backward pass would be seen again
+                vars(part)[CHECKPOINTING] = False
+                stack.callback(vars(part).update, {CHECKPOINTING: True})
             if isinstance(part, nn.Embedding) and part.weight is tower.token_table.weight:
                 # with frozen weights nothing else would start a graph
                 stack.callback(part.register_forward_hook(_leaf).remove)
