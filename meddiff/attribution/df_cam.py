@@ -160,14 +160,14 @@ def df_cam(
             features.clear()
             slopes = _backward(model, trajectory.at(places), _rows(begins, places), texts, options, features)
             order = tuple(features)
-            maps = []
+            row = []
             for name, slope in zip(order, slopes, strict=True):
                 values = features[name].detach().float()
                 slope = torch.zeros_like(values) if slope is None else slope.float()
                 if options.half == "combined":
                     values, slope = (_combined(x, trajectory.guidance_scale) for x in (values, slope))
-                maps.append(class_activation(values, slope, (size[0], size[1])))
-            found.append(torch.stack(maps, dim=1).cpu())  # (b, L, h, w)
+                row.append(class_activation(values, slope, (size[0], size[1])))
+            found.append(torch.stack(row, dim=1).cpu())  # (b, L, h, w)
     maps = torch.cat(found)  # (S, L, h, w)
     total, used = add_up(maps)
     return CamMaps(order, maps, used, total, begins.score.cpu())

@@ -48,11 +48,10 @@ def tower_attention(tower: TextTower) -> Iterator[TowerAttention]:
     with ExitStack() as stack:
         stack.enter_context(uncompiled(tower))
         for part in tower.modules():
-            if getattr(
-                part, "grad_checkpointing", False
-            ):  # layers that run again in the backward pass would be seen again
-                part.grad_checkpointing = False
-                stack.callback(setattr, part, "grad_checkpointing", True)
+            if getattr(part, CHECKPOINTING, False):
+                # layers that run again in the backward pass would be seen again
+                vars(part)[CHECKPOINTING] = False
+                stack.callback(vars(part).update, {CHECKPOINTING: True})
             if isinstance(part, nn.Embedding) and part.weight is tower.token_table.weight:
                 # with frozen weights nothing else would start a graph
                 stack.callback(part.register_forward_hook(_leaf).remove)
@@ -115,7 +114,9 @@ def _shown(network: "PreTrainedModel", found: TowerAttention) -> Iterator[None]:
     takes = inspect.signature(network.forward).parameters
     asks = "output_attentions" in takes or any(one.kind is one.VAR_KEYWORD for one in takes.values())
 
-    def ask(module: nn.Module, given: tuple[object, ...], named: dict[str, object]) -> tuple[object, object]:
+    def ask(
+        module: nn.Module, given: tuple[object, ...], named: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
         return given, named | {"output_attentions": True}
 
     def collect(module: nn.Module, given: tuple[object, ...], output: object) -> None:
