@@ -8,6 +8,7 @@ from callbacks.fidelity import FidelityCallback
 from callbacks.grounding import GroundingCallback
 from callbacks.image_writer import ImageWriter
 from callbacks.progress import ImagesProgressBar
+from callbacks.saliency import DenoisingSaliencyCallback
 from callbacks.throughput import ThroughputCallback
 from callbacks.tracking import JsonlLogger, RunWandbLogger
 from callbacks.tradeoff import TradeoffCallback
@@ -15,6 +16,7 @@ from callbacks.tradeoff import TradeoffCallback
 __all__ = [
     "AttentionGalleryCallback",
     "CocoGroundingCallback",
+    "DenoisingSaliencyCallback",
     "FidelityCallback",
     "GroundingCallback",
     "ImageWriter",

@@ -13,9 +13,12 @@ from PIL import Image
 
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
 from meddiff.attribution.overlay import overlay
+from meddiff.attribution.trajectory import renoised
 from meddiff.attribution.words import QUERY_WORDS
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
+from meddiff.evaluation.explained import Explained, explain_path
+from meddiff.evaluation.saliency_tools import build_tools
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.functional import resize_maps
 from meddiff.models.autoencoder import encode
@@ -134,6 +137,41 @@ class LoadedModel:
         if not total.isfinite().all():
             raise UserError("The model's attention is not finite: load a checkpoint from before its training broke.")
         return WordMaps(pixels, text, words, (total / covered).numpy())
+
+    def explain(
+        self,
+        image: AnyImage,
+        text: str,
+        tools: Sequence[str] = ("attention", "concept"),
+        timesteps: int = 8,
+        paper: bool = False,
+        guidance_scale: float = 4.0,
+        seed: int = 0,
+    ) -> Explained:
+        """Where every tool points in ``image``, timestep by timestep: ``.panels()`` and ``.animation()`` draw it.
+
+        Args:
+            image: as for :meth:`ground`; of one that is not square, the middle square.
+            tools: names of :data:`meddiff.evaluation.saliency_tools.TOOLS`.
+            timesteps: how many of the paper's 40 timesteps.
+            paper: tools as they were published.
+            guidance_scale: of what the model takes the clean image for, and of tools that look at it.
+            seed: of noise and masks.
+
+        Raises:
+            UserError: no image, no word in ``text``, or an unknown tool.
+        """
+        build_tools(tools, paper)
+        pixels = read_pixels(image)
+        height, width = pixels.shape[:2]
+        side = min(height, width)
+        y, x = (height - side) // 2, (width - side) // 2
+        crop = resize_image(pixels[y : y + side, x : x + side], self.resolution)
+        with undisturbed(self.model), self.model.weights(self.ema):
+            latents = encode(self.model.vae, [crop], self.model.scaling_factor).cpu()[0]  # (C, h, w)
+            item = GroundingItem("window 0", latents, text, torch.empty(0, 0))
+            path = renoised(self.model, [item], paper_timesteps(timesteps), seed, guidance_scale)[0]
+            return explain_path(self.model, path, tools, crop, paper, seed)
 
     def sample(
         self, prompts: str | Sequence[str], seed: int = 0, sampling: SamplingOptions | None = None

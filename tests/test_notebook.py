@@ -11,6 +11,7 @@ from PIL import Image
 
 import meddiff
 from meddiff.common.errors import UserError
+from meddiff.metrics.functional import resize_maps
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
 from meddiff.notebook import LoadedModel, windows
@@ -207,3 +208,23 @@ def test_asking_leaves_random_generators_alone(loaded: LoadedModel) -> None:
     loaded.ground(chest(64, 64), "Edema.", timesteps=1)
     loaded.sample("Edema.")
     torch.testing.assert_close(torch.rand(3), expected)
+
+
+def test_every_tool_by_timestep_in_one_line(loaded: LoadedModel) -> None:
+    found = loaded.explain(
+        chest(80, 64), "Small left effusion.", tools=("attention", "concept", "relevance"), timesteps=2
+    )
+    assert found.timesteps == [581, 181]
+    assert list(found.maps) == ["word Small", "word left", "word effusion", "(end token)", "concept", "relevance"]
+    assert all(maps.shape[0] == 2 for maps in found.maps.values())
+    assert found.panels().width > 0
+    assert found.animation().startswith(b"GIF8")
+    assert set(found.shares) >= {"end", "function"}
+    # the same words as the grounding pass sees them: a mean over its timesteps of the square image
+    square = chest(64, 64)
+    grounded = loaded.ground(square, "Small left effusion.", timesteps=2)
+    explained = loaded.explain(square, "Small left effusion.", tools=("attention",), timesteps=2)
+    maps = resize_maps(explained.maps["word effusion"].mean(dim=0)[None], (64, 64))[0]
+    np.testing.assert_allclose(maps.numpy(), grounded.heat[2], atol=1e-5)
+    with pytest.raises(UserError, match="tools are magic"):
+        loaded.explain(square, "Effusion.", tools=("magic",))

@@ -3,6 +3,7 @@
 Only the cross-attention processors are replaced, and only while the recorder is open; self-attention stays on fused
 SDPA. A layer's probabilities (pixels x L tokens) are averaged over heads, multiplied by a token-to-group matrix and
 handed to a reducer: the default adds them into one sum per resolution and keeps nothing per layer or per step.
+Concepts that the prompt does not hold are compared with the same queries on the way (:mod:`meddiff.attribution.concepts`).
 Source: spec/tradeoff.md sections 5 and 10.
 """
 
@@ -14,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from meddiff.attribution.concepts import Concepts, concept_maps
+from meddiff.attribution.eager_attention import Seen, attend
+from meddiff.attribution.plain_unet import layer_by_layer
 from meddiff.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,6 +104,11 @@ class CrossAttentionRecorder:
     Args:
         unet: gets its own processors back on exit, also after an exception.
         reducer: what becomes of the layers; None takes their mean.
+        concepts: phrases whose maps are wanted beside those of the prompt's words; they change nothing else.
+        concept_reducer: what becomes of their layers; None takes their mean.
+
+    Attributes:
+        concept_maps: (B, C, h, w) of the concepts, or as their reducer gives them, of the pass that was last taken.
 
     Raises:
         UserError: the U-Net has no cross-attention.
@@ -112,25 +121,29 @@ class CrossAttentionRecorder:
             maps = recorder.take(noisy.shape[-2:])  # (B, K, h, w)
     """
 
-    def __init__(self, unet: "UNet2DConditionModel", reducer: LayerReducer | None = None) -> None:
+    def __init__(
+        self,
+        unet: "UNet2DConditionModel",
+        reducer: LayerReducer | None = None,
+        concepts: Concepts | None = None,
+        concept_reducer: LayerReducer | None = None,
+    ) -> None:
         self.unet = unet
         self.layers = [name for name in getattr(unet, "attn_processors", {}) if name.endswith(CROSS_ATTENTION)]
         if not self.layers:
             raise UserError("This U-Net has no cross-attention layers (no attn2): there is nothing to record.")
         self.groups: Tensor | None = None
         self.reducer: LayerReducer = MeanOverLayers() if reducer is None else reducer
+        self.concepts, self.concept_maps = concepts, torch.empty(0)
+        self.concept_reducer: LayerReducer = MeanOverLayers() if concept_reducer is None else concept_reducer
         self._seen = 0
         self._before: dict[str, object] = {}
         self._plain = ExitStack()
 
     def __enter__(self) -> Self:
-        if any(part._compiled_call_impl is not None for part in self.unet.modules()):
-            # each entry would be compiled anew: other processors, and Python that keeps their sums
-            self._plain.enter_context(torch.compiler.set_stance("force_eager"))
-        if self.unet.is_gradient_checkpointing:
-            # layers that run again in a backward pass would be added again
-            self.unet.disable_gradient_checkpointing()
-            self._plain.callback(self.unet.enable_gradient_checkpointing)
+        self._plain.enter_context(layer_by_layer(self.unet))
+        if self.concepts is not None:  # a U-Net may project its text once, before all layers
+            self.concepts = self.concepts.projected(self.unet)
         self._before = dict(self.unet.attn_processors)
         ours = {name: _RecordingProcessor(self, name.removesuffix(".processor")) for name in self.layers}
         self.unet.set_attn_processor({**self._before, **ours})
@@ -150,6 +163,11 @@ class CrossAttentionRecorder:
         self.reducer.add(layer, self.groups.to(mean) @ mean.transpose(1, 2))  # (B, K, N)
         self._seen += 1
 
+    def add_concepts(self, layer: str, attn: "Attention", seen: Seen) -> None:
+        """Compare one layer's queries with the concepts, if there are any."""
+        if self.concepts is not None:
+            self.concept_reducer.add(layer, concept_maps(self.concepts, attn, seen))  # (B, C, N)
+
     def take(self, size: tuple[int, int] | torch.Size) -> Tensor:
         """What the reducer makes of the last forward pass, by default the mean over its layers, and forget it.
 
@@ -162,11 +180,13 @@ class CrossAttentionRecorder:
         if self._seen != len(self.layers):
             raise RuntimeError(f"CrossAttentionRecorder: {self._seen} layers ran, {len(self.layers)} were expected.")
         self._seen = 0
+        if self.concepts is not None:
+            self.concept_maps = self.concept_reducer.take((size[0], size[1]))
         return self.reducer.take((size[0], size[1]))
 
 
 class _RecordingProcessor:
-    """Attention as diffusers computes it, with the probabilities in float32 and in sight."""
+    """Attention as diffusers computes it, seen by the recorder."""
 
     def __init__(self, recorder: CrossAttentionRecorder, layer: str) -> None:
         self.recorder, self.layer = recorder, layer
@@ -180,21 +200,12 @@ class _RecordingProcessor:
         temb: Tensor | None = None,
     ) -> Tensor:
         """hidden_states (B, N, C), encoder_hidden_states (B, L, D), attention_mask (B, 1, L), added -> (B, N, C)."""
-        odd_mask = attention_mask is not None and (attention_mask.ndim != 3 or attention_mask.shape[1] != 1)
-        if odd_mask or hidden_states.ndim != 3 or encoder_hidden_states is None:
+        if encoder_hidden_states is None:
             raise RuntimeError("CrossAttentionRecorder: a cross-attention layer it was not written for.")
 
-        def heads(x: Tensor) -> Tensor:
-            return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, N, C) -> (B, heads, N, C / heads)
+        def look(seen: Seen) -> Tensor:
+            self.recorder.add(self.layer, seen.probabilities)
+            self.recorder.add_concepts(self.layer, attn, seen)
+            return seen.probabilities
 
-        query = heads(attn.to_q(hidden_states))
-        key, value = heads(attn.to_k(encoder_hidden_states)), heads(attn.to_v(encoder_hidden_states))
-        with torch.autocast(query.device.type, enabled=False):  # the paper's maps are float32 under fp16 as well
-            scores = query.float() @ key.float().transpose(-1, -2) * attn.scale  # (B, heads, N, L)
-            if attention_mask is not None:  # of padding: diffusers adds -10000 where nothing is to be attended
-                scores = scores + attention_mask.float().unsqueeze(1)
-            probabilities = scores.softmax(dim=-1)
-        self.recorder.add(self.layer, probabilities)
-        mixed = (probabilities.to(value.dtype) @ value).transpose(1, 2).flatten(2)  # (B, N, C)
-        projected: Tensor = attn.to_out[1](attn.to_out[0](mixed))
-        return (projected + hidden_states if attn.residual_connection else projected) / attn.rescale_output_factor
+        return attend(attn, hidden_states, encoder_hidden_states, attention_mask, look)

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from callbacks import (
     AttentionGalleryCallback,
     CocoGroundingCallback,
+    DenoisingSaliencyCallback,
     FidelityCallback,
     GroundingCallback,
     RunCheckpoint,
@@ -30,6 +31,7 @@ NAMED: dict[str, type[Callback]] = {
     "coco": CocoGroundingCallback,
     "fidelity": FidelityCallback,
     "gallery": AttentionGalleryCallback,
+    "saliency": DenoisingSaliencyCallback,
     "throughput": ThroughputCallback,
     "tradeoff": TradeoffCallback,
 }

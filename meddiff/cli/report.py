@@ -30,10 +30,12 @@ def main(arguments: list[str]) -> int:
         from meddiff.reports.page.figures import write_figures
         from meddiff.reports.page.mechanism_figure import mechanism_figure
         from meddiff.reports.page.tables import Tables
+        from meddiff.reports.page.timestep_charts import timestep_figures
 
         tables = Tables(open_runs(runs))
         whole = mechanism_figure(tables)
-        written = write_figures(tables, Path(options.figures), {} if whole is None else {"mechanism": whole})
+        further = timestep_figures(tables) | ({} if whole is None else {"mechanism": whole})
+        written = write_figures(tables, Path(options.figures), further)
     else:
         written = [write_report(runs, Path(options.out) if options.out else None)]
     for path in written:

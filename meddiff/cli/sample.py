@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import Namespace
 
@@ -42,6 +43,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="Noise is drawn from (seed, prompt number, image number).")
     parser.add_argument("--sampler", type=Sampler, default="dpm++", help="pndm (the paper's), ddim or dpm++.")
     parser.add_argument("--steps", type=int, default=25, help="Denoising steps (the paper's: 75, with pndm).")
+    parser.add_argument(
+        "--schedule",
+        type=Literal["uniform", "exponential_early", "exponential_late"] | None,
+        default=None,
+        help="Timesteps to draw along, by DDIM whatever --sampler is; by default the sampler's own.",
+    )
+    parser.add_argument("--gamma", type=float, default=60.0, help="How crowded an exponential --schedule is.")
     parser.add_argument("--guidance_scale", type=float, default=4.0, help="Classifier-free guidance; 1 turns it off.")
     parser.add_argument("--batch_size", type=int, default=8, help="Images at once; does not change them.")
     parser.add_argument("--ema", type=bool, default=False, help="Draw from the averaged weights.")
@@ -52,6 +60,10 @@ def main(arguments: list[str]) -> int:
         raise UserError('No prompts: give --prompts "..." or --prompts_file FILE.')
     if options.num_images < 1 or options.batch_size < 1:
         raise UserError(f"--num_images {options.num_images} and --batch_size {options.batch_size} must be 1 or more.")
+    if options.schedule is not None:
+        from meddiff.attribution.schedules import schedule
+
+        schedule(options.schedule, options.steps, options.gamma)  # one that repeats timesteps is refused at once
     check_folder(Path(options.out))
     with locked(options.out, "lightning sample"):
         files = draw(prompts, options)
@@ -78,6 +90,8 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
     """
     from tqdm import tqdm
 
+    from meddiff.attribution.scheduled import draw_along
+    from meddiff.attribution.schedules import schedule
     from meddiff.cli.named_model import open_named
     from meddiff.evaluation.provenance import made_from, model_digest, weights_digest, write_image
     from meddiff.models.autoencoder import whole_images
@@ -97,6 +111,11 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
             "model": model_digest(model),
             "autoencoder": weights_digest(model.vae),
         }
+        draw_some = partial(model.sample, options=sampling)
+        if options.schedule is not None:
+            timesteps = schedule(options.schedule, options.steps, options.gamma)
+            settings |= {"sampler": "ddim", "schedule": options.schedule, "timesteps": timesteps}
+            draw_some = partial(draw_along, model, timesteps=timesteps, guidance_scale=sampling.guidance_scale)
         items = [
             {"file": f"{p:04d}-{i:03d}.png", "prompt": prompt, "key": f"{p:04d}-{i:03d}"}
             for p, prompt in enumerate(prompts)
@@ -115,7 +134,7 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
                 def on_step(step: int, before: int = before, done: int = done) -> None:
                     bar.update(before + step * done - bar.n)
 
-                draw_batch = partial(model.sample, seed=options.seed, options=sampling, on_step=on_step)
+                draw_batch = partial(draw_some, seed=options.seed, on_step=on_step)
                 images, broken = whole_images(draw_batch, texts, keys)
                 lost += [item["prompt"] for item in batch if item["key"] in broken]
                 for item in batch:

@@ -4,13 +4,13 @@ Roles are told by lists of words, so that they are known on every cohort; which 
 denied or not, only the phantoms' grammar says (:mod:`meddiff.phantoms.mentions`). Source: own.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from meddiff.attribution.token_roles import DENIALS, FUNCTION, PLACES, SIDES, plain
 from meddiff.attribution.words import QUERY_WORDS, special_tokens
 from meddiff.models.text.tokens import TextTokenizer, Word
 from meddiff.phantoms.lexicon import ADVERBS, SIZES
@@ -18,20 +18,6 @@ from meddiff.phantoms.lexicon import ADVERBS, SIZES
 #: In the order of tables. The last three are no words.
 ROLES = ("finding", "side", "place", "severity", "denial", "function", "other", "start", "end", "padding")
 SPECIAL = ROLES[-3:]
-# fmt: off
-SIDES = frozenset({
-    "left", "right", "bilateral", "bilaterally", "both", "bibasilar", "sides", "left-sided", "right-sided",
-})
-PLACES = frozenset({
-    "upper", "lower", "mid", "middle", "lobe", "lobes", "zone", "zones", "base", "bases", "basilar", "apical", "lateral",
-    "lingula", "lingular", "lung", "lungs", "apex", "perihilar", "central", "retrocardiac",
-})
-DENIALS = frozenset({"no", "not", "without", "negative", "free", "denied"})
-FUNCTION = frozenset({
-    "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "have", "in", "is", "it", "of", "on", "or", "other",
-    "that", "the", "there", "this", "to", "was", "well", "were", "with",
-})
-# fmt: on
 SEVERITIES = (
     frozenset(word for kinds in SIZES.values() for kind in kinds for one in kind for word in one.split())
     | frozenset(word for kind in ADVERBS for word in kind)
@@ -74,16 +60,6 @@ def role_of(word: str, queries: Sequence[str]) -> str:
         "function": FUNCTION,
     }
     return next((role for role, words in lists.items() if word in words), "other")
-
-
-def plain(word: str) -> str:
-    """A word without case and without punctuation around it.
-
-    Example:
-        >>> plain("Left-sided,")
-        'left-sided'
-    """
-    return re.sub(r"^\W+|\W+$", "", word.lower())
 
 
 def pieces(tokenizer: TextTokenizer, text: str, label: str | None = None) -> list[Piece]:

@@ -123,5 +123,7 @@ class FrozenAutoencoder:
         if self._network is None:
             if self.source is None:
                 raise UserError("No VAE to decode latents with: set --model.vae to the folder that wrote the shards.")
-            self._network = load_vae(self.source)
-        return self._network.to(device)
+            with torch.inference_mode(False):  # else no gradient would ever pass it, also later
+                self._network = load_vae(self.source)
+        with torch.inference_mode(False):
+            return self._network.to(device)

@@ -36,6 +36,7 @@ ORDER = (
     f"{names.GROUNDING}/{names.EXCLUDED}",
     f"{names.MEDIA}/{names.ATTENTION}",
     f"{names.MEDIA}/{names.SAMPLES}",
+    f"{names.MEDIA}/{names.SALIENCY}",
     names.EVALUATIONS,
     names.ABOUT,
 )
@@ -60,7 +61,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._problems: list[tuple[str, str]] = []  # (file, sentence)
-        self._mechanism: dict[str, list[dict[str, str]]] = {}
+        self._evaluated: dict[str, list[dict[str, str]]] = {}
 
     @cached_property
     def name(self) -> str:
@@ -150,21 +151,31 @@ class Run:
         """Drawn images by images trained on."""
         return self._media(names.SAMPLES)
 
-    def mechanism(self, table: str = "") -> list[dict[str, str]]:
-        """What `lightning evaluate mechanism` found of all checkpoints when most images had been seen.
+    @cached_property
+    def saliency_maps(self) -> dict[int, list[Entry]]:
+        """Maps of every tool at every timestep, by images trained on."""
+        return self._media(names.SALIENCY)
 
-        Args:
-            table: "" for the summary, else what stands behind ``mechanism`` in the name of another table.
-        """
-        if table not in self._mechanism:
-            files = sorted((self.path / names.EVALUATIONS).glob(f"*/{names.MECHANISM}{table}.csv"))
-            self._mechanism[table] = self._table(files[-1].relative_to(self.path).as_posix()) if files else []
-        return self._mechanism[table]
+    def mechanism(self, table: str = "") -> list[dict[str, str]]:
+        """What `lightning evaluate mechanism` found of all checkpoints when most images had been seen: the summary, or the
+        table that is called ``mechanism`` and this."""
+        return self._newest(f"{names.MECHANISM}{table}")
+
+    def saliency(self, table: str = "") -> list[dict[str, str]]:
+        """What `lightning explain` found last: curves by timestep, or the table that is called ``saliency`` and this."""
+        return self._newest(f"{names.MAPS_BY_TIMESTEP}{table}")
+
+    def _newest(self, name: str) -> list[dict[str, str]]:
+        """A table of the evaluation that has it when most images had been seen."""
+        if name not in self._evaluated:
+            files = sorted((self.path / names.EVALUATIONS).glob(f"*/{name}.csv"))
+            self._evaluated[name] = self._table(files[-1].relative_to(self.path).as_posix()) if files else []
+        return self._evaluated[name]
 
     @property
     def problems(self) -> list[str]:
         """Files that are there and could not be read, a sentence each; reads all of them."""
-        _ = self.config, self.rows, self.evaluations, self.controls
+        _ = self.config, self.rows, self.evaluations, self.controls, self.saliency(), self.saliency_maps
         _ = self.phrases, self.excluded, self.attention, self.samples, self.mechanism()
         return [text for _, text in sorted(self._problems, key=lambda problem: _place(problem[0]))]
 

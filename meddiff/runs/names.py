@@ -15,14 +15,17 @@
         checkpoints/                 CHECKPOINTS
         grounding/IMAGES.csv         GROUNDING    one row a phrase
         grounding/excluded.csv       EXCLUDED     what could not be grounded, and why
+        saliency/IMAGES.csv          SALIENCY     maps by timestep during training: a row a tool, timestep and figure
         media/attention/IMAGES.json  ATTENTION    word maps and where their pictures lie
         media/samples/IMAGES.json    SAMPLES      drawn images beside real ones
+        media/saliency/IMAGES.json   SALIENCY     maps by timestep, of each tool, and where their pictures lie
         media/predict/               PREDICTED    what `lightning predict` drew
         evaluation/IMAGES/           EVALUATIONS  what `lightning evaluate` found
             evaluation.json          ABOUT        of which model, with which settings
             summary.json             SUMMARY      averages
             MEASUREMENT.csv                       tables, and coco_excluded.csv or excluded.csv beside them
             mechanism.csv            MECHANISM    figures of all checkpoints; mechanism_*.csv beside it
+            saliency.csv             MAPS_BY_TIMESTEP  grounding of each tool by timestep; saliency_*.csv beside it
             images/                  IMAGES       what was drawn for them
 
 IMAGES in a name is the number of images trained on, as :func:`by_images` writes it.
@@ -44,11 +47,13 @@ EXCLUDED = "excluded.csv"
 MEDIA = "media"
 ATTENTION = "attention"
 SAMPLES = "samples"
+SALIENCY = "saliency"
 PREDICTED = "predict"
 EVALUATIONS = "evaluation"
 ABOUT = "evaluation.json"
 SUMMARY = "summary.json"
 MECHANISM = "mechanism"
+MAPS_BY_TIMESTEP = "saliency"
 IMAGES = "images"
 
 #: What tables of words call the tokens before and behind a text (of CLIP and T5, of BERT).

@@ -170,6 +170,8 @@ def test_rows_that_a_tower_came_with_are_written_again(tmp_path: Path) -> None:
     kept = {int(one) for one in before[ROW_IDS]}
     assert kept <= {int(one) for one in after[ROW_IDS]}
     # those of no file too, whose spread a tower of this language has for itself
-    again, came = (build_text_encoder(one).token_table.weight for one in (str(tmp_path / "model"), "assets/phantom_tower"))
+    again, came = (
+        build_text_encoder(one).token_table.weight for one in (str(tmp_path / "model"), "assets/phantom_tower")
+    )
     assert again[sorted(kept)].equal(came[sorted(kept)])
     assert again.equal(came)

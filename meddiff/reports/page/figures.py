@@ -10,9 +10,9 @@ from pathlib import Path
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
-from meddiff.reports.page import charts
+from meddiff.reports.page import charts, saliency
 from meddiff.reports.page.charts import LIGHT, Spec
-from meddiff.reports.page.derived import aliased
+from meddiff.reports.page.derived import Columns, aliased
 from meddiff.reports.page.tables import Tables
 from meddiff.reports.page.wording import label
 
@@ -30,7 +30,7 @@ def filled(spec: Spec, tables: Tables, fields: Mapping[str, str] | None = None) 
     said = {name: label(key) + (", log scale" if name in logs else "") for name, key in fields.items()}
     text = re.sub(r"var\(--(\w+)\)", lambda match: LIGHT[match[1]], json.dumps(charts.titled(spec, said)))
     found = json.loads(text)
-    rows = {name: aliased(getattr(tables, name), fields) for name in charts.tables_of(found)}
+    rows = {name: aliased(_table(tables, name), fields) for name in charts.tables_of(found)}
     drawn = []
     for layer in found["layer"]:
         known = re.findall(r"isValid\(datum\.(\w+)\)", json.dumps(layer))
@@ -45,6 +45,11 @@ def filled(spec: Spec, tables: Tables, fields: Mapping[str, str] | None = None) 
     params = [{**one, "value": bool(tables.means)} if one["name"] == "quiet" else one for one in found["params"]]
     more = {"params": params, "width": WIDTH, "autosize": {"type": "pad"}}
     return found | {"layer": drawn, "datasets": rows} | more
+
+
+def _table(tables: Tables, name: str) -> Columns:
+    found: Columns = tables.by_timestep[name] if name in saliency.SEVERAL else getattr(tables, name)
+    return found
 
 
 def write_figures(tables: Tables, folder: Path, further: Mapping[str, Spec] | None = None) -> list[Path]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from meddiff.common.outside import terminal
 from meddiff.reports.page.media import Media, affordable, boxes_of, size_of
+from meddiff.reports.page.saliency_wording import MAPS
 from meddiff.reports.page.tables import Tables, Who
 from meddiff.runs import names
 from meddiff.runs.folder import Entry, Run
@@ -16,6 +17,8 @@ from meddiff.runs.values import number
 
 #: cards of one gallery at most, and runs side by side at most
 MAX_CARDS, MAX_RUNS = 48, 4
+#: kinds of maps side by side at most
+MAX_MAPS = 7
 #: bytes of pictures of one kind, of a page of some runs and of a page of many
 PAGE_BYTES, MANY_BYTES, MANY = 8_000_000, 1_800_000, 4
 
@@ -48,6 +51,47 @@ def word_maps(tables: Tables) -> Gallery | None:
 def drawn_samples(tables: Tables) -> Gallery | None:
     """Of ``RUN/media/samples``; None if there are none."""
     return _collect(tables, names.SAMPLES, ("key", "prompt", "sampler"), "image", "real")
+
+
+def timestep_maps(tables: Tables) -> Gallery | None:
+    """Of ``RUN/media/saliency``: a card a phrase, its kinds of maps side by side, the slider over timesteps; None if there are
+    none.
+
+    The first run that has any is shown, of its newest evaluation; the others are said.
+    """
+    having = [place for place, run in enumerate(tables.found) if any(run.saliency_maps.values())]
+    if not having:
+        return None
+    run = tables.found[having[0]]
+    images = max(images for images, entries in run.saliency_maps.items() if entries)
+    entries, pictures = run.saliency_maps[images], dict[str, int]()
+    media, budget, notes = Media(run.path / names.MEDIA / names.SALIENCY, pictures), PAGE_BYTES // 2, []
+    tools = list(dict.fromkeys(str(one.get("tool")) for one in entries))[:MAX_MAPS]
+    stops = sorted({int(step) for one in entries if (step := number(one.get("timestep"))) is not None}, reverse=True)
+    phrases: dict[Key, list[Entry]] = {}
+    for one in entries:
+        phrases.setdefault(tuple(str(one.get(part) or "") for part in PHRASE), []).append(one)
+    cards: list[Json] = []
+    for found in phrases.values():
+        budget -= sum(media.bytes_of(one, ("map",)) for one in found)
+        if cards and (budget < 0 or len(cards) == MAX_CARDS):
+            notes.append(f"The first {len(cards)} of {len(phrases)} phrases are shown, to keep this page small.")
+            break
+        base, size = media.picture(found[0].get("image"))
+        card: Json = {"base": base, "mask": media.picture(found[0].get("mask"))[0], "boxes": boxes_of(found[0])}
+        card |= {"size": size_of(found[0], size)}
+        card |= {part: terminal(found[0].get(part) or "") for part in ("key", "class", "word", "phrase")}
+        cells: list[list[Json | None]] = [[None] * len(stops) for _ in tools]
+        for one in found:
+            step, shown = number(one.get("timestep")), media.picture(one.get("map"))[0]
+            if step is not None and shown is not None and one.get("tool") in tools:
+                cell: Json = {"picture": shown, "cnr": number(one.get("cnr")), "hit": number(one.get("hit"))}
+                cells[tools.index(str(one.get("tool")))][stops.index(int(step))] = cell
+        card["cells"] = cells
+        cards.append(card)
+    shown_tools = [{"run": MAPS.get(tool, terminal(tool)), "encoder": tables.who[having[0]].encoder} for tool in tools]
+    data: Json = {"runs": shown_tools, "stops": stops, "pictures": list(pictures), "cards": cards, "unit": "timestep"}
+    return Gallery(data, notes, having[1:])
 
 
 def _hits(run: Run, images: int) -> dict[Key, float | None]:

@@ -16,7 +16,7 @@ from jinja2 import Environment
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.reports.html import asset, environment, policy
-from meddiff.reports.page import gallery, sections, wording
+from meddiff.reports.page import gallery, saliency, sections, wording
 from meddiff.reports.page.claim import claim
 from meddiff.reports.page.derived import rows_of
 from meddiff.reports.page.mechanism import KEYS
@@ -36,6 +36,7 @@ DRAWN = (
     "word_means",
     "prompt_means",
     *("mechanism", "mechanism_means", "mechanism_timesteps"),
+    "saliency",
 )
 Mode = Literal["file", "live"]
 
@@ -52,7 +53,7 @@ def _environment() -> Environment:
 
 def data(tables: Tables) -> dict[str, object]:
     """What the script draws, and draws anew when it changes: ``{table: columns}``."""
-    return {name: getattr(tables, name) for name in DRAWN}
+    return {name: getattr(tables, name) for name in DRAWN} | tables.by_timestep
 
 
 def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
@@ -62,12 +63,14 @@ def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
         runs: with names that differ.
         out: where the page will be, for links to other pages.
     """
-    from meddiff.reports.page import charts  # altair: a quarter of a second that only a page needs
+    from meddiff.reports.page import charts, timestep_charts  # altair: a quarter of a second that only a page needs
 
     tables = Tables(runs)
     specs = {"tradeoff": charts.tradeoff(), "curve": charts.curve(), "loss": charts.loss()}
     if tables.mechanism:
         specs |= {"mechanism": charts.curve("mechanism", "mechanism_means"), "timesteps": charts.timesteps()}
+    if tables.saliency:
+        specs |= timestep_charts.all_of_them()
     for name, title in charts.DOTS.items():
         drawn = getattr(tables, f"{name}_means")
         places = len(set(drawn.get("what", []))), len(set(drawn.get("arm", [])))
@@ -75,14 +78,20 @@ def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
         specs[name] = charts.dots(f"{name}_means", title, figure, places[0] * (10 + 13 * places[1]))
     keys = {
         key: {"label": wording.label(key), "log": tables.is_log(key)}
-        for key in (*tables.distances, *tables.groundings, *(KEYS if tables.mechanism else ()))
+        for key in (
+            *tables.distances,
+            *tables.groundings,
+            *(KEYS if tables.mechanism else ()),
+            *saliency.keys_of(tables.saliency),
+        )
     }
     looked = {"x": tables.distance, "y": tables.cnr, "distances": tables.distances, "groundings": tables.groundings}
     links = [sections.own_page(run, out) for run in runs]
     galleries = {"attention": gallery.word_maps(tables), "samples": gallery.drawn_samples(tables)}
+    galleries["saliency"] = gallery.timestep_maps(tables)
     return {
         **{"tables": tables, "runs": list(runs), "who": tables.who, "claim": claim(tables), "data": data(tables)},
-        **{"links": links, "galleries": galleries, "sections": sections, "wording": wording},
+        **{"links": links, "galleries": galleries, "sections": sections, "wording": wording, "saliency": saliency},
         "about": {"specs": specs, "keys": keys, "light": charts.LIGHT, **looked},
     }
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from meddiff.reports.page import mechanism
+from meddiff.reports.page import mechanism, saliency
 from meddiff.reports.page.derived import (
     Columns,
     Row,
@@ -69,11 +69,7 @@ class Who:
 
 
 class Tables:
-    """The tables of some runs.
-
-    Args:
-        found: with names that differ (:func:`meddiff.runs.distinct_names.distinct_names`).
-    """
+    """The tables of some runs, whose names differ (:func:`meddiff.runs.distinct_names.distinct_names`)."""
 
     def __init__(self, found: Sequence[Run]) -> None:
         self.found = list(found)
@@ -139,11 +135,8 @@ class Tables:
 
     @cached_property
     def means(self) -> Columns:
-        """One row a kind and number of images: mean over runs that differ by their seed alone, ``KEY low`` and ``KEY high``.
-
-        Only where all seeds that got that far are there; the ends are a 95 % interval from five seeds on, else least and
-        greatest.
-        """
+        """One row a kind and number of images: mean over runs that differ by their seed alone, ``KEY low`` and ``KEY high``,
+        where all seeds that got that far are there; the ends: a 95 % interval from five seeds on, else least and greatest."""
         found = [(who.row(), one.images, one.values) for who, run in self._pairs() for one in run.evaluations]
         return columns(seed_means(found, (*self.distances, *self.groundings)))
 
@@ -161,6 +154,17 @@ class Tables:
     def mechanism_timesteps(self) -> Columns:
         """One row a run and timestep of its newest checkpoint."""
         return columns(who.row() | row for who, run in self._pairs() for row in mechanism.timesteps(run))
+
+    @cached_property
+    def saliency(self) -> Columns:
+        """One row a run and timestep: figures of ``lightning explain`` with their intervals."""
+        return columns(who.row() | row for who, run in self._pairs() for row in saliency.timesteps(run))
+
+    @cached_property
+    def by_timestep(self) -> dict[str, Columns]:
+        """Tables of ``lightning explain`` with several lines a run; of a few runs only."""
+        few, several = list(self._pairs())[:CLASS_COLUMNS], saliency.SEVERAL.items()
+        return {name: columns(who.row() | row for who, run in few for row in rows(run)) for name, rows in several}
 
     @cached_property
     def runs(self) -> Columns:

@@ -4,7 +4,10 @@ import math
 import re
 from collections.abc import Iterable
 
+from meddiff.reports.page.saliency_wording import SALIENCY, saliency_label
+
 MINUS = "−"
+
 DASH = "–"
 
 #: the last part of a grounding name -> (label, what it is)
@@ -143,6 +146,8 @@ def label(key: str) -> str:
         return FIDELITY[name][0] if name in FIDELITY else name
     if room == "mechanism":
         return mechanism_label(name)
+    if room == "saliency":
+        return saliency_label(name)
     return key
 
 
@@ -164,6 +169,8 @@ def mechanism_label(name: str) -> str:
 def meaning(key: str) -> str:
     """What a name measures and in which unit; "" if that is not known."""
     room, _, name = key.partition("/")
+    if room == "saliency":
+        return SALIENCY.get((*name.split("/"), "")[1], ("", ""))[1]
     if room == "mechanism":
         return MECHANISM.get(name.partition("/")[0], ("", ""))[1]
     if room == "fidelity":

@@ -2,7 +2,9 @@
 // Everything from a run is put in as text; `tools` are those of page.js.
 'use strict';
 window.gallery = (host, { all, one, make, count, state, remember }) => {
-  const name = host.dataset.name, maps = name === 'attention', data = JSON.parse(one('script', host).textContent);
+  const name = host.dataset.name, maps = name !== 'samples', data = JSON.parse(one('script', host).textContent);
+  const timed = data.unit === 'timestep', stopText = (stop) => timed ? `timestep ${data.stops[stop]}` : count(data.stops[stop]) + ' images';
+  const stateOf = (filter) => timed ? `${name}-${filter}` : filter;
   const input = one('[data-stop]', host), tiles = one('.tiles', host), box = document.getElementById('box');
   const filters = Object.fromEntries(all('[data-filter]', host).map((each) => [each.dataset.filter, each]));
   const several = data.runs.length > 1, based = data.cards.some((card) => card.base !== null);
@@ -34,7 +36,11 @@ window.gallery = (host, { all, one, make, count, state, remember }) => {
     if (based) found.push(panel(card.base === null ? absent(`no ${label} image`) : picture([card.base], label, bare), label));
     data.runs.forEach(({ run, encoder }, i) => {
       let at = stop;  // where a run was not evaluated it shows its evaluation before, and says so
-      while (at > 0 && !data.cards.some((each) => each.cells[i][at])) at -= 1;
+      while (at > 0 && !timed && !data.cards.some((each) => each.cells[i][at])) at -= 1;
+      if (timed) {  // a slow kind of map is there at few timesteps: the nearest one, which is said
+        const there = card.cells[i].map((_, j) => j).filter((j) => card.cells[i][j]);
+        at = there.sort((a, b) => Math.abs(a - stop) - Math.abs(b - stop))[0] ?? stop;
+      }
       const cell = card.cells[i][at], cnr = (cell?.cnr ?? null) === null ? '' : 'CNR ' + cell.cnr.toFixed(2).replace('-', '−');
       const value = [cnr, { 1: 'hit', 0: 'miss' }[cell?.hit], at === stop ? '' : `at ${count(data.stops[at])}`].filter(Boolean).join(', ');
       const alt = maps ? `${card.class}: map of the word ${card.word}, ${run}` : `drawn for: ${card.prompt}`;
@@ -66,9 +72,9 @@ window.gallery = (host, { all, one, make, count, state, remember }) => {
       const [i, way] = value('order').split(':').map(Number), cnr = (card) => card.cells[i][stop]?.cnr ?? null;
       visible.sort((a, b) => (cnr(a) === null) - (cnr(b) === null) || way * (cnr(a) - cnr(b)));
     }
-    input.nextElementSibling.textContent = count(data.stops[stop]) + ' images';
+    input.nextElementSibling.textContent = stopText(stop);
     input.setAttribute('aria-valuetext', input.nextElementSibling.textContent);
-    const evaluations = `${data.stops.length} evaluation${data.stops.length > 1 ? 's' : ''}`;
+    const evaluations = `${data.stops.length} ${timed ? 'timestep' : 'evaluation'}${data.stops.length > 1 ? 's' : ''}`;
     one('.count', host).textContent = `${visible.length} of ${data.cards.length} ${maps ? 'phrases' : 'prompts'}, ${evaluations}`;
     tiles.replaceChildren(...visible.map((card, i) => {
       const tile = make('figure', { class: 'tile' }, panels(card, stop), caption(card));
@@ -89,8 +95,8 @@ window.gallery = (host, { all, one, make, count, state, remember }) => {
   input.value = state.has(name) ? Math.max(0, data.stops.indexOf(Number(state.get(name)))) : input.max;
   input.addEventListener('input', () => { remember(name, input.value === input.max ? null : data.stops[input.value]); draw(); });
   for (const [filter, each] of Object.entries(filters)) {
-    each.value = state.get(filter) ?? '';
-    each.addEventListener('input', () => { remember(filter, each.value); draw(); });
+    each.value = state.get(stateOf(filter)) ?? '';
+    each.addEventListener('input', () => { remember(stateOf(filter), each.value); draw(); });
   }
   const hides = (each) => document.body.classList.toggle('hide-' + each.dataset.hides, !each.checked);
   for (const each of all('[data-hides]', host)) each.addEventListener('change', () => hides(each));

@@ -1,0 +1,67 @@
+"""tools/visual_analysis_results.py: rows of explained runs, and the page out of the rows."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from meddiff.runs.tables import read_table, write_table
+from tests.builders.run_folders import make_run
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import visual_analysis_results as tool  # noqa: E402
+
+PAGE = "by hand\n<!-- made: answer -->\nold\n<!-- end -->\nalso by hand\n<!-- made: gain -->\n<!-- end -->\n"
+
+
+def explained(folder: Path, encoder: str, seed: int) -> Path:
+    """A run whose attention gains at timestep 381 alone, by 1 and a tenth of its seed."""
+    run = make_run(folder / encoder / f"t{seed}", encoder, frozen=encoder == "frozen", seed=seed, overlays=0, samples=0)
+    out = run / "evaluation" / "000016000"
+    out.mkdir(parents=True)
+    rows: list[dict[str, object]] = []
+    for step, gain in ((741, 0.0), (381, 1.0 + seed / 10)):
+        for figure, layer in (("gain/absent", "all"), ("gain/absent", "mid_block"), ("auroc", "all")):
+            row = {"tool": "attention", "layer": layer, "class": "all", "timestep": step, "figure": figure}
+            rows.append({**row, "images": 16000, "value": gain, "low": gain - 0.5, "high": gain + 0.5, "n": 9})
+    write_table(out / "saliency.csv", rows)
+    return run
+
+
+def test_the_page_says_what_the_rows_say_and_what_is_written_by_hand_stays(tmp_path: Path) -> None:
+    runs = [explained(tmp_path, "frozen", seed) for seed in range(5)] + [explained(tmp_path, "learnable", 0)]
+    rows, page = tmp_path / "rows.csv", tmp_path / "page.md"
+    page.write_text(PAGE)
+    assert tool.main(["collect", *map(str, runs), "--rows", str(rows)]) == 0
+    assert {(row["figure"], row["encoder"]) for row in read_table(rows)} == {
+        ("gain/absent", "frozen"), ("gain/absent", "learnable"),
+    }  # fmt: skip
+    assert len(read_table(rows)) == 6 * 2
+    assert tool.main(["page", "--rows", str(rows), "--page", str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith("by hand\n<!-- made: answer -->\n")
+    assert "also by hand" in text
+    assert "old" not in text
+    assert "5 runs: attention gains most at timestep 381 (1.20 [1.00, 1.40])" in text
+    assert "by timestep: 741: 0, 381: 5." in text
+    assert "| frozen, impression | attention | 0.00 | 1.20 [1.00, 1.40] |" in text
+    assert "| learnable, impression | attention | 0.00 | 1.00 |" in text  # of one seed there is no interval
+
+
+def test_without_rows_nothing_is_claimed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    assert tool.main(["page", "--rows", str(tmp_path / "none.csv"), "--page", str(page)]) == 0
+    assert "nothing is claimed" in page.read_text()
+    plain = make_run(tmp_path / "plain" / "t", "plain", frozen=True, overlays=0, samples=0)
+    assert tool.main(["collect", str(plain), "--rows", str(tmp_path / "rows.csv")]) == 2
+    assert "None of these runs was explained" in capsys.readouterr().err
+    assert not (tmp_path / "rows.csv").exists()
+
+
+def test_the_page_of_the_repository_is_made_of_its_rows(tmp_path: Path) -> None:
+    copy = tmp_path / "page.md"
+    copy.write_text(tool.PAGE.read_text())
+    tool.page(tool.ROWS, copy)
+    assert copy.read_text() == tool.PAGE.read_text()

@@ -1,0 +1,169 @@
+"""Visual analysis on phantoms: rows of runs that were explained into docs/results/, and out of the rows the page. No torch.
+
+    for run in runs/phantom_tradeoff/0*; do lightning explain --run $run; done
+    python tools/visual_analysis_results.py collect runs/phantom_tradeoff/0*    # docs/results/visual_analysis.csv, in its place
+    python tools/visual_analysis_results.py page                                # the tables of the page
+
+A tool and no verb of the command: it writes one page of this repository.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from meddiff.common.errors import UserError
+from meddiff.common.files import atomic_open
+from meddiff.common.outside import markdown_cell, terminal
+from meddiff.metrics.intervals import mean_interval
+from meddiff.reports.page.report import open_runs
+from meddiff.reports.page.saliency_wording import MAPS
+from meddiff.reports.page.tables import Tables
+from meddiff.runs.tables import read_table, write_table
+from meddiff.runs.values import number
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+PAGE, ROWS = RESULTS / "visual_analysis.md", RESULTS / "visual_analysis.csv"
+#: A part of the page that is made; what stands around it is written by hand.
+MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+COLUMNS = ("kind", "encoder", "seed", "images", "tool", "class", "timestep", "figure", "value", "low", "high", "n")
+FIGURES = ("cnr", "gain/absent")
+NONE = (
+    "No run has been collected yet, so nothing is claimed here: the commands below make rows, and the rows this page."
+)
+Row = Mapping[str, str]
+
+
+def collect(runs: Sequence[Path], file: Path) -> int:
+    """The curves of runs into ``file``, in its place; how many runs had any.
+
+    Raises:
+        UserError: not run folders, or none of them was explained.
+    """
+    tables = Tables(open_runs(runs))
+    rows: list[dict[str, object]] = []
+    found = 0
+    for who, run in zip(tables.who, tables.found, strict=True):
+        curves = [
+            cells
+            for cells in run.saliency()
+            if cells.get("layer") == "all" and cells.get("figure") in FIGURES and cells.get("class") != "macro"
+        ]
+        found += bool(curves)
+        rows += [{**cells, "kind": who.kind, "encoder": who.encoder, "seed": who.seed} for cells in curves]
+    if not found:
+        raise UserError("None of these runs was explained: `lightning explain --run RUN` measures one.")
+    write_table(file, rows, COLUMNS, only=True)
+    return found
+
+
+def over_seeds(rows: Sequence[Row]) -> tuple[float, float, float, int]:
+    """Mean over runs, its 95 % interval over seeds (NaN below five), how many.
+
+    Example:
+        >>> over_seeds([{"seed": "0", "value": "1"}, {"seed": "1", "value": "2"}])[0]
+        1.5
+    """
+    values = [value for row in rows if (value := number(row.get("value"))) is not None]
+    seeds = [row["seed"] for row in rows if number(row.get("value")) is not None]
+    low, high = mean_interval(np.array([values]), seeds)
+    return float(np.mean(values)), low, high, len(values)
+
+
+def curves(rows: Sequence[Row], figure: str) -> dict[tuple[str, str, str], dict[int, list[Row]]]:
+    """(kind, tool, class) -> timestep -> rows of all seeds."""
+    found: dict[tuple[str, str, str], dict[int, list[Row]]] = {}
+    for row in rows:
+        step = number(row.get("timestep"))
+        if row["figure"] == figure and step is not None and number(row.get("value")) is not None:
+            name = (row["kind"], row["tool"], row["class"])
+            found.setdefault(name, {}).setdefault(int(step), []).append(row)
+    return found
+
+
+def answer(rows: Sequence[Row]) -> str:
+    """One sentence a kind of run: when attention gains most over an absent finding, and in how many seeds at each end."""
+    lines = []
+    for (kind, tool, label), steps in curves(rows, "gain/absent").items():
+        if tool != "attention" or label != "all":
+            continue
+        means = {step: over_seeds(some) for step, some in steps.items()}
+        best = max(means, key=lambda step: means[step][0])
+        known = {
+            step: sum((number(row.get("low")) or 0.0) > 0 for row in some)
+            for step, some in sorted(steps.items(), reverse=True)
+        }
+        told = ", ".join(f"{step}: {count}" for step, count in known.items())
+        lines.append(
+            f"- **{markdown_cell(kind)}**, {means[best][3]} runs: attention gains most at timestep {best} "
+            f"({text(means[best])}). Runs whose interval lies above 0, by timestep: {told}."
+        )
+    return "\n".join(lines) or NONE
+
+
+def text(mean: tuple[float, float, float, int]) -> str:
+    """``0.31 [0.20, 0.42]``."""
+    return f"{mean[0]:.2f}" + (f" [{mean[1]:.2f}, {mean[2]:.2f}]" if np.isfinite(mean[1]) else "")
+
+
+def table(rows: Sequence[Row], figure: str, classes: bool) -> str:
+    """A line a kind of run and tool (or, of attention, class), a column a timestep, drawing from left to right."""
+    found = {
+        name: steps
+        for name, steps in curves(rows, figure).items()
+        if (name[1] == "attention" and name[2] != "all") == classes and (classes or name[2] == "all")
+    }
+    steps = sorted({step for one in found.values() for step in one}, reverse=True)
+    if not found:
+        return NONE
+    head = "finding" if classes else "map"
+    lines = [f"| runs | {head} | " + " | ".join(map(str, steps)) + " |", "|---" * (2 + len(steps)) + "|"]
+    for (kind, tool, label), line in sorted(found.items()):
+        cells = [text(over_seeds(line[step])) if step in line else "" for step in steps]
+        name = label if classes else MAPS.get(tool, tool)
+        lines.append(f"| {markdown_cell(kind)} | {markdown_cell(name)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def page(file: Path, out: Path) -> None:
+    """The parts of the page that are made, out of the rows."""
+    rows = read_table(file)
+    parts = {
+        "answer": answer(rows),
+        "gain": table(rows, "gain/absent", classes=False),
+        "cnr": table(rows, "cnr", classes=False),
+        "classes": table(rows, "gain/absent", classes=True),
+    }
+    written = MADE.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", out.read_text(encoding="utf-8"))
+    with atomic_open(out, "w") as stream:
+        stream.write(written)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Rows and page of visual analysis on phantoms.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("collect").add_argument("runs", nargs="+", type=Path)
+    verbs.add_parser("page")
+    for one in verbs.choices.values():
+        one.add_argument("--rows", type=Path, default=ROWS)
+        one.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args(arguments)
+    try:
+        if options.verb == "collect":
+            print(f"{collect(options.runs, options.rows)} runs in {terminal(options.rows)}")
+        else:
+            page(options.rows, options.page)
+            print(terminal(options.page))
+    except UserError as error:
+        print(f"error: {terminal(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
