@@ -20,7 +20,7 @@ from meddiff.attribution.ddim import ddim_step, predicted_noise
 from meddiff.attribution.guidance import Asked, Outputs, evaluations
 from meddiff.attribution.masks import KINDS, Kind, mask
 from meddiff.attribution.similarity import BORDERS, TERMS, Border, Term, similarity
-from meddiff.attribution.substrates import address_noise, renoised
+from meddiff.attribution.substrates import address_noise, structureless
 from meddiff.attribution.trajectory import Trajectory
 from meddiff.common.errors import UserError
 from meddiff.common.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, check_ranges
@@ -208,7 +208,7 @@ def _ask(
                 for path, (_, s, n) in zip(paths, rows, strict=True)
             ]
         ).to(device)
-        masked = masked + renoised(model.noise_schedule, gathered("clean"), now, noise) * (1 - keep)
+        masked = masked + structureless(model.noise_schedule, gathered("clean"), now, noise) * (1 - keep)
     texts = torch.tensor([k for k, _, _ in rows])
     if options.subject == "prompt":
         outputs = asked(masked, now, texts)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from meddiff.attribution.ddim import ddim_step
 from meddiff.attribution.guidance import Asked, evaluations
-from meddiff.attribution.substrates import SUBSTRATES, Substrate, address_noise, blurred, renoised
+from meddiff.attribution.substrates import SUBSTRATES, Substrate, address_noise, blurred, structureless
 from meddiff.attribution.trajectory import Trajectory
 from meddiff.attribution.views import View
 from meddiff.common.draws import generator
@@ -173,7 +173,7 @@ class _Player:
             return blurred(self.noisy)
         shape, key, seed = tuple(self.noisy.shape[1:]), self.path.key, self.options.seed
         noise = torch.stack([address_noise(shape, "game", seed, key, t) for t in self.path.timesteps.tolist()])
-        return renoised(
+        return structureless(
             self.model.noise_schedule, self.path.clean.to(self.model.device), self.now, noise.to(self.noisy)
         )
 

@@ -21,7 +21,7 @@ SUBSTRATES: tuple[Substrate, ...] = get_args(Substrate)
 BLUR_WINDOW, BLUR_SIGMA = 11, 5.0
 
 
-def renoised(noise_schedule: NoiseSchedule, clean: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+def structureless(noise_schedule: NoiseSchedule, clean: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
     """The mean of each channel of ``clean`` (B, C, h, w), noised to timesteps (B,) with ``noise`` (B, C, h, w)."""
     level = clean.mean(dim=(-2, -1), keepdim=True).expand_as(noise)
     return noise_schedule.add_noise(level, noise, timesteps)
