@@ -2,8 +2,9 @@
 
 ``python benchmarks/phantom_difficulty.py [--vae FOLDER] [--images 1500] [--seeds 1 2 3]`` prints, for chests and for shapes:
 
-- **explained**: the share of the variance of held-out latents that a ridge regression on what the caption says (each finding,
-  and with its side, place and severity) explains, about the mean latent. The penalty is chosen on a fifth of the training images;
+- **explained**: the share of the variance of held-out latents that a ridge regression on what the caption says (each
+  finding, and with its side, place and severity) explains, about the mean latent. The penalty is chosen on a fifth of the
+  training images;
 - **inside**: the share of the latents' variance about their mean image that lies inside the masks of findings.
 
 Two thirds of the images are for training. Neither looks at the U-Net: they say how large the task is under this

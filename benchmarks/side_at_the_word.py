@@ -1,4 +1,4 @@
-"""Does a map move with its finding because the word knows the side? Twins whose phrases say the side before the word, or after it.
+"""Does a map move with its finding because the word knows the side? Twins whose phrases say it before the word, or after.
 
 ``python benchmarks/side_at_the_word.py RUN [RUN ...]``. A causal text tower has read at a word what stands before it: in
 "large right pleural effusion" the word knows its side, in "effusion on the right" it does not. A row a run: the share of

@@ -53,9 +53,9 @@ class Target:
     """What is asked.
 
     Attributes:
-        kind: ``guidance``, |eps_c - eps_u|^2, how far the text moves the prediction; ``roi``, the same inside a region;
-            ``sum_eps``, the sum of the output (the paper's: its sign means nothing, and no word of the prompt is in it);
-            ``classifier``, a logit of the decoded guided estimate of the clean image.
+        kind: ``guidance``, the squared norm of eps_c - eps_u, how far the text moves the prediction; ``roi``, the
+            same inside a region; ``sum_eps``, the sum of the output (the paper's: its sign means nothing, and no word of the
+            prompt is in it); ``classifier``, a logit of the decoded guided estimate of the clean image.
         region: (h, w) at the latents' size, of ``roi``; weights of 0 to 1.
         logit: of ``classifier``.
 
