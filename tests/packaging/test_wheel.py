@@ -19,7 +19,14 @@ NAMES = ("callbacks", "datamodules", "lightning_modules", "meddiff")
 SOURCES = (*NAMES, "configs", "sweeps", "pyproject.toml", "README.md", "LICENSE")
 #: Folders whose files are no Python and must travel.
 CARRIED = (
-    *("configs", "sweeps", "meddiff/assets", "datamodules/synthetic", "meddiff/reports/paper/published"),
+    *(
+        "configs",
+        "sweeps",
+        "meddiff/assets",
+        "datamodules/synthetic",
+        "meddiff/reports/paper/published",
+        "meddiff/attribution/published",
+    ),
     *(f"meddiff/reports/{room}/{kind}" for room in ("page", "dashboard") for kind in ("templates", "static")),
 )
 

@@ -134,7 +134,7 @@ def said(name: str, value: str, design: Design) -> str:
     """What one value of a setting is called in a cell of a table.
 
     Example:
-        >>> said("weights", "uniform", Design()), said("base", "phantom_tower", Design())
+        >>> said("weights", "uniform", Design()), said("base", "phantom_base", Design())
         ('uniform weights', 'tower knows the language')
     """
     return markdown_cell(design.bases.get(value, value) if name == "base" else SAID.get(name, str)(value))
