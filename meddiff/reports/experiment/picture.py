@@ -47,7 +47,7 @@ def points(collected: Collected, design: Design) -> list[Point]:
 
 def chart(found: Sequence[Point]) -> alt.FacetChart:
     """Panels beside each other by setting, below each other by length of training."""
-    x, y = "Frechet distance (domain-classifier features); better images →", "macro CNR; better grounding →"
+    x, y = "Frechet distance; better images →", "macro CNR; better grounding →"
     # on a log scale: the start is four times as far away as what is compared
     across = alt.X("distance:Q", title=x, scale=alt.Scale(type="log", reverse=True, nice=False, padding=12))
     up = alt.Y("cnr:Q", title=y, scale=alt.Scale(zero=False, padding=8))
