@@ -51,7 +51,10 @@ def collect(runs: Sequence[Path], file: Path) -> int:
         curves = [
             cells
             for cells in run.saliency()
-            if cells.get("layer") == "all" and cells.get("figure") in FIGURES and cells.get("class") != "macro"
+            if cells.get("layer") == "all"
+            and cells.get("figure") in FIGURES
+            # of single findings what the page shows: rows outlive the runs, and are kept small
+            and (cells.get("class") == "all" or (cells.get("tool") == "attention" and cells.get("class") != "macro"))
         ]
         found += bool(curves)
         rows += [{**cells, "kind": who.kind, "encoder": who.encoder, "seed": who.seed} for cells in curves]
