@@ -1,6 +1,6 @@
 """The grounding pass against the published procedure, on one U-Net: time by cause, memory of the maps, agreement.
 
-    OMP_NUM_THREADS=2 python benchmarks/grounding.py [--device cuda] [--latents 32] [--width 16] [--repeats 1]
+    OMP_NUM_THREADS=2 python -m benchmarks.grounding [--device cuda] [--latents 32] [--width 16] [--repeats 1]
 
 The U-Net has Stable Diffusion's layout (sixteen cross-attention layers) at a small width, with random weights; it sees
 phantoms through the autoencoder that ships. "published" is ``published_grounding.py``: what the published code does,
@@ -34,17 +34,17 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from published_grounding import Localised, Parts, localise
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.published_grounding import Localised, Parts, localise
+from benchmarks.small_diffusion import small_unet
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
 from meddiff.attribution.recorder import MeanOverLayers
 from meddiff.attribution.words import QUERY_WORDS, query_tokens, special_tokens
 from meddiff.evaluation.samples import GroundingSample
 from meddiff.metrics.functional import contrast_to_noise_ratio
 from meddiff.models.autoencoder import FrozenAutoencoder
-from meddiff.models.backbones import build_unet
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import NoiseSchedule
 from meddiff.models.text.build import build_text_encoder
@@ -66,21 +66,7 @@ LADDER = {
 
 def build_network(width: int, latents: int) -> LatentDiffusion:
     """Random weights, with attention that tells words and places apart."""
-    torch.manual_seed(0)
-    widths = [width, 2 * width, 4 * width, 4 * width]
-    unet = build_unet(
-        {
-            "sample_size": latents,
-            "block_out_channels": widths,
-            "layers_per_block": 2,
-            "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-            "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-            "cross_attention_dim": 128,
-            "attention_head_dim": [max(1, channels // 64) for channels in widths],  # diffusers' name for heads
-            "use_linear_projection": True,
-            "norm_num_groups": 16,
-        }
-    )
+    unet = small_unet(width, latents)
     tower = build_text_encoder({"width": 128, "heads": 2, "layers": 4, "embedding_std": 0.6})
     with torch.no_grad():
         for name, weight in unet.named_parameters():

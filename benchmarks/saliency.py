@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from benchmarks.small_diffusion import small_unet
 from meddiff.attribution.df_rise import FAST, DfRiseOptions, cost, df_rise
 from meddiff.attribution.grounding_pass import GroundingItem
 from meddiff.attribution.trajectory import Trajectory, renoised
-from meddiff.models.backbones import build_unet
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import NoiseSchedule
 from meddiff.models.text.build import build_text_encoder
@@ -41,21 +41,7 @@ AT_ONCE = 2  # of the published code: a mask with and without the text
 
 def build_network(width: int, latents: int) -> LatentDiffusion:
     """Stable Diffusion's layout with random weights, in eval mode on the CPU."""
-    torch.manual_seed(0)
-    widths = [width, 2 * width, 4 * width, 4 * width]
-    unet = build_unet(
-        {
-            "sample_size": latents,
-            "block_out_channels": widths,
-            "layers_per_block": 2,
-            "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-            "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-            "cross_attention_dim": 128,
-            "attention_head_dim": [max(1, channels // 64) for channels in widths],  # diffusers' name for heads
-            "use_linear_projection": True,
-            "norm_num_groups": 16,
-        }
-    )
+    unet = small_unet(width, latents)
     return LatentDiffusion(unet, build_text_encoder({"width": 128, "heads": 2, "layers": 4}), NoiseSchedule()).eval()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from meddiff.attribution.relevance import relevance
+from meddiff.attribution.relevance import cost, relevance
 from meddiff.attribution.relevance_by_role import RoleSum, added_up, by_role, published
 from meddiff.attribution.token_roles import caption_roles, report_roles, token_kinds, word_groups
 from meddiff.attribution.trajectory import Trajectory
@@ -71,4 +71,4 @@ def prompt_relevance(model: LatentDiffusion, paths: Mapping[str, Sequence[Trajec
 
 def relevance_cost(paths: int, steps: int) -> int:
     """U-Net evaluations of :func:`prompt_relevance`."""
-    return paths * steps * 3
+    return paths * cost(steps)
