@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meddiff.evaluation.measurement import Measurement, Result
     from meddiff.runs.kept_checkpoints import Kept
     from meddiff.runs.opened import Opened
+    from meddiff.shards.dataset import LatentShardsDataset
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ PARTS = {
     "mechanism": Part(
         "where meaning goes when it leaves the word, by training step: attention, states, probes", "mechanism"
     ),
+    "schedules": Part("what lists of timesteps do to drawn images and to grounding", "schedules"),
 }
 #: "all" are the paper's tables; it leaves out what its cohort does not allow.
-BESIDE = ("controls", "mechanism")
+BESIDE = ("controls", "mechanism", "schedules")
 ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name not in BESIDE)}
 #: Parts of natural images, and parts that need radiology's phrases and labels.
 COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier")
@@ -62,7 +64,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: lightning evaluate PART --run RUN | --ckpt FILE | --model FOLDER_OR_FILE [-c FILE] [options]\n")
         print("\n".join(f"  {name:<12}{part.text}" for name, part in PARTS.items()))
-        print(f"  all         all of them but {' and '.join(BESIDE)}\n\noptions: lightning evaluate PART --help")
+        print(f"  all         all of them but {', '.join(BESIDE)}\n\noptions: lightning evaluate PART --help")
         return 0
     place = next((i for i, argument in enumerate(arguments) if argument in names), None)
     if place is None:
@@ -93,6 +95,7 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     from meddiff.evaluation.fidelity import FidelityOptions
     from meddiff.evaluation.grounding import GroundingOptions
     from meddiff.evaluation.mechanism import MechanismOptions
+    from meddiff.evaluation.schedules import SchedulesOptions
 
     classes: dict[str, type] = {
         "grounding": GroundingOptions,
@@ -102,6 +105,7 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
         "coco": CocoOptions,
         "controls": ControlsOptions,
         "mechanism": MechanismOptions,
+        "schedules": SchedulesOptions,
     }
     for group in dict.fromkeys(PARTS[part].options for part in parts):
         parser.add_class_arguments(classes[group], group)
@@ -126,6 +130,7 @@ def measurements(
     from meddiff.evaluation.diversity import Diversity
     from meddiff.evaluation.fidelity import Fidelity
     from meddiff.evaluation.grounding import Grounding
+    from meddiff.evaluation.schedules import Schedules
     from meddiff.evaluation.words import Words
 
     makers: dict[str, Callable[[], Measurement]] = {
@@ -139,8 +144,18 @@ def measurements(
             options["controls"], control_networks(run, options["controls"]), show_progress=True
         ),
         "mechanism": lambda: mechanism_of(run, options, kept),
+        "schedules": lambda: Schedules(
+            options["schedules"], split_with_samples(run, options["schedules"].grounding), show_progress=True
+        ),
     }
     return {part: makers[part]() for part in parts}
+
+
+def split_with_samples(run: "Opened", name: str) -> "LatentShardsDataset | None":
+    """A split of the cohort, None where it has no such."""
+    data = run.data
+    elsewhere = name in getattr(data, "splits_from", {})
+    return data.dataset(name) if elsewhere or data.manifest.samples(name) else None
 
 
 def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> int:
