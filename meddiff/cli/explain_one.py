@@ -161,12 +161,19 @@ def write(out: Path, stem: str, found: "Explained") -> None:
 
 
 def write_relevance(out: Path, model: "LatentDiffusion", paths: "dict[str, list[Trajectory]]") -> None:
-    """``relevance_by_word.csv`` and ``relevance_by_role.csv``."""
+    """``relevance_by_word.csv`` and its curves, ``relevance_by_role.csv``."""
     from meddiff.evaluation.prompt_relevance import prompt_relevance
+    from meddiff.reports.page.word_curves import word_curves_svg
     from meddiff.runs.tables import write_table
 
-    for name, table in prompt_relevance(model, paths).items():
+    tables = prompt_relevance(model, paths)
+    for name, table in tables.items():
         write_table(out / f"{name}.csv", table.rows, table.first)
+    drawing = word_curves_svg(tables["relevance_by_word"].rows)
+    if drawing is None:
+        print("no picture of the curves: it needs a word, and vl-convert (pip install 'meddiff-tradeoff[export]')")
+    else:
+        _put(out, {"relevance_by_word.svg": drawing})
 
 
 def write_emerging(path: Path, model: "LatentDiffusion", paths: "list[Trajectory]") -> None:

@@ -83,6 +83,8 @@ def test_one_image_and_drawn_ones(run: Path, tmp_path: Path, capsys: pytest.Capt
     assert code == 0, err
     files = {file.name for file in (tmp_path / "drawn").iterdir()}
     assert files >= {"schedules.png", "prompts-uniform.png", "0001-exponential_early.gif", "0000-uniform.safetensors"}
+    curves = (tmp_path / "drawn" / "relevance_by_word.svg").read_text()
+    assert all(word in curves for word in ("3. on", "5. chair.", "3. effusion.", "A dog on a chair."))
     with (tmp_path / "drawn" / "relevance_by_role.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     measured = {(row["schedule"], row["role"]): row for row in rows if row["source"] == "measured"}
