@@ -1,6 +1,6 @@
 """Peak memory of the tools that look inside: Stable Diffusion 2's U-Net and tower with random weights, batch 1. Source: own.
 
-``python -m benchmarks.inside_memory --latent 64 --tools attention cam relevance`` prints a line after each tool: the most
+``python -m benchmarks.inside_memory --latent 64`` prints a line after each tool: the most
 memory that the process has held so far (resident on a CPU, torch's allocator on a GPU). Cross-attention has sixteen layers;
 self-attention stays fused but in relevance, which needs its gradients. With ``--count`` nothing is computed: passes forward and
 back run on torch's meta device, and the bytes of all tensors alive at once are added up, weights among them. That leaves out
@@ -23,14 +23,18 @@ from torch.utils._pytree import tree_leaves
 
 from meddiff.attribution import df_cam as cam
 from meddiff.attribution import relevance as token_relevance
+from meddiff.attribution.baselines import centre_prior
 from meddiff.attribution.cam_targets import Asking, Logit, Target, asking
 from meddiff.attribution.concepts import ConceptMode, encode_concepts
 from meddiff.attribution.df_cam import CamOptions, df_cam, find_layers, watched
+from meddiff.attribution.df_rise import DfRiseOptions, df_rise
+from meddiff.attribution.games import GameOptions, play
 from meddiff.attribution.recorder import CrossAttentionRecorder, EachLayer
 from meddiff.attribution.relevance import relevance
 from meddiff.attribution.relevance_capture import attention_gradients
 from meddiff.attribution.token_roles import word_groups
 from meddiff.attribution.trajectory import Trajectory, generate
+from meddiff.attribution.views import view
 from meddiff.models.autoencoder import FrozenAutoencoder
 from meddiff.models.footprint import STABLE_DIFFUSION_2
 from meddiff.models.latent_diffusion import LatentDiffusion
@@ -38,7 +42,10 @@ from meddiff.models.noise_schedule import NoiseSchedule
 
 GIB = 2**30
 TEXT = "large right pleural effusion with a small pneumothorax"
-TOOLS = ("attention", "cam", "relevance", "classifier")
+TOOLS = ("attention", "df_rise", "games", "cam", "relevance", "classifier")
+#: Masks, chunks and rows at once of the tools that only ask forwards: more of them take longer, not more memory.
+FEW = 2
+FORWARD = ("df_rise", "games")
 VAE: dict[str, object] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
@@ -145,7 +152,12 @@ def counted(tool: str, latent: int, dtype: torch.dtype) -> float:
         LiveBytes(weights) as live,
     ):
         text = model.encode_texts([TEXT, ""])
-        if tool == "attention":
+        if tool in FORWARD:
+            with torch.no_grad():
+                two = torch.zeros(FEW, *shape[1:], device=device)
+                text = text.take(torch.zeros(FEW, dtype=torch.long, device=device))
+                model.unet(two, torch.full((FEW,), 500, device=device), **text.arguments())
+        elif tool == "attention":
             look(model, torch.zeros(8, 77, device=device), path, "substitute")
         elif tool == "cam":
             with watched(model.unet, find_layers(model.unet, CamOptions().layers)) as features:
@@ -172,6 +184,12 @@ def run(tool: str, model: LatentDiffusion, path: Trajectory) -> Tensor:
     groups = word_groups(model.text_encoder.tokenizer, TEXT)[1]
     if tool == "attention":
         return torch.cat([look(model, groups, path, mode).cpu() for mode in ("append", "substitute", "output")])
+    if tool == "df_rise":
+        return df_rise(model, path, DfRiseOptions(masks=FEW, batch_size=FEW))
+    if tool == "games":
+        height, width = path.noisy.shape[-2:]
+        middle = {"middle": centre_prior((height, width), len(path))}
+        return play(model, path, middle, view(model, "latent"), GameOptions(FEW, batch_size=FEW))["middle"].deletion
     if tool == "relevance":
         return relevance(model, path, groups).maps
     if tool == "cam":
@@ -191,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latent", type=int, default=64)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS[:3])
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS[:-1])
     parser.add_argument("--count", action="store_true", help="add up bytes, compute nothing")
     options = parser.parse_args()
     if options.count:

@@ -29,8 +29,10 @@ def test_every_tool_runs_and_is_counted(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr("sys.argv", ["inside_memory", "--latent", "8"])
     inside_memory.main()
     told = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in told] == ["weights", "one step of a path", "attention", "cam", "relevance"]
+    tools = ["attention", "df_rise", "games", "cam", "relevance"]
+    assert [line.split(":")[0] for line in told] == ["weights", "one step of a path", *tools]
     assert all(line.endswith(", finite") for line in told[2:])
     found = {tool: inside_memory.counted(tool, 16, torch.float32) for tool in inside_memory.TOOLS}
+    assert found["df_rise"] < found["cam"]
     assert found["attention"] < found["cam"] < found["relevance"]
     assert found["classifier"] > found["attention"]
