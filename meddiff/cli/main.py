@@ -3,19 +3,16 @@
 Heavy imports happen inside the verb that needs them, so that `--help` and a mistyped verb answer at once.
 """
 
-import errno
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from types import TracebackType
 from typing import TextIO
 
+from meddiff.cli.last_door import last_door, visible_traceback, without_flag
 from meddiff.common.errors import UserError, refuse
-from meddiff.common.files import no_room
 from meddiff.common.outside import terminal
 from meddiff.common.places import at_home
 from meddiff.common.stopping import exit_code, signals_stop
@@ -60,6 +57,7 @@ def usage() -> str:
         "  lightning fit -c configs/quickstart.yaml     train on phantoms: no download, account or GPU",
         "  lightning fit --resume runs/NAME/TIME        go on with a stopped run",
         "  lightning VERB --help                        options of a verb",
+        "  lightning VERB ... --traceback               where in the code an error came from, too",
     ]
     return "\n".join(lines)
 
@@ -139,12 +137,6 @@ def warnings_made_visible() -> Iterator[None]:
             warnings.showwarning = show
 
 
-def visible_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What Python prints of an error that nobody foresaw, with the controls of the names in it spelled out."""
-    text = "".join(traceback.format_exception(kind, error, trace))
-    print(terminal(text, newlines=True), end="", file=sys.stderr)
-
-
 def spelled_out(argument: str) -> str:
     """``--out=~/x`` and a bare ``~/x`` with the home folder in its place, which a shell does only for the second."""
     flag, equals, value = argument.partition("=")
@@ -152,29 +144,26 @@ def spelled_out(argument: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Console entry point: a UserError becomes a sentence (or some, a line each) on stderr and code 2, a signal 128 + n."""
-    given = sys.argv[1:] if arguments is None else arguments
+    """Console entry point: a UserError becomes a sentence (or some, a line each) on stderr and code 2, a signal 128 + n.
+
+    Whatever else is raised is told as :mod:`meddiff.cli.last_door` says.
+    """
+    given = without_flag(sys.argv[1:] if arguments is None else arguments)
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = visible_traceback
     try:
         with signals_stop(), warnings_made_visible():
             code = dispatch(given)
+            sys.stdout.flush()  # a pipe that nobody reads is told of here, and not by Python as it ends
     except UserError as error:
         print("error: " + "\n       ".join(map(terminal, error.args)), file=sys.stderr)
-        code = 2
-    except OSError as error:
-        # Both can happen in a hundred places: told in one.
-        told: object = no_room(error)
-        if told is None and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            told = f"{error.filename} cannot be a path here ({error.strerror})"
-        if told is None:
-            raise
-        print(f"error: {terminal(told)}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt as stop:
         verb = next((word for word in given if word in OWN_VERBS or word in LIGHTNING_VERBS), "")
         print(f"\nstopped{STOPPED.get(verb, '')}", file=sys.stderr)
         code = exit_code(stop)
+    except Exception as error:  # the last door: whatever it is
+        code = last_door(error, given)
     sys.exit(code)
 
 
