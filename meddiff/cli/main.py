@@ -87,8 +87,15 @@ def dispatch(arguments: list[str]) -> int:
     from meddiff.cli.arguments import expand
 
     expanded = expand(rest)
+    from meddiff.cli.fit_help import asks_for_help, help_text, misspelt, nothing_to_train
     from meddiff.cli.quick_check import certain_problems
 
+    if not expanded:
+        raise nothing_to_train(verb)
+    if asks_for_help(expanded) and (text := help_text(verb, expanded)) is not None:
+        print(text)
+        return 0
+    refuse(misspelt(expanded))
     refuse(certain_problems(expanded))
     if not asks_only(expanded):
         started(verb)

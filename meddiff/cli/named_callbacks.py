@@ -47,7 +47,7 @@ def add_named_callbacks(parser: LightningArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=kind | None, default=None, help=text)
 
 
-def first_sentence(kind: type[Callback]) -> str:
+def first_sentence(kind: type[object]) -> str:
     """What a class says of itself."""
     return " ".join((kind.__doc__ or "").split("\n\n")[0].split())
 

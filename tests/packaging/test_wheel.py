@@ -26,6 +26,7 @@ CARRIED = (
         "datamodules/synthetic",
         "meddiff/reports/paper/published",
         "meddiff/attribution/published",
+        "meddiff/cli/options",
     ),
     *(f"meddiff/reports/{room}/{kind}" for room in ("page", "dashboard") for kind in ("templates", "static")),
 )

@@ -1,0 +1,89 @@
+"""Every option of the Lightning verbs into ``meddiff/cli/options/lightning.json``, so that help needs no torch.
+
+    python tools/options_table.py          after an option was added, renamed or described anew
+
+Importing torch and Lightning takes seconds; a person who asks for help waits a tenth of one. What stands in the file is what
+jsonargparse finds in the classes: a test makes it again and compares.
+"""
+
+import json
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from jsonargparse import SUPPRESS, ArgumentParser
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+import datamodules
+import lightning_modules
+from meddiff.cli.known_options import FILE
+from meddiff.cli.lightning_cli import TRAINER_DEFAULTS
+from meddiff.cli.named_callbacks import NAMED, first_sentence
+from meddiff.common.files import write_json
+
+Options = list[list[str]]
+#: What jsonargparse puts behind the text of an option.
+TAKES = re.compile(r"(?P<text>.*)\((?P<takes>(?:required|type: |default: ).*)\)")
+
+
+def options_of(kind: type, left_out: frozenset[str] = frozenset()) -> Options:
+    """[name, what it takes and its default, text] of every argument of a class, those of nested options with dots."""
+    parser = ArgumentParser(prog="lightning", add_help=False, usage=SUPPRESS)
+    parser.add_class_arguments(kind, "x", fail_untyped=False)
+    formatter = parser._get_formatter()
+    found: Options = []
+    for action in parser._actions:
+        if type(action).__name__ == "_ActionConfigLoad" or not action.option_strings or action.help == SUPPRESS:
+            continue
+        name = action.option_strings[0].removeprefix("--x.")
+        if name in left_out or name.endswith(".help"):
+            continue
+        text = plain(" ".join(str(formatter._expand_help(action)).split()))
+        ends = TAKES.fullmatch(text)
+        found.append([name, ends["takes"], ends["text"].strip()] if ends else [name, "", text])
+    return found
+
+
+def plain(text: str) -> str:
+    """A docstring's words without its roles and double quotes.
+
+    Example:
+        >>> plain("the fields of :class:`a.b.C`, ``x``")
+        'the fields of C, `x`'
+    """
+    return re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", text).replace("``", "`")
+
+
+def table() -> dict[str, object]:
+    """What the file holds."""
+    rooms = {"models": (lightning_modules, LightningModule), "data": (datamodules, LightningDataModule)}
+    found: dict[str, object] = {"lightning": metadata.version("lightning")}
+    for section, (room, base) in rooms.items():
+        kinds = {name: getattr(room, name) for name in room.__all__}
+        found[section] = {
+            f"{room.__name__}.{name}": {"text": plain(first_sentence(kind)), "options": options_of(kind)}
+            for name, kind in sorted(kinds.items())
+            if isinstance(kind, type) and issubclass(kind, base)
+        }
+    found["callbacks"] = {
+        name: {"text": plain(first_sentence(kind)), "options": options_of(kind)} for name, kind in NAMED.items()
+    }
+    trainer = options_of(Trainer)
+    for option in trainer:
+        if option[0] in TRAINER_DEFAULTS:
+            head = option[1].rpartition("default: ")[0]
+            option[1] = f"{head}default: {json.dumps(TRAINER_DEFAULTS[option[0]])}"
+    found["trainer"] = trainer
+    return found
+
+
+def main() -> int:
+    """Write the file."""
+    write_json(FILE, table())
+    print(Path(FILE).name, "written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
