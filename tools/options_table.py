@@ -6,21 +6,26 @@ Importing torch and Lightning takes seconds; a person who asks for help waits a 
 jsonargparse finds in the classes: a test makes it again and compares.
 """
 
+import io
 import json
+import os
 import re
+import shutil
 import sys
-from importlib import metadata
-from pathlib import Path
+from contextlib import redirect_stdout, suppress
+from importlib import import_module, metadata
 
 from jsonargparse import SUPPRESS, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 import datamodules
 import lightning_modules
-from meddiff.cli.known_options import FILE
+from meddiff.cli.evaluate import PARTS
+from meddiff.cli.known_options import FILE, TEXTS
 from meddiff.cli.lightning_cli import TRAINER_DEFAULTS
 from meddiff.cli.named_callbacks import NAMED, first_sentence
-from meddiff.common.files import write_json
+from meddiff.common.files import atomic_open, write_json
+from meddiff.preparation.cohorts import COHORTS
 
 Options = list[list[str]]
 #: What jsonargparse puts behind the text of an option.
@@ -78,10 +83,29 @@ def table() -> dict[str, object]:
     return found
 
 
+def texts() -> dict[str, str]:
+    """Name of a file -> help of a verb, or a part of one, whose options need torch."""
+    os.environ["COLUMNS"] = "120"
+    asked = {"sample": [], **{f"evaluate_{part}": [part] for part in (*PARTS, "all")}}
+    asked |= {f"prepare_{cohort}": [cohort] for cohort in ("phantom", *COHORTS)}
+    found = {}
+    for name, words in asked.items():
+        verb, said = import_module(f"meddiff.cli.{name.partition('_')[0]}").main, io.StringIO()
+        with redirect_stdout(said), suppress(SystemExit):
+            verb([*words, "--help"])
+        found[name] = "\n".join(line.rstrip() for line in said.getvalue().splitlines()) + "\n"
+    return found
+
+
 def main() -> int:
-    """Write the file."""
+    """Write the files."""
     write_json(FILE, table())
-    print(Path(FILE).name, "written")
+    shutil.rmtree(TEXTS, ignore_errors=True)
+    made = texts()
+    for name, text in made.items():
+        with atomic_open(TEXTS / f"{name}.txt", "w") as stream:
+            stream.write(text)
+    print(f"{FILE.name} and {len(made)} texts written")
     return 0
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict, cast
 
 FILE = Path(__file__).parent / "options" / "lightning.json"
+#: Help of verbs whose options live beside torch, as their parsers print it.
+TEXTS = FILE.parent / "help"
 
 
 class Option(NamedTuple):
@@ -90,6 +92,22 @@ def _same_lightning() -> bool:
         return metadata.version("lightning") == known()["lightning"]
     except metadata.PackageNotFoundError:
         return False
+
+
+def text_of(verb: str, arguments: Sequence[str]) -> str | None:
+    """The stored help of a verb, or of one of its parts; None where it has none, or is not asked for help.
+
+    Args:
+        arguments: behind the verb.
+    """
+    if not any(one in ("-h", "--help") for one in arguments):
+        return None
+    words = [one for one in arguments if not one.startswith("-")]
+    for name in (f"{verb} {words[0]}" if words else verb, verb):
+        # compared with what lies there: a word of a command line names no file
+        if (file := {one.stem: one for one in TEXTS.glob("*.txt")}.get(name.replace(" ", "_"))) is not None:
+            return file.read_text(encoding="utf-8").rstrip()
+    return None
 
 
 def sections() -> tuple[str, ...]:

@@ -83,6 +83,11 @@ def dispatch(arguments: list[str]) -> int:
     verb, rest = arguments[position], arguments[:position] + arguments[position + 1 :]
     rest = [spelled_out(argument) for argument in rest]
     if verb in OWN_VERBS:
+        from meddiff.cli.known_options import text_of
+
+        if (text := text_of(verb, rest)) is not None:
+            print(text)
+            return 0
         return _own(OWN_VERBS[verb][0])(rest)
     from meddiff.cli.arguments import expand
 

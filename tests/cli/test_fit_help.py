@@ -1,6 +1,7 @@
 """Help and misspelt options of the Lightning verbs, without torch; and the table behind them is what the classes have."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,9 @@ import pytest
 
 from meddiff.cli.arguments import expand
 from meddiff.cli.fit_help import misspelt
-from meddiff.cli.known_options import FILE, is_option, nearest, options_of
+from meddiff.cli.known_options import FILE, TEXTS, is_option, nearest, options_of, text_of
 from tests.builders.command import ROOT, call, child
-from tools.options_table import Options, table
+from tools.options_table import Options, table, texts
 
 #: configs/evaluation are of another verb.
 CONFIGS = sorted(
@@ -33,6 +34,18 @@ def test_the_table_is_what_the_classes_have() -> None:
             assert essence(stored[section][name]["options"]) == essence(described["options"]), name
     if stored["lightning"] == made["lightning"]:
         assert [one[0] for one in stored["trainer"]] == [one[0] for one in made["trainer"]]
+
+
+def test_the_texts_name_the_options_that_the_parsers_have() -> None:
+    made, stored = texts(), {file.stem: file.read_text() for file in TEXTS.glob("*.txt")}
+    assert made.keys() == stored.keys()
+    for name, text in made.items():
+        assert set(re.findall(r"--[\w.]+", text)) == set(re.findall(r"--[\w.]+", stored[name])), name
+    grounding = text_of("evaluate", ["grounding", "--run", "x", "-h"])
+    assert grounding is not None
+    assert "How many of the paper's 40 timesteps." in grounding
+    assert text_of("evaluate", ["grounding"]) is None
+    assert text_of("evaluate", ["../options/lightning", "--help"]) is None
 
 
 def test_help_of_a_config_names_the_options_of_its_classes_without_torch(tmp_path: Path) -> None:
