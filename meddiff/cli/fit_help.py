@@ -165,8 +165,12 @@ def misspelt(arguments: Sequence[str]) -> list[str]:
         name = flag.removeprefix("--").removesuffix("+")
         if (sentence := _unknown(name, classes, "--")) is not None:
             found.append(sentence)
-    for file in files:
+    for place, file in enumerate(files):
+        then = classes_of([part for one in files[: place + 1] for part in ("-c", one)])
         for name in _keys(read_yaml(file)):
+            section = name.partition(".")[0]
+            if section in CHOSEN and then.get(section) != classes.get(section):
+                continue  # arguments of a class that is replaced later are dropped with it
             if (sentence := _unknown(name, classes, "")) is not None:
                 found.append(f"{file}: {sentence}")
     return found

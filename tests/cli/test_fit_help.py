@@ -136,6 +136,16 @@ def test_what_is_not_certain_is_left_to_the_parser(tmp_path: Path) -> None:
         assert misspelt([*files, *fine]) == []
 
 
+def test_arguments_of_a_class_that_is_replaced_are_dropped_with_it(tmp_path: Path) -> None:
+    files = ["-c", str(ROOT / "configs" / "quickstart.yaml")]  # phantoms: data.phantom.*
+    assert misspelt([*files, "--data", "datamodules.LatentShardsDataModule"]) == []
+    assert misspelt([*files, "--data", "LatentShardsDataModule", "--data.phantom.n", "3"]) != []
+    later = tmp_path / "later.yaml"
+    later.write_text("data: {class_path: datamodules.LatentShardsDataModule, init_args: {shrads: x}}\n")
+    assert len(found := misspelt([*files, "-c", str(later)])) == 1
+    assert "data.shrads" in found[0]
+
+
 def test_nearest_and_parts_of_options() -> None:
     model = options_of("model", "lightning_modules.LatentDiffusionModule")
     assert model is not None
