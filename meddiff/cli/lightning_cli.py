@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 import warnings
-from argparse import HelpFormatter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,7 +29,7 @@ from callbacks.tracking import JsonlLogger, default_loggers
 from callbacks.wandb_trouble import finish_wandb
 from meddiff.cli.closing import ways_on
 from meddiff.cli.lost_process import end_without_launcher, lost_process
-from meddiff.cli.named_callbacks import NAMED, add_named_callbacks, listed_callbacks, named_callbacks, options_help
+from meddiff.cli.named_callbacks import add_named_callbacks, listed_callbacks, named_callbacks
 from meddiff.cli.parsing import home_spelled_out, one_sentence
 from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.run_config import RunConfig, last_written
@@ -72,12 +71,6 @@ class SuiteParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         one_sentence(self, message, ex)
-
-    def format_help(self, formatter: HelpFormatter | None = None) -> str:
-        """The options of the callbacks by name are not actions of this parser: their sections come last."""
-        return super().format_help(formatter) + (
-            options_help(self) if any(action.dest in NAMED for action in self._actions) else ""
-        )
 
 
 class SuiteCLI(LightningCLI):

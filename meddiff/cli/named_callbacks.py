@@ -5,10 +5,9 @@ measures has a name of its own, and its options are those of the class (``--grou
 a sweep, ``--gallery null``). ``trainer.callbacks`` still takes lists, for everything else. Source: own.
 """
 
-from argparse import SUPPRESS
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -43,24 +42,13 @@ set_parsing_settings(subclasses_disabled=list(NAMED.values()))
 def add_named_callbacks(parser: LightningArgumentParser) -> None:
     """One option a name; null, the default, is off."""
     for name, kind in NAMED.items():
-        text = f"{first_sentence(kind)} Null: not in this run; its options are listed at the end."
+        text = f"{first_sentence(kind)} Null: not in this run."
         parser.add_argument(f"--{name}", type=kind | None, default=None, help=text)
 
 
 def first_sentence(kind: type[object]) -> str:
     """What a class says of itself."""
     return " ".join((kind.__doc__ or "").split("\n\n")[0].split())
-
-
-def options_help(parser: ArgumentParser) -> str:
-    """Every option of every callback by name with its text, as sections to follow ``parser``'s own help."""
-    sections = ArgumentParser(prog=parser.prog, usage=SUPPRESS, add_help=False)
-    for name, kind in NAMED.items():
-        sections.add_class_arguments(kind, name)
-    for action in sections._actions:
-        if action.dest in NAMED:  # a file with one callback's options: not how anybody should write them
-            action.help = SUPPRESS
-    return "\n" + sections.format_help()
 
 
 def named_callbacks(section: Namespace) -> list[Callback]:
