@@ -11,9 +11,8 @@ from tests.builders.command import ROOT
 
 
 #: Two trainings that want one cohort; a `prepare` that waits for another's is in cli/test_two_commands.py.
-@pytest.mark.parametrize(
-    "numbers", [(2, 0, 0), pytest.param((16, 4, 2), marks=pytest.mark.slow)], ids=lambda one: "-".join(map(str, one))
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("numbers", [(2, 0, 0), (16, 4, 2)], ids=lambda one: "-".join(map(str, one)))
 def test_commands_at_once(numbers: tuple[int, int, int], tmp_path: Path):
     trainings, evaluations, prepares = map(str, numbers)
     done = subprocess.run(

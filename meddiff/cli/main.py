@@ -57,9 +57,23 @@ def usage() -> str:
         "  lightning fit -c configs/quickstart.yaml     train on phantoms: no download, account or GPU",
         "  lightning fit --resume runs/NAME/TIME        go on with a stopped run",
         "  lightning VERB --help                        options of a verb",
+        "  lightning --version                          of this suite and of what it computes with",
         "  lightning VERB ... --traceback               where in the code an error came from, too",
     ]
     return "\n".join(lines)
+
+
+def versions() -> str:
+    """This suite, Python, and what decides results, by what is installed: nothing is imported."""
+    from importlib import metadata
+
+    found = [f"python {sys.version.split()[0]}"]
+    for name in ("meddiff-tradeoff", "torch", "lightning", "diffusers", "transformers", "open_clip_torch", "wandb"):
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"{name} is not installed")
+    return "\n".join([found[1], found[0], *found[2:]])
 
 
 def _own(module: str) -> Callable[[list[str]], int]:
@@ -75,6 +89,9 @@ def dispatch(arguments: list[str]) -> int:
     """
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
+        return 0
+    if arguments[0] in ("--version", "-V"):
+        print(versions())
         return 0
     # `lightning -c FILE fit` is what people also type; LightningCLI wants the verb first.
     position = next((i for i, a in enumerate(arguments) if a in LIGHTNING_VERBS or a in OWN_VERBS), None)

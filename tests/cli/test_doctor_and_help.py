@@ -22,6 +22,16 @@ def test_doctor(capsys, monkeypatch, tmp_path):
     assert "free disk" in out
 
 
+def test_versions_are_those_of_what_is_installed(capsys):
+    import torch
+
+    for flag in ("--version", "-V"):
+        code, out, _ = call(capsys, flag)
+        assert code == 0
+        assert out.startswith("meddiff-tradeoff ")
+        assert f"\ntorch {torch.__version__.partition('+')[0]}" in out
+
+
 def test_help_is_quick_and_complete(capsys):
     code, out, _ = call(capsys, "--help")
     assert code == 0

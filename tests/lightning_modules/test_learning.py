@@ -78,6 +78,7 @@ def loss(module: LatentDiffusionModule, shards: Path, captions: str) -> float:
     return total / REPEATS
 
 
+@pytest.mark.slow  # half a minute of one core; test_tower_kinds and test_text_tower train in every run of the tests
 def test_loss_falls_below_zero_prediction_and_below_an_unconditional_model(eight: Path, tmp_path: Path) -> None:
     conditional = train(eight, tmp_path, caption_dropout=0.0)
     unconditional = train(eight, tmp_path, caption_dropout=1.0, caption_dropout_on="all")
