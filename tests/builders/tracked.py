@@ -20,6 +20,7 @@ def tracked_config(folder: Path, shards: Path, vae: Path, classifier: Path) -> P
         checkpoint={"every_n_images": EVERY},
         grounding={"every_n_images": EVERY, "timesteps": 1},
         gallery={"every_n_images": EVERY, "timesteps": 1, "shown": 4},
+        saliency={"every_n_images": EVERY, "samples": 2, "timesteps": 1, "shown": 1, "tools": ["attention"]},
         fidelity={
             "every_n_images": EVERY,
             "samples": 4,

@@ -29,6 +29,10 @@ def callbacks(classifier: Path) -> list[dict[str, object]]:
             },
         },
         {"class_path": "callbacks.AttentionGalleryCallback", "init_args": {**every, "shown": 3, "timesteps": 1}},
+        {
+            "class_path": "callbacks.DenoisingSaliencyCallback",
+            "init_args": {**every, "samples": 3, "timesteps": 1, "shown": 2, "tools": ["attention"]},
+        },
         {"class_path": "callbacks.TradeoffCallback"},
         {"class_path": "tests.builders.recorder.KeyRecorder"},
     ]
@@ -67,6 +71,15 @@ def test_two_ranks_find_what_one_finds(tmp_path: Path, vae_folder: Path) -> None
     assert controls[1]["grounding"]["prior"] == pytest.approx(controls[0]["grounding"]["prior"])
     for name, values in controls[0]["fidelity"]["fd_domain"].items():
         assert controls[1]["fidelity"]["fd_domain"][name] == pytest.approx(values, rel=1e-4), name
+    curves = [read_table(run / "saliency" / "000000016.csv") for run in folders]
+    assert len(curves[0]) == len(curves[1]) > 5
+    for mine, theirs in zip(*curves, strict=True):
+        assert [mine[name] for name in ("tool", "class", "figure", "n")] == [
+            theirs[name] for name in ("tool", "class", "figure", "n")
+        ]
+        assert float(theirs["value"] or "nan") == pytest.approx(float(mine["value"] or "nan"), abs=2e-3, nan_ok=True)
+    shown = [json.loads((run / "media" / "saliency" / "000000016.json").read_text()) for run in folders]
+    assert [one["phrase"] for one in shown[0]] == [one["phrase"] for one in shown[1]] != []
     for run in folders:
         assert len(json.loads((run / "media" / "attention" / "000000016.json").read_text())) == 3
         assert (run / "report.html").is_file()

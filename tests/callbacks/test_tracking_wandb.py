@@ -54,6 +54,14 @@ def table(run: Path, row: dict[str, object], name: str) -> Rows:
     return [dict(zip(found["columns"], line, strict=True)) for line in found["data"]]
 
 
+def saliency(run: Path, images: int) -> float:
+    """The CNR of attention over all phrases, as the run's own table has it."""
+    rows = read_table(run / "saliency" / f"{images:09d}.csv")
+    chosen = {"tool": "attention", "layer": "all", "class": "all", "figure": "cnr"}
+    (row,) = [row for row in rows if all(row[name] == value for name, value in chosen.items())]
+    return float(row["value"])
+
+
 def test_one_row_an_evaluation_holds_both_sides_and_all_that_is_shown(run: Path, evaluations: Rows) -> None:
     written = read_table(run / "tradeoff.csv")
     assert [row["images"] for row in evaluations] == [0, 16, 32] == [int(row["images"]) for row in written]
@@ -62,10 +70,12 @@ def test_one_row_an_evaluation_holds_both_sides_and_all_that_is_shown(run: Path,
             assert row[name] == pytest.approx(float(line[name]), rel=1e-5)
         for shown in ("grounding/attention", "fidelity/samples", "grounding/phrases", "tradeoff_table"):
             assert any(key.startswith(f"{shown}.") for key in row), shown
+        assert row["saliency/attention/cnr/t381"] == pytest.approx(saliency(run, int(str(row["images"]))), rel=1e-5)
+        assert any(key.startswith("saliency/") and key.endswith(".filenames") for key in row), "its panels"
     # the source of every report has one row too, and nothing but numbers
     logged = [row for row in read_metrics(run / "metrics.jsonl") if "grounding/cnr" in row]
     assert [row["fidelity/fd_domain"] for row in logged] == [row["fidelity/fd_domain"] for row in evaluations]
-    assert not [key for row in logged for key in row if "prior" in key or "attention" in key]
+    assert not [key for row in logged for key in row if "prior" in key or key.startswith("grounding/attention")]
 
 
 def test_every_curve_has_images_as_its_axis_by_its_exact_name(run: Path) -> None:
