@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from datamodules import LatentShardsDataModule
+from datamodules import LatentShardsDataModule, StepsDataModule
 from lightning_modules import LatentDiffusionModule, PatronusModule, PrototypePriorModule
 from meddiff.common.errors import UserError
 from meddiff.evaluation.stored_activations import FOLDER, activations_of
@@ -52,7 +52,7 @@ def fitted(run: Path, folder: Path, steps: int, start: str | None = None, until:
     L.seed_everything(0)
     module = PrototypePriorModule(str(run), width=16, depth=1, batch_size=16)
     trainer = quiet_trainer(folder, steps, [StopAt(until)] if until is not None else None)
-    trainer.fit(module, ckpt_path=start)
+    trainer.fit(module, datamodule=StepsDataModule(), ckpt_path=start)
     return trainer
 
 
