@@ -92,14 +92,14 @@ def footprint(
     if prototypes is not None and prototypes.route == "time":
         unet = {**part_config(unet, "unet"), **place_of(prototypes.number)}
     network = unet_skeleton(unet)
-    tower = NoText(0) if text_encoder is None else tower_skeleton(text_encoder)
+    tower = NoText(text_width(network)) if text_encoder is None else tower_skeleton(text_encoder)
     if prototypes is not None:
         encoder = encoder_of(prototypes, network.config.in_channels)
     size = side or network.config.sample_size
     if size is None:
         raise UserError("unet: its config has no sample_size, so nobody knows how large an image is: add it.")
     height, width = (size, size) if isinstance(size, int) else size
-    length, width = tower.tokenizer.max_length, text_width(network)
+    length = tower.tokenizer.max_length
     with FakeTensorMode():
         put_on_device(network.train())
         put_on_device(tower)
@@ -113,7 +113,7 @@ def footprint(
                 activations = encoder(noisy)
                 told = Conditioning(told.states, activations=activations)
                 if prototypes.route == "tokens":
-                    told = Conditioning(torch.empty(batch, length + encoder.m, width, device=DEVICE))
+                    told = Conditioning(torch.empty(batch, length + encoder.m, tower.width, device=DEVICE))
             prediction: Tensor = network(noisy, torch.zeros(batch, device=DEVICE), **told.arguments()).sample
             return prediction
 
