@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_modules.latent_diffusion import LatentDiffusionModule
 from lightning_modules.optimising import Rates
-from lightning_modules.patronus_preflight import pixel_problems, prototype_problems
+from lightning_modules.patronus_preflight import prototype_problems
 from lightning_modules.preflight import check_manifest, misfits, prediction_problem, quick_problems
 from lightning_modules.seeding import run_seed
 from lightning_modules.speed import SpeedOptions
@@ -149,18 +149,21 @@ class PatronusModule(LatentDiffusionModule):
     @classmethod
     def preflight_data(cls, manifest: Manifest, **init_args: object) -> list[str]:
         """Sentences that say where shards and model disagree."""
-        if init_args.get("space") == "pixel":
-            return pixel_problems(manifest, init_args)
         return check_manifest(manifest, init_args)
 
     def setup(self, stage: str) -> None:
         """
         Raises:
-            UserError: shards and model do not fit, a strategy that shares weights, or images to be drawn without anything.
+            UserError: shards and model do not fit, or images would be drawn of a model that knows nothing to draw them by.
         """
-        trainer = self.trainer
-        manifest = getattr(getattr(trainer, "datamodule", None), "manifest", None)
-        refuse(self.preflight_data(manifest, **self.hparams) if isinstance(manifest, Manifest) else [])
+        super().setup(stage)
+        callbacks: list[object] = self.trainer.callbacks  # type: ignore[attr-defined]  # not declared
+        draws = stage == "predict" or any(type(one).__name__ == "FidelityCallback" for one in callbacks)
+        if draws and self.sources[1] is None and not self.prototype_dropout:
+            raise UserError(
+                "Images would be drawn without prototypes and without a text, which this model has never seen "
+                "(prototype_dropout is 0): set fidelity to null, or prototype_dropout above 0."
+            )
 
     # ---- building -----------------------------------------------------------------------------------------------
 

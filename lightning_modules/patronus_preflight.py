@@ -1,14 +1,10 @@
 """What can be known to be wrong of a training with prototypes before anything is built. No torch. Source: own."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from meddiff.common.ranges import NOT_NEGATIVE, SHARE, Range, range_problems
 from meddiff.models.receptive_field import Layer, output_size
-from meddiff.models.weights.sources import Source
-
-if TYPE_CHECKING:
-    from meddiff.shards.manifest import Manifest
 
 RANGES: dict[str, Range] = {
     "prototype_dropout": SHARE,
@@ -48,17 +44,4 @@ def stack_problems(init_args: Mapping[str, object]) -> list[str]:
     return [
         f"prototypes.layers do not fit into an input of {size} x {size} cells: take smaller kernels or strides, or fewer "
         f"layers."
-    ]
-
-
-def pixel_problems(manifest: "Manifest", init_args: Mapping[str, object]) -> list[str]:
-    """A sentence when pictures of shards are not of the size that the U-Net takes."""
-    from meddiff.models.weights.stored import part_config
-
-    size = part_config(cast(Source, init_args["unet"]), "unet").get("sample_size")
-    if size is None or size in (manifest.resolution, [manifest.resolution] * 2):
-        return []
-    return [
-        f"The pictures are of {manifest.resolution} x {manifest.resolution} pixels and unet.sample_size is {size}: prepare "
-        f"them with --resolution {size}, or set unet.sample_size."
     ]

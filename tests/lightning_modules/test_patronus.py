@@ -229,3 +229,22 @@ def test_weights_that_are_cut_are_refused(vae_folder: Path, shards: Path, tmp_pa
     module.trainer = trainer
     with pytest.raises(UserError, match="take ddp"):
         module.configure_model()
+
+
+def test_a_model_that_is_always_told_draws_no_images_by_itself(vae_folder: Path, tmp_path: Path) -> None:
+    for rate, text in ((0.1, None), (0.0, TEXT)):
+        module = module_of(vae_folder, "time", text, prototype_dropout=rate)
+        module.trainer = quiet_trainer(tmp_path, 1)
+        module.setup("predict")
+    module = module_of(vae_folder, prototype_dropout=0.0)
+    module.trainer = quiet_trainer(tmp_path, 1)
+    module.setup("fit")
+    with pytest.raises(UserError, match="prototype_dropout is 0"):
+        module.setup("predict")
+
+
+def test_a_model_without_text_has_no_words_to_ground(vae_folder: Path) -> None:
+    from meddiff.attribution.words import special_tokens
+
+    with pytest.raises(UserError, match="reads no text"):
+        special_tokens(module_of(vae_folder).model.text_encoder.tokenizer, "effusion")
