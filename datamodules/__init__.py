@@ -8,22 +8,14 @@ if TYPE_CHECKING:
     from datamodules.phantom import PhantomLatentsDataModule
     from datamodules.phantom_images import PhantomImagesDataModule
     from datamodules.phantom_texts import PhantomTextsDataModule
-    from datamodules.steps import StepsDataModule
 
-__all__ = [
-    "LatentShardsDataModule",
-    "PhantomImagesDataModule",
-    "PhantomLatentsDataModule",
-    "PhantomTextsDataModule",
-    "StepsDataModule",
-]
+__all__ = ["LatentShardsDataModule", "PhantomImagesDataModule", "PhantomLatentsDataModule", "PhantomTextsDataModule"]
 
 _HOMES = {
     "LatentShardsDataModule": "latent_shards",
     "PhantomImagesDataModule": "phantom_images",
     "PhantomLatentsDataModule": "phantom",
     "PhantomTextsDataModule": "phantom_texts",
-    "StepsDataModule": "steps",
 }
 
 

@@ -20,7 +20,7 @@ class PrototypePriorModule(GuardedModule):
     Activations of the run's training images are computed once, batched and without a graph, and kept in a file beside the
     run's checkpoints that is named after the weights and the data. Their mean and deviation, by which they are standardised,
     are stored with the prior. Each step's images and noise hang on (seed, step) alone, so a run that goes on ends with the
-    same bits. Its data are :class:`datamodules.StepsDataModule`.
+    same bits. Its data are :class:`datamodules.steps.StepsDataModule`.
 
     Source: Weng et al., ICLR 2026, spec section A2.4; own where :mod:`meddiff.models.prototype_prior` says so.
 

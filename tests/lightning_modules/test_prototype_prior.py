@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from datamodules import LatentShardsDataModule, StepsDataModule
+from datamodules import LatentShardsDataModule
+from datamodules.steps import StepsDataModule
 from lightning_modules import LatentDiffusionModule, PatronusModule, PrototypePriorModule
 from meddiff.common.errors import UserError
 from meddiff.evaluation.stored_activations import FOLDER, activations_of
