@@ -38,7 +38,8 @@ def squared_distances(features: Tensor, prototypes: Tensor) -> Tensor:
     """Squared Euclidean distances of all patches to all prototypes.
 
     |z|^2 - 2 z.p + |p|^2 in float64: in float32 the terms cancel near zero distance, where the similarity is steepest (an
-    activation moves by up to 0.1), and summing (z - p)^2 outright costs D times the memory of the answer.
+    activation moves by up to 0.1); summing (z - p)^2 outright (torch.cdist) takes seven times as long as the whole of
+    :meth:`PrototypeEncoder.forward`, which is as fast as the identity in float32.
 
     Args:
         features: (B, D, H, W).
