@@ -71,3 +71,23 @@ def test_nothing_of_it_stays_behind(computed: Footprint) -> None:
     assert not torch.is_autocast_enabled("cuda")
     assert nn.functional.scaled_dot_product_attention.__module__ != footprint.__module__
     assert set(BLOCKS) <= {type(part).__name__ for part in build_unet(WIDE).modules()}
+
+
+@pytest.mark.parametrize(("route", "text"), [("time", None), ("time", TEXT), ("tokens", TEXT)])
+def test_prototypes_count_with_and_without_a_text(route, text):
+    """Parameters are those of the model that is built; the encoder's FLOPs are a part of the U-Net's."""
+    from callbacks.throughput import trained_flops
+    from meddiff.models.patronus import Patronus
+    from meddiff.models.prototype_options import PrototypeOptions
+    from tests.builders.patronus import PLAIN_UNET, STACK
+
+    options = PrototypeOptions(layers=STACK, number=6, dimension=16, route=route)
+    unet = PLAIN_UNET if text is None else UNET
+    found, model = footprint(unet, text, "32", prototypes=options), Patronus.of(unet, text, None, options)
+    built = sum(
+        p.numel() for name, p in model.named_parameters() if not name.startswith(("text_encoder", "prototype_t"))
+    )
+    assert found.unet == built
+    assert (found.text > 0, found.text_flops > 0) == (text is not None, text is not None)
+    assert found.unet_flops > footprint(unet, text, "32").unet_flops
+    assert trained_flops(model) > 0
