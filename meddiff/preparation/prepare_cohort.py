@@ -115,7 +115,8 @@ def dry_run(reading: Reading) -> None:
     refuse_links_out(reading)
     reasons: dict[str, str] = {}
     boxed: list[tuple[Record, tuple[int, int]]] = []
-    for record in tqdm(reading.records, unit="img", desc="dry run", disable=None, leave=False):
+    files = reading.records if reading.pictures is None else []
+    for record in tqdm(files, unit="img", desc="dry run", disable=None, leave=False):
         found = _probe(reading.root, record)
         if isinstance(found, str):
             reasons[record.path] = found
@@ -195,7 +196,7 @@ def _write(
     for record in reading.records:
         items.setdefault(record.split, {})[record.key] = record
     plans, jobs = plan_jobs(writer, items, RecordSources(reading.root))
-    source = RecordImages(reading.root, header.resolution, reading.native_masks)
+    source = RecordImages(reading.root, header.resolution, reading.native_masks, reading.pictures)
     make_source = partial(_same, source)
     if machine.lightning and jobs:
         from meddiff.preparation.predict import predict_jobs
