@@ -209,10 +209,10 @@ def _write(
     shards = writer.collect(plans)
     lost, odd = _unreadable(reading.records, shards), find_oddities(out, shards)
     written = len(reading.records) - len(lost)
-    gone = {one.item for one in lost}
+    gone = {key for shard in shards for key in shard.unreadable}
     try:
         write_rejected(out / REJECTED, [*reading.rejected, *lost, *odd.lines])
-        write_preview(out / PREVIEW, choose([one for one in reading.records if one.path not in gone]), source)
+        write_preview(out / PREVIEW, choose([one for one in reading.records if one.key not in gone]), source)
     except OSError as error:
         raise UserError(
             f"cannot write to {out} ({error.strerror or error}): make room and run the same command again."

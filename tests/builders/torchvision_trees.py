@@ -62,13 +62,19 @@ def write_cifar10(root: Path) -> tuple[Path, NDArray[np.uint8]]:
     return root, first.reshape(2, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
-def write_fashion_mnist(root: Path) -> tuple[Path, NDArray[np.uint8]]:
-    """Three images to train and two to test, as idx files; and those to train, (3, 28, 28)."""
+def write_fashion_mnist(root: Path, black: int | None = None) -> tuple[Path, NDArray[np.uint8]]:
+    """Three images to train and two to test, as idx files; and those to train, (3, 28, 28).
+
+    Args:
+        black: number of an image to train on which there is nothing.
+    """
     folder = root / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
     sets = {}
     for name, n in (("train", 3), ("t10k", 2)):
         sets[name] = generator("fashion", name).integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        if name == "train" and black is not None:
+            sets[name][black] = 0
         images = struct.pack(">IIII", 0x803, n, 28, 28) + sets[name].tobytes()
         (folder / f"{name}-images-idx3-ubyte").write_bytes(images)
         (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, n) + bytes([9, 0, 3][:n]))

@@ -101,16 +101,24 @@ def read(root: Path, options: TorchvisionOptions) -> Reading:
     records = []
     for train, split in ((True, "train"), (False, "test")):
         data = _class_set(root, options.dataset, train)
-        path = _FOLDERS[options.dataset]
         for index, number in enumerate(np.asarray(data.targets).tolist()):
             name = str(data.classes[number])
             key = f"{options.dataset}-{split}-{index:05d}"
             attributes = {"index": index, "class": number}
-            records.append(Record(key, path, split, key, name, (name,), attributes=attributes))
+            records.append(
+                Record(key, _archive(options.dataset, train, index), split, key, name, (name,), attributes=attributes)
+            )
     funnel = Funnel()
     funnel.start(len(records))
     told = {**asdict(options), "classes": [str(name) for name in data.classes]}
     return Reading(options.dataset, root, records, funnel, [], told, pictures=Arrays(root, options.dataset))
+
+
+def _archive(dataset: Dataset, train: bool, index: int) -> str:
+    """Below the root, the file that a picture lies in."""
+    if dataset == "fashion_mnist":
+        return f"{_FOLDERS[dataset]}/{'train' if train else 't10k'}-images-idx3-ubyte"
+    return f"{_FOLDERS[dataset]}/{f'data_batch_{min(index // 10_000, 4) + 1}' if train else 'test_batch'}"
 
 
 def _celeba(root: Path, options: TorchvisionOptions) -> Reading:
