@@ -209,7 +209,8 @@ def choose_stamped(findings: Mapping[str, bool | None], rho: float, size: int | 
             f"{'at least ' + str(FEWEST) if size is None else size}, half and half, cannot be chosen; ask for at most "
             f"{2 * min(map(len, sides))} of another finding or cohort."
         )
-    with_stamp = (round(rho * half), half - round(rho * half))
+    agree = round(rho * 2 * half)
+    with_stamp = (agree - agree // 2, half - agree // 2)  # together, so that an odd half costs no agreement
     chosen = [_first(side, half, seed) for side in sides]
     stamped = [key for side, n in zip(chosen, with_stamp, strict=True) for key in _first(side, n, seed, "stamp")]
     counts = (with_stamp[0], half - with_stamp[0], with_stamp[1], half - with_stamp[1])

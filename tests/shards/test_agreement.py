@@ -109,6 +109,13 @@ def test_stamps_move_and_images_stay(rho: float) -> None:
     assert (found.stamped == control.stamped) == (rho == 0.5)
 
 
+@pytest.mark.parametrize("with_finding", [11, 12, 15])
+def test_an_odd_half_costs_no_agreement(with_finding: int) -> None:
+    findings = {f"k{i:02d}": i < with_finding for i in range(60)}
+    assert choose_stamped(findings, 0.5).agreement == pytest.approx(0.5)
+    assert abs(choose_stamped(findings, 0.95).agreement - 0.95) <= TOLERANCE
+
+
 def test_a_stamp_needs_both_kinds_of_images() -> None:
     with pytest.raises(UserError, match="30 samples have the finding and 0 do not"):
         choose_stamped(dict.fromkeys(map(str, range(30)), True), 0.5)
