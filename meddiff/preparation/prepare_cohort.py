@@ -31,6 +31,7 @@ from meddiff.shards.access import Access
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from meddiff.shards.members import IMAGE_SPLITS
 from meddiff.shards.sample import CohortSample
+from meddiff.shards.stored import Store
 from meddiff.shards.writer import ShardWriter
 
 REJECTED, PREVIEW = "rejected.csv", "preview.png"
@@ -92,13 +93,13 @@ def read_cohort(name: str, root: str | Path, options: object = None, limit: int 
     return reading
 
 
-def check_output(out: str | Path, cohort: str, vae: str, resolution: int) -> None:
+def check_output(out: str | Path, cohort: str, vae: str, resolution: int, store: Store = "latents") -> None:
     """Refuse what can be refused before the tables are read, which takes minutes for a large cohort.
 
     Raises:
         UserError: no VAE, a resolution that does not fit it, or ``out`` holds another cohort.
     """
-    shard_header(cohort, "", {}, vae, resolution, resize_rule(resolution))
+    shard_header(cohort, "", {}, vae, resolution, resize_rule(resolution), store=store)
     if (Path(out) / MANIFEST_NAME).is_file() and (found := Manifest.read(out).cohort) != cohort:
         raise UserError(f"{out} already holds the cohort {found}: choose another --out or remove it.")
 
@@ -114,7 +115,8 @@ def dry_run(reading: Reading) -> None:
     refuse_links_out(reading)
     reasons: dict[str, str] = {}
     boxed: list[tuple[Record, tuple[int, int]]] = []
-    for record in tqdm(reading.records, unit="img", desc="dry run", disable=None, leave=False):
+    files = reading.records if reading.pictures is None else []
+    for record in tqdm(files, unit="img", desc="dry run", disable=None, leave=False):
         found = _probe(reading.root, record)
         if isinstance(found, str):
             reasons[record.path] = found
@@ -154,12 +156,14 @@ def prepare_reading(
     samples_per_shard: int | None = None,
     show_progress: bool = True,
     access: Access | None = None,
+    store: Store = "latents",
 ) -> Manifest | None:
     """Write shards, ``rejected.csv``, ``preview.png`` and ``manifest.json``; goes on where a killed call stopped.
 
     Args:
         samples_per_shard: None = :func:`shard_size`.
         access: whether pictures and texts may leave the machine; None as the cohort's name says.
+        store: latents, images of every split (without a VAE), or both.
 
     Returns:
         the manifest; None in all processes but one, where Lightning runs several.
@@ -170,7 +174,8 @@ def prepare_reading(
     """
     out, machine = Path(out), machine or Machine()
     refuse_links_out(reading)
-    header = shard_header(reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution), access)
+    about = (reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution))
+    header = shard_header(*about, access, store)
     with locked(out, f"prepare {reading.cohort}", wait=True) if is_first_process() else nullcontext():
         return _write(reading, out, header, machine, samples_per_shard, show_progress)
 
@@ -191,7 +196,7 @@ def _write(
     for record in reading.records:
         items.setdefault(record.split, {})[record.key] = record
     plans, jobs = plan_jobs(writer, items, RecordSources(reading.root))
-    source = RecordImages(reading.root, header.resolution, reading.native_masks)
+    source = RecordImages(reading.root, header.resolution, reading.native_masks, reading.pictures)
     make_source = partial(_same, source)
     if machine.lightning and jobs:
         from meddiff.preparation.predict import predict_jobs
@@ -204,10 +209,10 @@ def _write(
     shards = writer.collect(plans)
     lost, odd = _unreadable(reading.records, shards), find_oddities(out, shards)
     written = len(reading.records) - len(lost)
-    gone = {one.item for one in lost}
+    gone = {key for shard in shards for key in shard.unreadable}
     try:
         write_rejected(out / REJECTED, [*reading.rejected, *lost, *odd.lines])
-        write_preview(out / PREVIEW, choose([one for one in reading.records if one.path not in gone]), source)
+        write_preview(out / PREVIEW, choose([one for one in reading.records if one.key not in gone]), source)
     except OSError as error:
         raise UserError(
             f"cannot write to {out} ({error.strerror or error}): make room and run the same command again."

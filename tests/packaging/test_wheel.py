@@ -27,6 +27,7 @@ CARRIED = (
         "meddiff/reports/paper/published",
         "meddiff/attribution/published",
         "meddiff/cli/options",
+        "meddiff/metrics/published",
     ),
     *(f"meddiff/reports/{room}/{kind}" for room in ("page", "dashboard") for kind in ("templates", "static")),
 )
