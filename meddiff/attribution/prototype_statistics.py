@@ -1,8 +1,8 @@
-"""What prototype activations look like over many images: ranges of each prototype, odd vectors, dead and duplicate ones.
+"""What prototype activations look like over many images: the range of each prototype, and how odd an edited vector is.
 
 The published code sets an edited activation to the largest value of *all* prototypes in a batch, which pushes most of them far
 out of their own range, and says nothing of the vector that comes out. Here each prototype has its own level, and an edited
-vector its distance from those of real images. Source: Weng et al. 2026 (Patronus); levels, distance and counts own
+vector its distance from those of real images. Source: Weng et al. 2026 (Patronus); levels and distance own
 (spec/patronus_and_visual_analysis.md, A7.1, A11.17, A11.18).
 """
 
@@ -12,11 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-#: An activation that varies less over images (standard deviation) tells the denoiser nothing: it was 7e-5 to 9e-6 in the
-#: published initialisation at 224 px, and is 1e-2 and more in a prototype that is used.
-DEAD = 5e-3
-#: Prototypes whose activations are ranked alike over images (Spearman) are one and the same to a reader.
-DUPLICATE = 0.95
 #: Quantile that an edit sets a prototype to, of its own values.
 HIGH, LOW = 0.995, 0.005
 
@@ -91,61 +86,3 @@ def mahalanobis(spread: Spread, activations: Floats) -> Floats:
     """
     found: Floats = np.linalg.norm((activations - spread.mean) @ spread.root, axis=1) / spread.usual
     return found
-
-
-def dead(activations: Floats) -> NDArray[np.bool_]:
-    """Prototypes that vary by less than :data:`DEAD` over images: (N, m) -> (m,)."""
-    found: NDArray[np.bool_] = activations.std(axis=0) < DEAD
-    return found
-
-
-def duplicates(activations: Floats) -> NDArray[np.int64]:
-    """Of each prototype the first one that says the same, (m,); its own number where none does. Dead ones double nothing.
-
-    Example:
-        >>> values = np.array([[0.0, 0.0, 5.0], [1.0, 2.0, 3.0], [2.0, 8.0, 4.0], [3.0, 9.0, 9.0]])
-        >>> duplicates(values).tolist()
-        [0, 0, 2]
-    """
-    from scipy.stats import rankdata
-
-    width = activations.shape[1]
-    alive = ~dead(activations)
-    ranks = rankdata(activations, axis=0)
-    centred = ranks - ranks.mean(axis=0)
-    norm = np.linalg.norm(centred, axis=0)
-    unit = centred / np.where(norm > 0, norm, 1.0)
-    alike = unit.T @ unit > DUPLICATE  # (m, m)
-    first = np.arange(width)
-    for number in range(width):
-        for other in range(number):
-            if alive[number] and alive[other] and first[other] == other and alike[number, other]:
-                first[number] = other
-                break
-    return first
-
-
-def usage_entropy(activations: Floats) -> float:
-    """How evenly prototypes are used, 0 to 1: entropy of the shares in the variance of all activations, over log m.
-
-    Example:
-        >>> usage_entropy(np.array([[0.0, 1.0], [1.0, 0.0]])), usage_entropy(np.array([[0.0, 1.0], [1.0, 1.0]]))
-        (1.0, 0.0)
-    """
-    variance = activations.var(axis=0)
-    if activations.shape[1] < 2 or not variance.sum() > 0:
-        return 0.0
-    shares = variance / variance.sum()
-    used = shares[shares > 0]
-    return float(-(used * np.log(used)).sum() / np.log(activations.shape[1])) + 0.0
-
-
-def mean_cosine(prototypes: Floats) -> float:
-    """Mean absolute cosine between prototype vectors (m, D): 0 where they are orthogonal, 1 where they are one."""
-    number = len(prototypes)
-    if number < 2:
-        return 0.0
-    norm = np.linalg.norm(prototypes, axis=1, keepdims=True)
-    unit = prototypes / np.where(norm > 0, norm, 1.0)
-    cosines = np.abs(unit @ unit.T)
-    return float((cosines.sum() - np.trace(cosines)) / (number * (number - 1)))
