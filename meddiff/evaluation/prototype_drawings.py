@@ -6,7 +6,7 @@ gives both its view and its curves of emergence. Source: Weng et al. 2026, spec 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
@@ -233,7 +233,3 @@ def _keep(raised: Raised, folder: Path | None, number: int, picture: Pixels) -> 
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_open(file_in(folder, f"{number:04d}.png")) as stream:
             stream.write(png_bytes(Image.fromarray(picture)))
-
-
-#: Of a batch of indices, the pictures.
-DrawSome = Callable[[Sequence[int]], Pixels]
