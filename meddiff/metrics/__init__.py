@@ -1,4 +1,4 @@
-"""Measures of grounding and of fidelity: torchmetrics classes over the functions of `meddiff.metrics.functional`.
+"""Measures of grounding, of fidelity and of latents: torchmetrics classes over the functions of `meddiff.metrics.functional`.
 
 Names are imported when they are asked for: torchmetrics takes longer to import than torch, and who needs the functions or
 `summarise` alone should not wait for it.
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from meddiff.metrics.functional.sample_scores import score_grid_maps
     from meddiff.metrics.gain import GroundingGain
     from meddiff.metrics.grounding import GroundingScores, score_maps
+    from meddiff.metrics.latent_quality import LatentQuality, ReconstructionError
     from meddiff.metrics.summary import summarise
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "FrechetFeatureDistance",
     "GroundingGain",
     "GroundingScores",
+    "LatentQuality",
     "PairwiseSimilarity",
+    "ReconstructionError",
     "grounding_gain",
     "score_grid_maps",
     "score_maps",
@@ -34,7 +37,9 @@ _HOMES = {
     "FrechetFeatureDistance": "meddiff.metrics.fidelity",
     "GroundingGain": "meddiff.metrics.gain",
     "GroundingScores": "meddiff.metrics.grounding",
+    "LatentQuality": "meddiff.metrics.latent_quality",
     "PairwiseSimilarity": "meddiff.metrics.diversity",
+    "ReconstructionError": "meddiff.metrics.latent_quality",
     "grounding_gain": "meddiff.metrics.functional.gain",
     "score_grid_maps": "meddiff.metrics.functional.sample_scores",
     "score_maps": "meddiff.metrics.grounding",

@@ -162,7 +162,27 @@ def area_interval(
         variance, spread = variance + part, spread + part**2 / (n - 1)
     if not variance > 0:
         return NONE
-    return _wilson(area, area * (1 - area) / variance, _quantile(variance**2 / spread))
+    return area_interval_of(area, variance, variance**2 / spread)
+
+
+def area_interval_of(area: float, variance: float, freedom: float) -> tuple[float, float]:
+    """Wilson's interval of an area under a curve, or of a mean of several, whose variance is known from a jackknife.
+
+    Args:
+        area: as measured.
+        variance: of the area.
+        freedom: of the variance.
+
+    Returns:
+        Lower and upper end; NaN where the area is 0, 1 or undefined, nothing varies or no freedom is left.
+
+    Example:
+        >>> [round(end, 3) for end in area_interval_of(0.5, 0.0025, 1000)]
+        [0.404, 0.596]
+    """
+    if not 0 < area < 1 or not variance > 0 or not freedom > 0:
+        return NONE
+    return _wilson(area, area * (1 - area) / variance, _quantile(freedom))
 
 
 def pair_interval(values: Floats, first: Sequence[Hashable], second: Sequence[Hashable]) -> tuple[float, float]:

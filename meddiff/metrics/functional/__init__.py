@@ -16,8 +16,12 @@ from meddiff.metrics.functional.iou import (
     paper_iou,
 )
 from meddiff.metrics.functional.kid import kernel_distance
+from meddiff.metrics.functional.latent_probe import latent_accuracy, latent_auroc
+from meddiff.metrics.functional.prototype_use import prototype_likeness, prototype_use
+from meddiff.metrics.functional.reconstruction import reconstruction
 from meddiff.metrics.functional.resize import min_max, resize_maps, resize_masks
 from meddiff.metrics.functional.sample_scores import SAMPLE_COLUMNS, score_grid_maps
+from meddiff.metrics.functional.tad import single_areas, tad
 from meddiff.metrics.functional.top1 import pointing_game
 
 __all__ = [
@@ -37,6 +41,8 @@ __all__ = [
     "frechet_distance",
     "grounding_gain",
     "kernel_distance",
+    "latent_accuracy",
+    "latent_auroc",
     "mean_iou",
     "min_max",
     "mixture_iou",
@@ -45,8 +51,13 @@ __all__ = [
     "paper_iou",
     "pixel_auroc",
     "pointing_game",
+    "prototype_likeness",
+    "prototype_use",
+    "reconstruction",
     "region_moments",
     "resize_maps",
     "resize_masks",
     "score_grid_maps",
+    "single_areas",
+    "tad",
 ]

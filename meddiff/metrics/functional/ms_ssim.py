@@ -80,6 +80,31 @@ def multiscale_similarity(a: Tensor, b: Tensor, data_range: float | None = 255.0
     return torch.cat(parts)
 
 
+def structural_similarity(a: Tensor, b: Tensor, data_range: float = 255.0) -> Tensor:
+    """SSIM of each pair at its own scale alone, over the same window.
+
+    Args:
+        a, b: (N, C, H, W), float or bytes.
+        data_range: largest minus smallest value that images can have.
+
+    Returns:
+        (N,) float64; 1 for equal images, NaN where one is not finite.
+
+    Raises:
+        UserError: shapes differ, or images of less than 11 px.
+    """
+    if a.ndim != 4 or a.shape != b.shape:
+        raise UserError(
+            f"images have the shapes {tuple(a.shape)} and {tuple(b.shape)}; (N, C, H, W) twice is expected."
+        )
+    if min(a.shape[-2:]) < WINDOW:
+        raise UserError(f"images of {a.shape[-2]} x {a.shape[-1]} px are smaller than the window of SSIM (11 px).")
+    chunk = max(1, VALUES // a.shape[1:].numel())
+    spans = as_double(a).new_full((1, 1, 1, 1), data_range)
+    pairs = zip(a.split(chunk), b.split(chunk), strict=True)
+    return torch.cat([_similarity(as_double(x), as_double(y), spans)[0] for x, y in pairs])
+
+
 def _compare(a: Tensor, b: Tensor, scales: int, data_range: float | None) -> Tensor:
     a, b = _merged_channels(as_double(a), as_double(b))
     result = a.new_ones(len(a))
