@@ -44,9 +44,13 @@ PARTS = {
     "mechanism": Part(
         "where meaning goes when it leaves the word, by training step: attention, states, probes", "mechanism"
     ),
+    "prototypes": Part("what prototypes are about, where and when they are drawn, what they are worth", "prototypes"),
+    "shortcut": Part("how much a finding's edit moves its confounder, beside a model trained without bias", "shortcut"),
 }
 #: "all" are the paper's tables; it leaves out what its cohort does not allow.
-BESIDE = ("controls", "mechanism")
+BESIDE = ("controls", "mechanism", "prototypes", "shortcut")
+#: Parts that say before they begin what they cost.
+TOLD = ("prototypes", "shortcut")
 ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name not in BESIDE)}
 #: Parts of natural images, and parts that need radiology's phrases and labels.
 COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier")
@@ -62,7 +66,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: lightning evaluate PART --run RUN | --ckpt FILE | --model FOLDER_OR_FILE [-c FILE] [options]\n")
         print("\n".join(f"  {name:<12}{part.text}" for name, part in PARTS.items()))
-        print(f"  all         all of them but {' and '.join(BESIDE)}\n\noptions: lightning evaluate PART --help")
+        print(f"  all         all of them but {', '.join(BESIDE[:-1])} and {BESIDE[-1]}\n\noptions: lightning evaluate PART --help")
         return 0
     place = next((i for i, argument in enumerate(arguments) if argument in names), None)
     if place is None:
@@ -86,6 +90,12 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     parser.add_argument("--out", type=str | None, default=None, help="Folder; RUN/evaluation/<images> by default.")
     parser.add_argument("--shards", type=str | None, default=None, help="Evaluate on these shards, not the run's.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    if "prototypes" in parts:
+        text = "Run folder of a prior over activations: pictures are also drawn without any image."
+        parser.add_argument("--prior", type=str | None, default=None, help=text)
+    if "shortcut" in parts:
+        text = "Run folder of the same model trained on balanced data; without it there is no index."
+        parser.add_argument("--balanced", type=str | None, default=None, help=text)
     from meddiff.evaluation.classifier import ClassifierOptions
     from meddiff.evaluation.coco import CocoOptions
     from meddiff.evaluation.controls import ControlsOptions
@@ -93,6 +103,8 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     from meddiff.evaluation.fidelity import FidelityOptions
     from meddiff.evaluation.grounding import GroundingOptions
     from meddiff.evaluation.mechanism import MechanismOptions
+    from meddiff.evaluation.prototypes import PrototypesOptions
+    from meddiff.evaluation.shortcut import ShortcutOptions
 
     classes: dict[str, type] = {
         "grounding": GroundingOptions,
@@ -102,6 +114,8 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
         "coco": CocoOptions,
         "controls": ControlsOptions,
         "mechanism": MechanismOptions,
+        "prototypes": PrototypesOptions,
+        "shortcut": ShortcutOptions,
     }
     for group in dict.fromkeys(PARTS[part].options for part in parts):
         parser.add_class_arguments(classes[group], group)
@@ -120,6 +134,7 @@ def measurements(
     """
     from meddiff.cli.controls import control_networks
     from meddiff.cli.mechanism import mechanism_of
+    from meddiff.cli.prototypes import prototypes_of, shortcut_of
     from meddiff.evaluation.classifier import Classifier
     from meddiff.evaluation.coco import Coco
     from meddiff.evaluation.controls import Controls
@@ -139,6 +154,8 @@ def measurements(
             options["controls"], control_networks(run, options["controls"]), show_progress=True
         ),
         "mechanism": lambda: mechanism_of(run, options, kept),
+        "prototypes": lambda: prototypes_of(run, options),
+        "shortcut": lambda: shortcut_of(run, options),
     }
     return {part: makers[part]() for part in parts}
 
@@ -150,6 +167,7 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         choose: leave out the parts that the cohort does not allow.
     """
     from meddiff.cli.mechanism import several_checkpoints
+    from meddiff.cli.prototypes import leave_pictures, tell_cost
     from meddiff.evaluation.provenance import model_digest, split_digest
     from meddiff.evaluation.ranks import Ranks
     from meddiff.runs.earlier_results import refuse_other_results
@@ -178,6 +196,8 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         refuse_other_results(out, about, made)
         writer = EvaluationWriter(out, about)
         for part, measurement in chosen.items():
+            if part in TOLD:
+                tell_cost(part, measurement, model, splits[part])
             result = measurement.run(model, splits[part], out, Ranks())
             for name, table in result.tables.items():
                 writer.table(name, table.rows, table.first, table.only)
@@ -186,6 +206,7 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
                 writer.controls(run.report_folder, "grounding", result.controls)
             if about.get("published"):
                 leave_point(writer, part, result)
+            leave_pictures(measurement, result, run, splits[part])
             show(part, result)
     print(terminal(out))
     return 0
@@ -219,6 +240,7 @@ def show(part: str, result: "Result") -> None:
     """The figures that have no class or sample in their names; of controls and of the mechanism, a table."""
     from meddiff.cli.controls import controls_text
     from meddiff.cli.mechanism import mechanism_text
+    from meddiff.cli.prototypes import prototypes_text, shortcut_text
 
     short = {key: value for key, value in result.figures.items() if "/" not in key}
     if short:
@@ -227,3 +249,7 @@ def show(part: str, result: "Result") -> None:
         print(controls_text(result))
     if part == "mechanism":
         print(mechanism_text(result))
+    if part == "prototypes":
+        print(prototypes_text(result))
+    if part == "shortcut":
+        print(shortcut_text(result))
