@@ -9,7 +9,7 @@ whose map is constant is left out of the sum (there 0 / 0 spoils it).
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
@@ -154,7 +154,7 @@ def df_cam(
         with torch.no_grad():
             texts = model.encode_texts([trajectory.text, ""])
         # a cache of texts may have been filled in inference mode, whose tensors no backward pass can use
-        texts = Conditioning(texts.states.clone(), texts.mask)
+        texts = replace(texts, states=texts.states.clone())
         for start in range(0, len(trajectory), options.batch_size):
             places = range(start, min(start + options.batch_size, len(trajectory)))
             features.clear()

@@ -15,7 +15,7 @@ gradients of a step are divided by one number, the row sums of its self-attentio
 then all layers together at most multiply relevance by about e. The sums are multiplied by it again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -118,11 +118,12 @@ def relevance(
         tokens = tower.tokenizer.tokenize([trajectory.text])[0].to(model.device)
         with tower_attention(tower) as inside:
             states = tower(tokens)  # (1, L, D), with a graph also where the tower is frozen
-        mask = tower.mask(tokens)
+        with torch.no_grad():  # what else the U-Net is told beside the text
+            told = replace(model.encode_tokens(tokens), states=states.detach(), mask=tower.mask(tokens))
         for step in range(len(trajectory)):
             captured.layers.clear()
             one = trajectory.at([step])
-            into_text = _backward(model, one, begins.conditional[step : step + 1], Conditioning(states.detach(), mask))
+            into_text = _backward(model, one, begins.conditional[step : step + 1], told)
             text = _text_side(states, into_text, inside.layers if options.text_side else [])
             rolled, unit = _rolled(captured.layers, text, size, length, options)
             order = tuple(layer.name for layer in captured.layers)
@@ -137,9 +138,7 @@ def _backward(model: LatentDiffusion, step: Trajectory, slope: Tensor, text: Con
         step.noisy.to(model.device, text.states.dtype, copy=True).requires_grad_(),  # reaches every layer's attention
         text.states.clone().requires_grad_(),
     ]
-    output = model.unet(
-        given[0], step.timesteps.to(model.device), **Conditioning(given[1], text.mask).arguments()
-    ).sample
+    output = model.unet(given[0], step.timesteps.to(model.device), **replace(text, states=given[1]).arguments()).sample
     check_same_weights(step, None, output)
     return torch.autograd.grad(output, given, slope.to(output))[1]
 

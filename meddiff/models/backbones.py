@@ -7,6 +7,7 @@ import torch
 
 from meddiff.common.draws import torch_seed
 from meddiff.common.errors import UserError
+from meddiff.models.bottleneck import give_attention, split_heads
 from meddiff.models.weights.digests import digest, fingerprint
 from meddiff.models.weights.fitting import fill, fit_state
 from meddiff.models.weights.sources import HUB_PREFIX, Config, Source, stored_place
@@ -41,9 +42,10 @@ def _from_config(part: Literal["unet", "vae"], config: Config) -> "UNet2DConditi
     if name not in kinds:
         raise UserError(f"{part}: its config.json is of a {name}; {' and '.join(kinds)} can be used.")
     kind: type[UNet2DConditionModel] = getattr(diffusers, name)
+    config, heads = split_heads(config) if part == "unet" else (config, None)
     try:
         # a file may hold what an older or newer diffusers knows; what a user wrote must be known
-        return kind.from_config(config) if "_class_name" in config else kind(**config)
+        return give_attention(kind.from_config(config) if "_class_name" in config else kind(**config), heads)
     except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:  # whatever layers say of odd numbers
         raise UserError(f"{part}: diffusers does not accept this config: {error}") from error
 
@@ -104,13 +106,20 @@ def unet_skeleton(source: Source) -> "UNet2DConditionModel":
         return _from_config("unet", part_config(source, "unet"))
 
 
-def untrained_twin(unet: "UNet2DConditionModel", seed: int = 0) -> "UNet2DConditionModel":
-    """The same network with random weights, on the same device, in eval mode; a function of ``seed`` alone."""
+def untrained_twin(unet: "UNet2DConditionModel", seed: int = 0, **changed: object) -> "UNet2DConditionModel":
+    """The same network with random weights, on the same device, in eval mode; a function of ``seed`` alone.
+
+    Args:
+        changed: diffusers' arguments in which it is another network.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, "untrained", "unet"))
-        twin = type(unet).from_config(unet.config)
+        config, heads = split_heads({**unet.config, **changed})
+        twin = give_attention(type(unet).from_config(config), heads)
     first = next(unet.parameters())
-    return twin.to(first.device, first.dtype).eval().requires_grad_(False)
+    if (first.device, first.dtype) != (twin.device, twin.dtype):  # diffusers warns of any type it is told
+        twin = twin.to(first.device, first.dtype)
+    return twin.eval().requires_grad_(False)
 
 
 def load_vae(source: Source) -> "Vae":

@@ -6,6 +6,7 @@ from meddiff.common.errors import UserError
 from meddiff.common.places import locate
 from meddiff.models.text.clip_tokenizer import CONTEXT_LENGTH, END_ID
 from meddiff.models.text.clip_tower import ClipTower
+from meddiff.models.text.no_text import NoText
 from meddiff.models.text.tokenizer_files import StoredTokenizer, read_tokenizer, tokenizer_folder
 from meddiff.models.text.tower import TextTower
 from meddiff.models.text.transformers_tower import TransformersTower
@@ -88,6 +89,8 @@ def _build(source: Source, meta: bool = False) -> TextTower:
     if isinstance(source, dict):
         if "arch" in source:
             return _from_open_clip(source, meta)
+        if "no_text" in source:
+            return NoText(**source)
         if "checkpoint" not in source:
             return _drawn(source)
     options = {name: source[name] for name in OPTIONS if name in source} if isinstance(source, dict) else {}
