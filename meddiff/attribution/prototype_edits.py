@@ -95,9 +95,7 @@ class Inverted(NamedTuple):
     noise: Tensor
 
 
-def inverted(
-    model: Patronus, x0: Tensor, timesteps: Sequence[int], texts: Sequence[str] | None = None
-) -> Inverted:
+def inverted(model: Patronus, x0: Tensor, timesteps: Sequence[int], texts: Sequence[str] | None = None) -> Inverted:
     """Invert images (n, C, h, w) with their own activations; costs n evaluations a timestep, once for all edits."""
     x0 = x0.to(model.device)
     with torch.no_grad():

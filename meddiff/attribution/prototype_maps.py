@@ -24,8 +24,7 @@ def maps_on_input(maps: Tensor, layers: Sequence[Layer], input_size: tuple[int, 
         [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     rows, columns = (
-        _weights(int(cells), layers, side).to(maps)
-        for cells, side in zip(maps.shape[-2:], input_size, strict=True)
+        _weights(int(cells), layers, side).to(maps) for cells, side in zip(maps.shape[-2:], input_size, strict=True)
     )
     return rows @ maps @ columns.T
 

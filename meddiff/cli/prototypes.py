@@ -96,9 +96,7 @@ def tell_cost(part: str, measurement: "Measurement", model: "LatentDiffusion", s
     print(f"{part}: at most {evaluations:,.0f} U-Net evaluations, about {seconds:,.0f} s on this machine", flush=True)
 
 
-def leave_pictures(
-    measurement: "Measurement", result: Result, run: "Opened", split: "LatentShardsDataset"
-) -> None:
+def leave_pictures(measurement: "Measurement", result: Result, run: "Opened", split: "LatentShardsDataset") -> None:
     """Pictures of prototypes into the run's media, where the report finds them."""
     if not isinstance(measurement, Prototypes) or run.report_folder is None:
         return
@@ -121,7 +119,9 @@ def prototypes_text(result: Result) -> str:
     if table is not None and table.rows:
         columns = list(table.rows[0])
         lines += ["", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-        lines += ["| " + " | ".join(markdown_cell(str(row.get(one) or "")) for one in columns) + " |" for row in table.rows]
+        lines += [
+            "| " + " | ".join(markdown_cell(str(row.get(one) or "")) for one in columns) + " |" for row in table.rows
+        ]
     raised = [row for row in result.tables["prototypes"].rows if row.get("after") is not None]
     head = ("prototype", "name", "AUROC", "adjusted p", "before", "after", "odd", "half at t", "of blur alone")
     lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]

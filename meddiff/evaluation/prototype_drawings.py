@@ -131,7 +131,12 @@ def raise_prototypes(
     """
     timesteps, keys = ddim_grid(steps, len(model.noise_schedule.alphas_cumprod)), [split.keys[one] for one in indices]
     levels = own_levels(activations, HIGH)
-    about = {"seed": seed, "ema": ema, "timesteps": timesteps, "keys": hashlib.sha256("\n".join(keys).encode()).hexdigest()}
+    about = {
+        "seed": seed,
+        "ema": ema,
+        "timesteps": timesteps,
+        "keys": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
+    }
     ledger: Ledger[Entry] = open_ledger(out, "prototypes.jsonl", model, split, about)
     made = {one: f"{levels[one]:.9g}" for one in prototypes}
     raised, folder = Raised([], timesteps, keys), None if out is None else out / PICTURES

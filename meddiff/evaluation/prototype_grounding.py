@@ -163,9 +163,7 @@ def _rows(source: str, samples: Sequence[GroundingSample], scores: Sequence[Mapp
     return [row for figure in FIGURES for row in _figure_rows(source, figure, samples, [one[figure] for one in scores])]
 
 
-def _figure_rows(
-    source: str, figure: str, samples: Sequence[GroundingSample], values: Sequence[float]
-) -> list[Row]:
+def _figure_rows(source: str, figure: str, samples: Sequence[GroundingSample], values: Sequence[float]) -> list[Row]:
     cells: Cells = [(one.key, one.label, value) for one, value in zip(samples, values, strict=True)]
     rows: list[Row] = []
     for label in (MICRO, MACRO, *sorted({one.label for one in samples})):

@@ -27,7 +27,20 @@ Box = tuple[int, int, int, int]
 SIDE, PATCH = 128, 72
 FRAME = (230, 60, 40)
 #: What of a row of the table stands with its pictures.
-KEPT = ("name", "kind", "concept", "auroc", "p", "before", "after", "odd", "t_half", "t_half_low", "t_half_high", "alike")
+KEPT = (
+    "name",
+    "kind",
+    "concept",
+    "auroc",
+    "p",
+    "before",
+    "after",
+    "odd",
+    "t_half",
+    "t_half_low",
+    "t_half_high",
+    "alike",
+)
 
 
 def framed(picture: Pixels, box: Box, side: int = SIDE) -> Pixels:
@@ -79,9 +92,7 @@ def shown_prototypes(model: Patronus, split: LatentShardsDataset, measured: Prot
     return [Shown(model, split, measured, place) for place in range(len(measured.raised.entries))]
 
 
-def write_pictures(
-    folder: Path, images: int, shown: Sequence[Shown], result: Result
-) -> int:
+def write_pictures(folder: Path, images: int, shown: Sequence[Shown], result: Result) -> int:
     """``IMAGES.json`` and the pictures of every prototype that was raised; returns how many there are.
 
     Args:
@@ -100,7 +111,12 @@ def write_pictures(
             _write(folder, f"{stem}-{name}.png", pixels)
         natural: list[dict[str, object]] = []
         for place, (key, image, crop, value) in enumerate(one.natural):
-            found = {"key": key, "value": value, "image": f"{stem}-real{place}.png", "patch": f"{stem}-patch{place}.png"}
+            found = {
+                "key": key,
+                "value": value,
+                "image": f"{stem}-real{place}.png",
+                "patch": f"{stem}-patch{place}.png",
+            }
             _write(folder, str(found["image"]), image)
             _write(folder, str(found["patch"]), crop)
             natural.append(found)

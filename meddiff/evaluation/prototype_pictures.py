@@ -83,7 +83,9 @@ def reconstruction_rows(
                 drawn = model.to_images(denoise(model, noise, condition, timesteps))
                 told(len(part) * steps)
                 error = ((drawn / 255.0 - wanted / 255.0) ** 2).mean(axis=(1, 2, 3))
-                cells.setdefault((way, name), []).extend((key, "", float(one)) for key, one in zip(keys, error, strict=True))
+                cells.setdefault((way, name), []).extend(
+                    (key, "", float(one)) for key, one in zip(keys, error, strict=True)
+                )
     return [{"from": way, "told": name, **mean_row(some)} for (way, name), some in sorted(cells.items())]
 
 
@@ -91,9 +93,7 @@ def reconstruction_figures(rows: Sequence[Row]) -> dict[str, float]:
     """``reconstruction_mse`` (inverted noise, own prototypes) and ``variation_mse`` (fresh noise), each with its controls."""
     names = {OWN: "", NOTHING: "_zero", OTHERS: "_other"}
     kinds = {INVERTED: "reconstruction_mse", FRESH: "variation_mse"}
-    return {
-        f"{kinds[str(row['from'])]}{names[str(row['told'])]}": _number(row["value"]) for row in rows
-    }
+    return {f"{kinds[str(row['from'])]}{names[str(row['told'])]}": _number(row["value"]) for row in rows}
 
 
 def _number(value: Value) -> float:
@@ -144,7 +144,9 @@ class KeptPictures:
             return np.asarray(stored.convert("RGB"))
 
 
-def conditional(model: Patronus, split: LatentShardsDataset, steps: int, seed: int) -> Callable[[Sequence[int]], Pixels]:
+def conditional(
+    model: Patronus, split: LatentShardsDataset, steps: int, seed: int
+) -> Callable[[Sequence[int]], Pixels]:
     """Pictures from fresh noise under the activations of images (and their captions, where the model reads any)."""
     timesteps, inputs = ddim_grid(steps, len(model.noise_schedule.alphas_cumprod)), inputs_of(split, seed)
 

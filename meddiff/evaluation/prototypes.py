@@ -13,7 +13,7 @@ Source: Weng et al. 2026 (spec/patronus_and_visual_analysis.md, A7, A8, C1); con
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +135,10 @@ class Prototypes:
     """
 
     def __init__(
-        self, options: PrototypesOptions = PrototypesOptions(), beside: Beside | None = None, show_progress: bool = False
+        self,
+        options: PrototypesOptions = PrototypesOptions(),
+        beside: Beside | None = None,
+        show_progress: bool = False,
     ) -> None:
         self.options, self.beside, self.show_progress = options, beside or Beside(), show_progress
         self.raised = Raised([], [], [])
@@ -199,7 +202,9 @@ class Prototypes:
             figures["named_share"] = float(np.mean([one.is_name for one in named]))
             figures["named_share_shuffled"] = float(np.mean([one.is_name for one in control]))
         spread = use.spread.numpy()
-        candidates = [one for one in np.argsort(-spread, kind="stable").tolist() if first[one] == one and not use.dead[one]]
+        candidates = [
+            one for one in np.argsort(-spread, kind="stable").tolist() if first[one] == one and not use.dead[one]
+        ]
         chosen = sorted(candidates[: options.shown])
         order = np.argsort(-values, axis=0, kind="stable")[: options.natural]  # (k, m)
         self.natural = {one: [indices[place] for place in order[:, one].tolist()] for one in chosen}
@@ -267,7 +272,9 @@ class Prototypes:
         metadata = [split.metadata(index) for index in indices]
         labels = [one for one in labels_of(metadata) if one in FINDINGS] or labels_of(metadata)
         targets = torch.tensor([[float(name in one["labels"]) for name in labels] for one in metadata])
-        labels = [name for name, column in zip(labels, targets.T, strict=True) if 1 < float(column.sum()) < len(column) - 1]
+        labels = [
+            name for name, column in zip(labels, targets.T, strict=True) if 1 < float(column.sum()) < len(column) - 1
+        ]
         if len(indices) < FEWEST or not labels:
             return {}, {}
         targets = torch.tensor([[float(name in one["labels"]) for name in labels] for one in metadata])  # (N, A)
@@ -315,9 +322,7 @@ class Prototypes:
             return {}, {}
         cost = int(reconstruction_cost(len(some), options.steps))
         with progress_bar(cost, "pass", "reconstruction", self.show_progress and ranks.is_first) as bar:
-            rows = reconstruction_rows(
-                model, split, some, options.steps, options.seed, options.batch_size, bar.update
-            )
+            rows = reconstruction_rows(model, split, some, options.steps, options.seed, options.batch_size, bar.update)
         return reconstruction_figures(rows), {"prototype_reconstruction": Table(rows, RECONSTRUCTION)}
 
     def _fidelity(
@@ -365,7 +370,13 @@ class Prototypes:
                 value = metric.compute()["frechet"]
                 figures[f"{kind}_{suffix}_{extractor}"] = value
                 rows.append(
-                    {"metric": f"{kind}_{suffix}", "set": some, "reference": against, "value": _known(value), "n": number}
+                    {
+                        "metric": f"{kind}_{suffix}",
+                        "set": some,
+                        "reference": against,
+                        "value": _known(value),
+                        "n": number,
+                    }
                     | {"protocol": f"{extractor}/{EXTRACTORS[extractor].version}"}
                 )
         return figures, {"prototype_fidelity": Table(rows, FIDELITY)}

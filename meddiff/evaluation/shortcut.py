@@ -171,7 +171,11 @@ class Shortcut:
             rows += self._rows(name, of[name], told, entries)
             each += [
                 {"of": name, "key": entry["address"], "odd": entry["odd"]}
-                | {f"{side}_{end}": entry[side][place] for side in ("own", "other") for place, end in enumerate(("down", "up"))}  # type: ignore[literal-required]
+                | {
+                    f"{side}_{end}": entry[side][place]
+                    for side in ("own", "other")
+                    for place, end in enumerate(("down", "up"))
+                }  # type: ignore[literal-required]
                 for entry in entries
             ]
         if len(of) == 2:
@@ -188,7 +192,9 @@ class Shortcut:
     # ---- parts --------------------------------------------------------------------------------------------------
 
     def _by(self, model: LatentDiffusion) -> str:
-        return ("prototypes" if isinstance(model, Patronus) else "words") if self.options.by == "auto" else self.options.by
+        return (
+            ("prototypes" if isinstance(model, Patronus) else "words") if self.options.by == "auto" else self.options.by
+        )
 
     def _cost_of(self, model: LatentDiffusion) -> float:
         if self._by(model) == "prototypes":
@@ -302,5 +308,8 @@ def _scored(
 
 
 def _row(of: str, figure: str, value: float, low: float = math.nan, high: float = math.nan, **more: Value) -> Row:
-    known = {name: number if math.isfinite(number) else None for name, number in (("value", value), ("low", low), ("high", high))}
+    known = {
+        name: number if math.isfinite(number) else None
+        for name, number in (("value", value), ("low", low), ("high", high))
+    }
     return {"of": of, "figure": figure, **known, **more}

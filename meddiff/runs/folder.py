@@ -163,8 +163,7 @@ class Run:
         return self._media(names.PROTOTYPES)
 
     def mechanism(self, table: str = "") -> list[dict[str, str]]:
-        """What `lightning evaluate mechanism` found of all checkpoints when most images had been seen: the summary, or the
-        table that is called ``mechanism`` and this."""
+        """What `lightning evaluate mechanism` found last: the summary, or the table that is called ``mechanism`` and this."""
         return self.evaluated(f"{names.MECHANISM}{table}")
 
     def saliency(self, table: str = "") -> list[dict[str, str]]:

@@ -91,9 +91,11 @@ def test_a_cell_of_a_map_stands_in_the_middle_of_what_it_looks_at(layers: list[t
 
 def _whole(place: int, layers: list[tuple[int, int, int, int]], side: int) -> bool:
     y0, _, y1, _ = box_of((place, place), layers, (side, side))
-    return 0 < y0 and y1 < side and y1 - y0 == box_of((place + 1, 0), layers, (side, side))[2] - box_of(
-        (place + 1, 0), layers, (side, side)
-    )[0]
+    return (
+        y0 > 0
+        and y1 < side
+        and y1 - y0 == box_of((place + 1, 0), layers, (side, side))[2] - box_of((place + 1, 0), layers, (side, side))[0]
+    )
 
 
 def _centre(heat: torch.Tensor) -> tuple[float, float]:

@@ -62,7 +62,14 @@ def test_the_price_is_paid_once_and_pictures_are_left(
     assert second.tables["prototypes"].rows == first.tables["prototypes"].rows
     assert second.tables["prototype_emergence"].rows == first.tables["prototype_emergence"].rows
     figures = first.figures
-    for name in ("dead_share", "duplicates", "named_share", "named_share_shuffled", "latent_auroc", "latent_auroc_untrained"):
+    for name in (
+        "dead_share",
+        "duplicates",
+        "named_share",
+        "named_share_shuffled",
+        "latent_auroc",
+        "latent_auroc_untrained",
+    ):
         assert np.isfinite(figures[name])
     assert {"fd_conditional_heldout_domain", "fd_cond_teststate_domain", "fd_real_vs_real_domain"} <= figures.keys()
     assert {"reconstruction_mse_zero", "variation_mse", "variation_mse_zero", "variation_mse_other"} <= figures.keys()
