@@ -4,17 +4,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datamodules.image_shards import ImageShardsDataModule
     from datamodules.latent_shards import LatentShardsDataModule
     from datamodules.phantom import PhantomLatentsDataModule
     from datamodules.phantom_images import PhantomImagesDataModule
+    from datamodules.phantom_pixels import PhantomPixelsDataModule
     from datamodules.phantom_texts import PhantomTextsDataModule
 
-__all__ = ["LatentShardsDataModule", "PhantomImagesDataModule", "PhantomLatentsDataModule", "PhantomTextsDataModule"]
+__all__ = [
+    "ImageShardsDataModule",
+    "LatentShardsDataModule",
+    "PhantomImagesDataModule",
+    "PhantomLatentsDataModule",
+    "PhantomPixelsDataModule",
+    "PhantomTextsDataModule",
+]
 
 _HOMES = {
+    "ImageShardsDataModule": "image_shards",
     "LatentShardsDataModule": "latent_shards",
     "PhantomImagesDataModule": "phantom_images",
     "PhantomLatentsDataModule": "phantom",
+    "PhantomPixelsDataModule": "phantom_pixels",
     "PhantomTextsDataModule": "phantom_texts",
 }
 

@@ -6,17 +6,21 @@ workers and ranks, any batch size, and after any resume. Evaluation uses the wor
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from datamodules.prompts import Prompt, Texts, choose_caption
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.shards.batches import LatentBatch
+from meddiff.shards.index import LATENT, PICTURE
 from meddiff.shards.latents import Entry, parse_latent, scale_latent
 from meddiff.shards.manifest import Manifest
+from meddiff.shards.pixels import Pixels, Stamp
 from meddiff.shards.schema import SampleMetadata
 
 #: What an item draws; each purpose has random numbers of its own.
@@ -42,11 +46,45 @@ class Rules:
     prompt: Prompt
     texts: Texts | None = None
 
+    #: The member of a sample that its tensor is made of.
+    payload: ClassVar[str] = LATENT
+
     @classmethod
     def of(cls, manifest: Manifest, seed: int, prompt: Prompt, mean_only: bool, texts: Texts | None = None) -> "Rules":
         posterior = manifest.latent == "moments" and not mean_only
         stored, shape = manifest.stored_shape, manifest.latent_shape
         return cls(seed, manifest.scaling_factor, stored, shape, posterior, prompt, texts)
+
+    def fill(self, entry: Entry, address: tuple[object, ...], out: NDArray[np.float32]) -> None:
+        """Write the tensor of a sample into ``out`` (C, h, w).
+
+        Args:
+            address: of its posterior's draw.
+
+        Raises:
+            ValueError, EOFError: what is stored is damaged.
+        """
+        scale_latent(
+            parse_latent(entry.payload, self.stored_shape), address, out, self.scaling_factor, self.sample_posterior
+        )
+
+
+@dataclass(frozen=True)
+class PixelRules(Rules):
+    """How items are made of pictures: pixels stand for latents, and all draws keep their addresses.
+
+    Attributes:
+        pixels: how a picture becomes a tensor.
+        stamp: drawn onto the pictures of some keys; None draws nothing.
+    """
+
+    payload: ClassVar[str] = PICTURE
+    pixels: Pixels = field(kw_only=True)
+    stamp: Stamp | None = field(default=None, kw_only=True)
+
+    def fill(self, entry: Entry, address: tuple[object, ...], out: NDArray[np.float32]) -> None:
+        """As of the parent; nothing is drawn."""
+        out[...] = self.pixels.read(entry.payload, self.stamp if self.stamp and entry.key in self.stamp.keys else None)
 
 
 def make_batch(entries: Sequence[Entry], rules: Rules) -> LatentBatch:
@@ -68,8 +106,7 @@ def make_batch(entries: Sequence[Entry], rules: Rules) -> LatentBatch:
             metadata: SampleMetadata = json.loads(entry.metadata)
             captions.append(choose_caption(metadata, rules.prompt, caption, rules.texts))
             labels.append(list(metadata["labels"]))
-            stored = parse_latent(entry.latent, rules.stored_shape)
-            scale_latent(stored, posterior, latents[place], rules.scaling_factor, rules.sample_posterior)
+            rules.fill(entry, posterior, latents[place])
             if not np.isfinite(latents[place]).all():
                 raise ValueError("latent is not finite")
         except (ValueError, KeyError, TypeError, EOFError) as error:

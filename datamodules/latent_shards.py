@@ -21,6 +21,7 @@ from meddiff.shards.batches import LatentBatch
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.split_folders import Cohorts, cohorts_of, one_folder, splits_from_problems
+from meddiff.shards.stored import with_latents
 
 
 class LatentShardsDataModule(L.LightningDataModule):
@@ -120,10 +121,13 @@ class LatentShardsDataModule(L.LightningDataModule):
             UserError: there is none, or it is damaged.
         """
         if self._manifest is None:
-            self._manifest = (
-                remote.read_manifest(self.manifest_path) if self.streaming else Manifest.read(self._folder())
-            )
+            found = remote.read_manifest(self.manifest_path) if self.streaming else Manifest.read(self._folder())
+            self._manifest = self.read_as(found, str(self.shards))
         return self._manifest
+
+    def read_as(self, manifest: Manifest, where: str) -> Manifest:
+        """What a manifest says to who reads latents; a folder without any is refused."""
+        return with_latents(manifest, where)
 
     def cohorts(self) -> Cohorts:
         """Name and access of every cohort that is read; errors as of ``manifest``."""
@@ -204,7 +208,7 @@ class LatentShardsDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         _ = self.manifest, self.texts  # refuse what is missing before anything is built
-        if found := splits_from_problems(self.splits_from, self.train_split, self.manifest):
+        if found := splits_from_problems(self.splits_from, self.train_split, self.manifest, self.read_as):
             raise UserError(". ".join(found))
         self._stream_opened = False
         if self._bound_to is not None and self._bound_to is not self.trainer:
@@ -223,11 +227,7 @@ class LatentShardsDataModule(L.LightningDataModule):
             stream = remote.StreamingTrain(
                 urls, self.manifest, rules, self.batch_size, self._open_at, self._samples(), *share
             )
-            if images := self._position.images:
-                rank_zero_warn(
-                    f"Streamed shards cannot be entered in the middle: after {images} images training goes on "
-                    f"from the beginning of epoch {images // self._samples()}."
-                )
+            remote.warn_of_beginning(self._position.images, self._samples())
         else:
             stream = TrainStream(self.dataset(self.train_split), rules, self.batch_size, self._open_at, *share)
         return self._loader(stream)
@@ -288,8 +288,7 @@ class LatentShardsDataModule(L.LightningDataModule):
 
     def _samples(self) -> int:
         """Samples of one training epoch."""
-        counted = self.epoch_size if self.streaming else None
-        return counted or self.manifest.samples(self.train_split)
+        return (self.epoch_size if self.streaming else None) or self.manifest.samples(self.train_split)
 
     def _folder(self) -> str:
         return one_folder(self.shards)

@@ -19,9 +19,46 @@ from meddiff.preparation.prepare_phantom import DEFAULT_VAE, phantom_folder, pre
 from meddiff.shards.access import access_of
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest
 from meddiff.shards.split_folders import Cohorts, cohorts_of
+from meddiff.shards.stored import Store
 
 
-class PhantomLatentsDataModule(LatentShardsDataModule):
+class MadeOnFirstUse:
+    """What a data module has over shards that it makes when they are not there yet."""
+
+    phantom: PhantomOptions
+    folder: str
+
+    @classmethod
+    def preflight(cls, **init_args: object) -> list[str]:
+        """Nothing can be missing but texts, and the autoencoder, which the model's own preflight names."""
+        path = init_args.get("synthetic_prompts")
+        wanted = init_args.get("prompt") == "synthetic"
+        return missing_texts("synthetic", path if isinstance(path, str) else None) if wanted else []
+
+    def made(self) -> bool:
+        """Whether the shards are there whole."""
+        return (Path(self.folder) / MANIFEST_NAME).is_file()
+
+    def make(self, vae: str, processes: int | None, store: Store) -> Manifest:
+        """Make the shards unless they are there whole; of several trainings that begin together one does, others wait.
+
+        Raises:
+            UserError: the folder holds phantoms of other options.
+        """
+        if not self.made():
+            command = f"made on first use by {type(self).__name__}"
+            with locked(self.folder, "first training on these phantoms", wait=True):
+                if not self.made():  # another may have made them meanwhile
+                    prepare_phantom(self.phantom, self.folder, vae, command=command, processes=processes, store=store)
+        found = Manifest.read(self.folder)
+        if found.options != json.loads(json.dumps(asdict(self.phantom))):
+            raise UserError(
+                f"{self.folder} holds phantoms of other options than --data.phantom says: choose another folder."
+            )
+        return found
+
+
+class PhantomLatentsDataModule(MadeOnFirstUse, LatentShardsDataModule):
     """Latent shards of phantoms, rendered and encoded when they are not there yet.
 
     Args:
@@ -45,13 +82,6 @@ class PhantomLatentsDataModule(LatentShardsDataModule):
         self.phantom, self.vae, self.folder, self.processes = phantom, vae, folder, processes
 
     @classmethod
-    def preflight(cls, **init_args: object) -> list[str]:
-        """Nothing can be missing but texts, and the autoencoder, which the model's own preflight names."""
-        path = init_args.get("synthetic_prompts")
-        wanted = init_args.get("prompt") == "synthetic"
-        return missing_texts("synthetic", path if isinstance(path, str) else None) if wanted else []
-
-    @classmethod
     def read_manifest(cls, **init_args: object) -> Manifest | None:
         """The manifest of shards that are there already; None before the first use."""
         folder = init_args.get("shards")
@@ -60,23 +90,13 @@ class PhantomLatentsDataModule(LatentShardsDataModule):
 
     def cohorts(self) -> Cohorts:
         """As of any shards; before the first use there are none yet."""
-        if (Path(self.folder) / MANIFEST_NAME).is_file():
+        if self.made():
             return super().cohorts()
         return [("phantom", access_of("phantom")), *cohorts_of(None, self.splits_from)]
 
     def prepare_data(self) -> None:
-        """Make the shards unless they are there whole; of several trainings that begin together one does, others wait."""
-        made = Path(self.folder) / MANIFEST_NAME
-        if not made.is_file():
-            command = "made on first use by PhantomLatentsDataModule"
-            with locked(self.folder, "first training on these phantoms", wait=True):
-                if not made.is_file():  # another may have made them meanwhile
-                    prepare_phantom(self.phantom, self.folder, self.vae, command=command, processes=self.processes)
-        found = Manifest.read(self.folder)
-        if found.options != json.loads(json.dumps(asdict(self.phantom))):
-            raise UserError(
-                f"{self.folder} holds phantoms of other options than --data.phantom says: choose another folder."
-            )
+        """Make the shards unless they are there whole, and look whether their autoencoder still is."""
+        found = self.make(self.vae, self.processes, "latents")
         # by what lies there: the folder's name only knows where the autoencoder was
         if locate(self.vae).exists() and vae_identity(self.vae, found.vae["sha256"])["sha256"] != found.vae["sha256"]:
             raise UserError(

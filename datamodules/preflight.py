@@ -39,4 +39,7 @@ def quick_problems(init_args: Mapping[str, object]) -> list[str]:
 
 
 #: Name of a class of this room -> its quick check; a class without one is left to the full check.
-QUICK: dict[str, Callable[[Mapping[str, object]], list[str]]] = {"LatentShardsDataModule": quick_problems}
+QUICK: dict[str, Callable[[Mapping[str, object]], list[str]]] = {
+    "ImageShardsDataModule": quick_problems,
+    "LatentShardsDataModule": quick_problems,
+}

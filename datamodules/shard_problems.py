@@ -25,20 +25,22 @@ class ReadsShards(Protocol):
     @property
     def manifest(self) -> Manifest: ...
 
+    def read_as(self, manifest: Manifest, where: str) -> Manifest: ...
+
 
 def shard_problems(module: ReadsShards) -> list[str]:
     """One sentence for each missing or broken thing, each with its remedy; looks at the disk only."""
     wanted = (module.prompt, module.synthetic_prompts)
     if module.streaming:
         return missing_texts(*wanted) + remote.missing_pieces(module.shards, module.manifest_path)
-    others = (module.splits_from, module.train_split)
+    others, read_as = (module.splits_from, module.train_split), module.read_as
     try:
         manifest, folder = module.manifest, one_folder(module.shards)
     except UserError as error:
-        return [*missing_texts(*wanted), str(error), *splits_from_problems(*others, None)]
+        return [*missing_texts(*wanted), str(error), *splits_from_problems(*others, None, read_as)]
     records = manifest.split(module.train_split)
     have = ", ".join(sorted({shard.split for shard in manifest.shards})) or "none"
-    found = missing_texts(*wanted, manifest) + splits_from_problems(*others, manifest)
+    found = missing_texts(*wanted, manifest) + splits_from_problems(*others, manifest, read_as)
     if not records:
         found.append(f"no samples of split {module.train_split!r} at {folder} (it has: {have})")
     return found + check_sizes(folder, [*records, *manifest.split(module.val_split)])

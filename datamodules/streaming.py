@@ -16,6 +16,7 @@ from typing import IO
 
 import webdataset as wds
 from braceexpand import braceexpand
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import IterableDataset, get_worker_info
 from webdataset.gopen import Pipe
 from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -125,8 +126,11 @@ def read_manifest(address: str | None) -> Manifest:
     return Manifest.parse(text, address)
 
 
-def read_shards(urls: Sequence[str], epoch: int | None, manifest: Manifest) -> Iterator[Entry]:
+def read_shards(urls: Sequence[str], epoch: int | None, manifest: Manifest, payload: str = LATENT) -> Iterator[Entry]:
     """Samples of shards one after another.
+
+    Args:
+        payload: the member that tensors are made of.
 
     Raises:
         UserError: a shard cannot be opened, is cut short, a sample lacks a member, or its key could name another place.
@@ -139,18 +143,27 @@ def read_shards(urls: Sequence[str], epoch: int | None, manifest: Manifest) -> I
             for sample in group_by_keys(tar_file_expander([{"url": url, "stream": stream}])):
                 seen += 1
                 sample_key(sample["__key__"], url)
-                missing = [name for name in (LATENT, METADATA) if name not in sample]
+                missing = [name for name in (payload, METADATA) if name not in sample]
                 if missing:
                     raise UserError(
                         f"{url} holds sample {sample['__key__']!r} without its {missing[0]}: mend that shard"
                     )
-                yield Entry(sample["__key__"], epoch, sample[LATENT], sample[METADATA], url)
+                yield Entry(sample["__key__"], epoch, sample[payload], sample[METADATA], url)
         except (OSError, ValueError, EOFError, tarfile.TarError) as error:
             reason = getattr(error, "strerror", None) or error.args[0]
             raise UserError(f"cannot read shard {url} to its end ({reason}): check it and its command") from None
         # A command that dies between two samples looks like a shorter shard.
         if seen != expected.get(shard_name(url), seen):
             raise UserError(f"shard {url} gave {seen} samples, its manifest says {expected[shard_name(url)]}")
+
+
+def warn_of_beginning(images: int, epoch_size: int) -> None:
+    """Say where training goes on after ``images`` images, if any."""
+    if images:
+        rank_zero_warn(
+            f"Streamed shards cannot be entered in the middle: after {images} images training goes on "
+            f"from the beginning of epoch {images // epoch_size}."
+        )
 
 
 class StreamingTrain(PositionedDataset):
@@ -193,7 +206,7 @@ class StreamingTrain(PositionedDataset):
         mine = [self.urls[place] for place in order[self.rank :: self.world][worker::workers]]
         rng = random.Random(torch_seed(self.rules.seed, "shuffle", epoch, self.rank, worker, workers))
         shuffled: Iterator[Entry] = wds.filters._shuffle(
-            read_shards(mine, epoch, self.manifest), BUFFER, BUFFER // 4, rng
+            read_shards(mine, epoch, self.manifest, self.rules.payload), BUFFER, BUFFER // 4, rng
         )
         return shuffled
 
@@ -219,7 +232,7 @@ class StreamingEvaluation(IterableDataset[LatentBatch | Failure]):
         self.rank, self.world = rank, world
 
     def __iter__(self) -> Iterator[LatentBatch | Failure]:
-        entries = padded_share(read_shards(self.urls, None, self.manifest), self.rank, self.world)
+        entries = padded_share(read_shards(self.urls, None, self.manifest, self.rules.payload), self.rank, self.world)
         try:
             while block := list(islice(entries, self.batch_size)):
                 yield make_batch(block, self.rules)

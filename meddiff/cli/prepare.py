@@ -11,6 +11,10 @@ PHANTOM = "phantom"
 #: Stable Diffusion 2.0's, where configs/frozen.yaml expects it; docs/stable_diffusion.md.
 DEFAULT_VAE = "weights/stable-diffusion-2-base"
 
+STORE_HELP = (
+    "latents; images: pictures of every split instead, lossless and without an autoencoder, for models of pixels; or both. "
+    "Pictures of the splits of evaluation are stored in any case."
+)
 ACCESS_HELP = (
     "public, or credentialed: then pictures, captions and keys stay on this machine when a training on them is logged. "
     "Not said is credentialed."
@@ -60,6 +64,7 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
         read_cohort,
     )
     from meddiff.shards.access import Access
+    from meddiff.shards.stored import Store
 
     _, options_class = reader(name)
     parser = SentenceParser(
@@ -69,6 +74,7 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
     parser.add_argument("--root", type=str, required=True, help="Folder of the downloaded cohort; only read.")
     parser.add_argument("--out", type=str | None, default=None, help="Folder of the shards; not needed for a dry run.")
     parser.add_argument("--vae", type=str, default=DEFAULT_VAE, help="Autoencoder: diffusers folder or hub:ORG/NAME.")
+    parser.add_argument("--store", type=Store, default="latents", help=STORE_HELP)
     parser.add_argument("--resolution", type=int, default=512, help="Side of the stored images in pixels.")
     parser.add_argument("--limit", type=int | None, default=None, help="At most so many images of each split.")
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="Print the funnel and write nothing.")
@@ -83,14 +89,15 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
     options = options_class(**{one.name: ready[one.name] for one in fields(options_class)})
     machine = Machine(**{one.name: parsed[one.name] for one in fields(Machine)})
     if not parsed.dry_run:
-        check_output(parsed.out, name, parsed.vae, parsed.resolution)
+        check_output(parsed.out, name, parsed.vae, parsed.resolution, parsed.store)
     reading = read_cohort(name, parsed.root, options, parsed.limit)
     if parsed.dry_run:
         dry_run(reading)
         return 0
     command = shlex.join(["lightning", "prepare", name, *arguments])
+    access = parsed.get("access")
     manifest = prepare_reading(
-        reading, parsed.out, parsed.vae, parsed.resolution, machine, command, access=parsed.get("access")
+        reading, parsed.out, parsed.vae, parsed.resolution, machine, command, access=access, store=parsed.store
     )
     if manifest is not None:
         print_funnel(manifest.funnel)
@@ -108,7 +115,9 @@ def _show(manifest: Manifest, out: str) -> None:
             f"{terminal(split):<12}{counts['samples']:>8} images   "
             + "; ".join(part for part in (labels, boxes) if part)
         )
-    print(f"wrote {terminal(out)} ({len(manifest.shards)} shards, {list(manifest.latent_shape)} latents)")
+    latents = [] if manifest.latent == "none" else [f"{list(manifest.latent_shape)} latents"]
+    pictures = [f"pictures of {manifest.resolution} px"] if manifest.pictures == "all" else []
+    print(f"wrote {terminal(out)} ({', '.join([f'{len(manifest.shards)} shards', *latents, *pictures])})")
 
 
 def prepare_phantom_verb(arguments: list[str]) -> int:
@@ -117,12 +126,14 @@ def prepare_phantom_verb(arguments: list[str]) -> int:
     from meddiff.phantoms import PhantomOptions
     from meddiff.preparation.prepare_phantom import DEFAULT_VAE as PHANTOM_VAE
     from meddiff.preparation.prepare_phantom import prepare_phantom
+    from meddiff.shards.stored import Store
 
     parser = SentenceParser(
         prog="lightning prepare phantom", description="Render chest phantoms and write latent shards."
     )
     parser.add_argument("--out", type=str, required=True, help="Folder of the shards.")
     parser.add_argument("--vae", type=str, default=PHANTOM_VAE, help="Autoencoder: diffusers folder or hub:ORG/NAME.")
+    parser.add_argument("--store", type=Store, default="latents", help=STORE_HELP)
     parser.add_argument("--processes", type=int | None, default=None, help="Worker processes; null means one a core.")
     parser.add_argument(
         "--confounder",
@@ -137,6 +148,8 @@ def prepare_phantom_verb(arguments: list[str]) -> int:
     values["confounders"] = (*values["confounders"], *(parsed.confounder or ()))
     options = PhantomOptions(**values)
     command = shlex.join(["lightning", "prepare", "phantom", *arguments])
-    manifest = prepare_phantom(options, parsed.out, parsed.vae, command=command, processes=parsed.processes)
+    manifest = prepare_phantom(
+        options, parsed.out, parsed.vae, command=command, processes=parsed.processes, store=parsed.store
+    )
     _show(manifest, parsed.out)
     return 0

@@ -20,7 +20,7 @@ from torch import Tensor
 from meddiff.common.files import atomic_open
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
-from meddiff.shards.index import LATENT, METADATA
+from meddiff.shards.index import METADATA
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -74,7 +74,7 @@ def sample_digest(split: LatentShardsDataset, index: int) -> str:
     """sha256 of all that a grounding result takes of a stored sample: latent, ``KEY.json`` and exact masks."""
     digest = hashlib.sha256()
     masks = [f"mask.{slug}.png" for slug in sorted(split.metadata(index)["mask_names"])]
-    for suffix in (LATENT, METADATA, *masks):
+    for suffix in (split.payload, METADATA, *masks):
         digest.update(hashlib.sha256(split.reader.read(index, suffix)).digest())
     return digest.hexdigest()
 

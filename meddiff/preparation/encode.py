@@ -1,8 +1,8 @@
 """From images to what a shard stores: the samples of some items, a VAE pass for each slice of them. Source: own."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,11 @@ from meddiff.models.autoencoder import stack_images
 from meddiff.models.backbones import vae_identity
 from meddiff.preparation.images import UnreadableImage
 from meddiff.shards.access import Access
-from meddiff.shards.manifest import Manifest
+from meddiff.shards.manifest import NO_VAE, Manifest
 from meddiff.shards.one_shard import Pair
 from meddiff.shards.sample import CohortSample
 from meddiff.shards.schema import VaeIdentity
+from meddiff.shards.stored import Store
 
 if TYPE_CHECKING:
     # their own modules: the names of the package are stand-ins for a type checker
@@ -104,11 +105,17 @@ def make_slice(make: Callable[[Item], CohortSample], keys: Sequence[object], ite
     return done
 
 
-def encoded_slices(slices: Iterable[Slice], vae: Vae, unreadable: dict[str, str]) -> Iterator[Pair]:
-    """(sample, moments), one VAE pass a slice; what could not be read is entered into ``unreadable``."""
+def encoded_slices(slices: Iterable[Slice], vae: "Vae | None", unreadable: dict[str, str]) -> Iterator[Pair]:
+    """(sample, moments), one VAE pass a slice; what could not be read is entered into ``unreadable``.
+
+    Args:
+        vae: None where pictures alone are stored; moments are None then.
+    """
     for one in slices:
         unreadable.update(one.unreadable)
-        if one.samples:
+        if vae is None:
+            yield from ((sample, None) for sample in one.samples)
+        elif one.samples:
             moments = encode_images(vae, [sample.image for sample in one.samples])
             yield from zip(one.samples, moments, strict=True)
 
@@ -121,29 +128,39 @@ def shard_header(
     resolution: int,
     resize: str,
     access: Access | None = None,
+    store: Store = "latents",
 ) -> Manifest:
     """The manifest's header for a cohort of square images encoded with ``vae``.
 
     Args:
+        store: "latents" (pictures of the splits of evaluation beside them), "images" of every split, for which ``vae`` is
+            not looked at, or "both".
         access: of the cohort; None as its name says (:func:`meddiff.shards.access.access_of`).
 
     Raises:
         UserError: no VAE, or the resolution does not fit it.
     """
+    about = Manifest(
+        cohort=name,
+        command=command,
+        options=dict(options),
+        vae=NO_VAE,
+        latent="none",
+        latent_shape=(0, 0, 0),
+        resolution=resolution,
+        resize=resize,
+        access=access,
+        pictures="evaluation" if store == "latents" else "all",
+    )
+    if store == "images":
+        if resolution < 1:
+            raise UserError(f"resolution is {resolution}: give 1 or more pixels.")
+        return about
     identity = cast(VaeIdentity, vae_identity(vae))
     side, left_over = divmod(resolution, identity["downsample"])
     if left_over or side < 1:
         raise UserError(
             f"resolution {resolution} is no multiple of {identity['downsample']}, what this VAE shrinks by."
         )
-    return Manifest(
-        cohort=name,
-        command=command,
-        options=dict(options),
-        vae=identity,
-        latent="moments" if identity["class"] == "AutoencoderKL" else "mean",
-        latent_shape=(identity["latent_channels"], side, side),
-        resolution=resolution,
-        resize=resize,
-        access=access,
-    )
+    latent: Literal["moments", "mean"] = "moments" if identity["class"] == "AutoencoderKL" else "mean"
+    return replace(about, vae=identity, latent=latent, latent_shape=(identity["latent_channels"], side, side))

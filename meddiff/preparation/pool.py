@@ -153,7 +153,7 @@ class _Worker(Generic[Item]):
     """What a process of the pool holds: what makes a sample of an item, images done so far, and the sign to stop."""
 
     make: Callable[[Item], CohortSample]
-    vae: Vae
+    vae: "Vae | None"
     writer: ShardWriter
     counter: "Synchronized[int]"
     stop: Event
@@ -188,7 +188,7 @@ def _start_worker(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     writer = ShardWriter(out, header, samples_per_shard)
-    vae = load_vae(header.vae["source"])
+    vae = load_vae(header.vae["source"]) if header.latent != "none" else None
     _worker.append(_Worker(make_source(), vae, writer, counter, stop))
 
 

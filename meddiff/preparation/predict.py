@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from meddiff.common.errors import UserError
 from meddiff.models.backbones import load_vae
-from meddiff.preparation.encode import ENCODE_BATCH, Item, Slice, encode_images, make_slice
+from meddiff.preparation.encode import ENCODE_BATCH, Item, Slice, encoded_slices, make_slice
 from meddiff.preparation.jobs import Job, usable_cores
 from meddiff.shards.members import IMAGE_SPLITS
 from meddiff.shards.one_shard import Pair
@@ -77,7 +77,8 @@ class ShardEncoder(lightning.LightningModule, Generic[Item]):
 
     def configure_model(self) -> None:
         if not hasattr(self, "vae"):
-            self.vae = load_vae(self.writer.header.vae["source"])
+            there = self.writer.header.latent != "none"
+            self.vae = load_vae(self.writer.header.vae["source"]) if there else None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return None
@@ -112,13 +113,12 @@ class ShardEncoder(lightning.LightningModule, Generic[Item]):
         number, last, found = batch
         if isinstance(found, str):
             raise UserError(found)
-        self._unreadable.update(found.unreadable)
-        if found.samples:
-            moments = encode_images(self.vae, [sample.image for sample in found.samples])
+        pairs = list(encoded_slices([found], self.vae, self._unreadable))
+        if self.writer.header.pictures != "all":
             for sample in found.samples:
                 if sample.split not in IMAGE_SPLITS:  # only its size is still needed
                     sample.image = np.broadcast_to(np.uint8(0), sample.image.shape)
-            self._pairs += zip(found.samples, moments, strict=True)
+        self._pairs += pairs
         if last:
             self.writer.write_planned(self.own[number].plan, self._pairs, self._unreadable)
             self._pairs, self._unreadable = [], {}

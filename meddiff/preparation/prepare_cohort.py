@@ -31,6 +31,7 @@ from meddiff.shards.access import Access
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from meddiff.shards.members import IMAGE_SPLITS
 from meddiff.shards.sample import CohortSample
+from meddiff.shards.stored import Store
 from meddiff.shards.writer import ShardWriter
 
 REJECTED, PREVIEW = "rejected.csv", "preview.png"
@@ -92,13 +93,13 @@ def read_cohort(name: str, root: str | Path, options: object = None, limit: int 
     return reading
 
 
-def check_output(out: str | Path, cohort: str, vae: str, resolution: int) -> None:
+def check_output(out: str | Path, cohort: str, vae: str, resolution: int, store: Store = "latents") -> None:
     """Refuse what can be refused before the tables are read, which takes minutes for a large cohort.
 
     Raises:
         UserError: no VAE, a resolution that does not fit it, or ``out`` holds another cohort.
     """
-    shard_header(cohort, "", {}, vae, resolution, resize_rule(resolution))
+    shard_header(cohort, "", {}, vae, resolution, resize_rule(resolution), store=store)
     if (Path(out) / MANIFEST_NAME).is_file() and (found := Manifest.read(out).cohort) != cohort:
         raise UserError(f"{out} already holds the cohort {found}: choose another --out or remove it.")
 
@@ -154,12 +155,14 @@ def prepare_reading(
     samples_per_shard: int | None = None,
     show_progress: bool = True,
     access: Access | None = None,
+    store: Store = "latents",
 ) -> Manifest | None:
     """Write shards, ``rejected.csv``, ``preview.png`` and ``manifest.json``; goes on where a killed call stopped.
 
     Args:
         samples_per_shard: None = :func:`shard_size`.
         access: whether pictures and texts may leave the machine; None as the cohort's name says.
+        store: latents, images of every split (without a VAE), or both.
 
     Returns:
         the manifest; None in all processes but one, where Lightning runs several.
@@ -170,7 +173,8 @@ def prepare_reading(
     """
     out, machine = Path(out), machine or Machine()
     refuse_links_out(reading)
-    header = shard_header(reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution), access)
+    about = (reading.cohort, command, reading.options, vae, resolution, resize_rule(resolution))
+    header = shard_header(*about, access, store)
     with locked(out, f"prepare {reading.cohort}", wait=True) if is_first_process() else nullcontext():
         return _write(reading, out, header, machine, samples_per_shard, show_progress)
 

@@ -3,7 +3,9 @@
 import io
 import json
 import os
+from copy import copy
 from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +17,44 @@ from meddiff.shards.index import LATENT, METADATA, ShardIndex, ShardReader
 from meddiff.shards.latents import Entry, parse_latent
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.schema import SampleMetadata, StoredSample
+from meddiff.shards.stored import with_latents
 
 
 class LatentShardsDataset(Dataset[StoredSample]):
     """Samples of one split of a local shard folder in sorted key order, as they are stored.
 
+    Attributes:
+        payload: the member that a training batch is made of.
+
     Args:
         shards: the folder; split: name of the split; cache: keep the offset index beside the shards.
 
     Raises:
-        UserError: no manifest, no such split, or a broken shard.
+        UserError: no manifest, no such split, a broken shard, or a folder without latents.
     """
+
+    payload: ClassVar[str] = LATENT
 
     def __init__(self, shards: str | Path, split: str, cache: bool = True) -> None:
         self.folder, self.split = Path(os.path.expanduser(shards)), split
-        self.manifest = Manifest.read(shards)
-        self.index = ShardIndex(shards, self.manifest, split, cache)
+        self.manifest = self.view(Manifest.read(shards), str(shards))
+        self.index = ShardIndex(shards, self.manifest, split, cache, (self.payload, METADATA))
         self.reader = ShardReader(self.index)
+
+    def view(self, manifest: Manifest, where: str) -> Manifest:
+        """The manifest as it holds for what is read here.
+
+        Raises:
+            UserError: the folder does not hold that.
+        """
+        return with_latents(manifest, where)
+
+    def only(self, samples: NDArray[np.int64]) -> Self:
+        """Some of the samples, by rising number, as a data set of their own."""
+        chosen = copy(self)
+        chosen.index = self.index.only(samples)
+        chosen.reader = ShardReader(chosen.index)
+        return chosen
 
     def __len__(self) -> int:
         return len(self.index)
@@ -46,8 +69,8 @@ class LatentShardsDataset(Dataset[StoredSample]):
 
     def entry(self, sample: int, epoch: int | None, weight: float = 1.0) -> Entry:
         """The raw bytes of one sample, with what its draws are addressed by."""
-        latent, metadata = self.reader.read(sample, LATENT), self.reader.read(sample, METADATA)
-        return Entry(self.keys[sample], epoch, latent, metadata, self._where(sample), weight)
+        payload, metadata = self.reader.read(sample, self.payload), self.reader.read(sample, METADATA)
+        return Entry(self.keys[sample], epoch, payload, metadata, self._where(sample), weight)
 
     def latent(self, sample: int) -> NDArray[np.float16]:
         """Stored moments (2C, h, w) or mean (C, h, w), before scaling."""

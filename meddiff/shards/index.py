@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from meddiff.shards.manifest import Manifest, ShardRecord
 
 CACHE_NAME = ".index.npz"
 CACHE_VERSION = 1
-LATENT, METADATA = "latent.npy", "json"
+LATENT, METADATA, PICTURE = "latent.npy", "json", "png"
 AGAIN = "run prepare again, it rewrites only that shard"
 
 
@@ -173,10 +174,17 @@ class ShardIndex:
         paths: the tars; keys: (n) sample keys; shard: int32 (n,), number of the tar that holds a sample.
 
     Raises:
-        UserError: the split is not there, a shard is broken, or a sample lacks its latent or metadata.
+        UserError: the split is not there, a shard is broken, or a sample lacks one of the members ``needed``.
     """
 
-    def __init__(self, folder: str | Path, manifest: Manifest, split: str, cache: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        manifest: Manifest,
+        split: str,
+        cache: bool = True,
+        needed: Sequence[str] = (LATENT, METADATA),
+    ) -> None:
         folder, records = Path(folder), manifest.split(split)
         if not manifest.samples(split):
             have = ", ".join(sorted({shard.split for shard in manifest.shards})) or "none"
@@ -193,7 +201,7 @@ class ShardIndex:
             raise UserError(f"the keys of split {split!r} at {folder} are not in sorted order: run prepare again")
         self.shard = np.repeat(np.arange(len(tables), dtype=np.int32), [len(table.keys) for table in tables])
         self.columns = _columns(tables, len(self.keys))
-        for suffix in (LATENT, METADATA):
+        for suffix in needed:
             lost = np.flatnonzero(self.columns[suffix][:, 1] < 0) if suffix in self.columns else np.array([0])
             if len(lost):
                 where = self.paths[self.shard[lost[0]]]
@@ -201,6 +209,13 @@ class ShardIndex:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def only(self, samples: NDArray[np.int64]) -> "ShardIndex":
+        """The same index of some of the samples, by rising number."""
+        chosen = copy(self)
+        chosen.keys, chosen.shard = [self.keys[sample] for sample in samples], self.shard[samples]
+        chosen.columns = {suffix: column[samples] for suffix, column in self.columns.items()}
+        return chosen
 
     def suffixes(self, sample: int) -> list[str]:
         """Names of the members a sample has, without ``KEY.``."""

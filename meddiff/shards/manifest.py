@@ -14,9 +14,21 @@ from meddiff.common.ranges import POSITIVE
 from meddiff.shards.access import ACCESS, Access, access_of
 from meddiff.shards.schema import SplitCounts, VaeIdentity
 
-SCHEMA_VERSION = 1
+#: 2 where every split has its pictures: earlier programs must not take such a folder for one they know.
+SCHEMA_VERSIONS = (1, 2)
 MANIFEST_NAME = "manifest.json"
 VAE_FIELDS = tuple(VaeIdentity.__annotations__)
+#: Of which splits the pictures are stored: those of evaluation (:data:`meddiff.shards.members.IMAGE_SPLITS`), or all.
+Pictures = Literal["evaluation", "all"]
+#: What stands for the autoencoder of a folder without latents.
+NO_VAE: VaeIdentity = {
+    "class": "none",
+    "sha256": "",
+    "source": "",
+    "scaling_factor": 1.0,
+    "latent_channels": 0,
+    "downsample": 1,
+}
 #: What a shard's file may be called: a record's name is joined to the folder, opened, and unlinked when it is of before.
 SHARD_NAME = re.compile(r"[A-Za-z0-9_]{1,100}-\d{1,12}\.tar")
 
@@ -64,12 +76,14 @@ class Manifest:
         cohort: name of the reader that made the samples; command: the command line that did.
         options: the options that made the cohort (seed, sizes, ...), JSON values only.
         vae: the autoencoder that made the latents.
-        latent: "moments" = (2C, h, w) posterior mean and log-variance, "mean" = (C, h, w); both before scaling.
-        latent_shape: (C, h, w) of one latent.
+        latent: "moments" = (2C, h, w) posterior mean and log-variance, "mean" = (C, h, w); both before scaling; "none" where
+            pictures alone are stored (``vae`` is then :data:`NO_VAE`).
+        latent_shape: (C, h, w) of one latent; (0, 0, 0) without.
         resolution: side of the square image in pixels.
         resize: the resize and antialias rule, in words.
         counts: split -> what its shards count together.
         funnel: (rule, images left, images removed) in order, from the first row read to the samples written.
+        pictures: the splits whose pictures are stored.
         access: whether pictures and texts may leave the machine; None, as in files of before, is decided by the cohort.
     """
 
@@ -77,17 +91,19 @@ class Manifest:
     command: str
     options: dict[str, object]
     vae: VaeIdentity
-    latent: Literal["moments", "mean"]
+    latent: Literal["moments", "mean", "none"]
     latent_shape: tuple[int, int, int]
     resolution: int
     resize: str
     shards: tuple[ShardRecord, ...] = ()
     counts: dict[str, SplitCounts] = field(default_factory=dict)
     funnel: tuple[tuple[str, int, int], ...] = ()
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = SCHEMA_VERSIONS[0]
     access: Access | None = None
+    pictures: Pictures = "evaluation"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "schema_version", SCHEMA_VERSIONS[self.pictures == "all"])
         if self.access is None:
             object.__setattr__(self, "access", access_of(self.cohort))
 
@@ -120,7 +136,12 @@ class Manifest:
         return sum(shard.samples for shard in self.split(name))
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self) | {"latent_shape": list(self.latent_shape)}
+        values = asdict(self) | {"latent_shape": list(self.latent_shape)}
+        if (
+            self.pictures == "evaluation"
+        ):  # what there was before there was a choice: such a file is what it was, byte by byte
+            del values["pictures"]
+        return values
 
     def write(self, folder: str | Path) -> None:
         """Write ``manifest.json`` into ``folder``, whole or not at all."""
@@ -156,8 +177,9 @@ class Manifest:
         except ValueError as error:
             raise UserError(f"{where} is not JSON ({error}): {again}") from None
         version = values.get("schema_version") if isinstance(values, dict) else None
-        if version != SCHEMA_VERSION:
-            raise UserError(f"{where} has schema version {version}, this program reads {SCHEMA_VERSION}: {again}")
+        if version not in SCHEMA_VERSIONS:
+            known = " and ".join(map(str, SCHEMA_VERSIONS))
+            raise UserError(f"{where} has schema version {version}, this program reads {known}: {again}")
         try:
             values["latent_shape"] = _shape(values["latent_shape"])
             values["shards"] = tuple(ShardRecord(**shard) for shard in values["shards"])
@@ -167,8 +189,14 @@ class Manifest:
         except (KeyError, TypeError, ValueError, UserError) as error:
             raise UserError(f"{where} is damaged ({error}): {again}") from None
         wrong = [
+            *(
+                [f"its pictures go with schema version {manifest.schema_version}"]
+                if manifest.schema_version != version
+                else []
+            ),
             *([f"vae lacks {', '.join(missing)}"] if missing else []),
-            *([f"latent is {manifest.latent!r}"] if manifest.latent not in ("moments", "mean") else []),
+            *([f"latent is {manifest.latent!r}"] if manifest.latent not in ("moments", "mean", "none") else []),
+            *([f"pictures is {manifest.pictures!r}"] if manifest.pictures not in ("evaluation", "all") else []),
             *([f"access is {manifest.access!r}, not {' or '.join(ACCESS)}"] if manifest.access not in ACCESS else []),
         ]
         if wrong:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from meddiff.common.errors import UserError
+from meddiff.shards.manifest import Pictures
 from meddiff.shards.sample import CohortSample
 
 #: Splits whose samples also carry the image and its masks.
@@ -24,17 +25,38 @@ def slug(name: str) -> str:
 
 
 def encode_sample(
-    sample: CohortSample, moments: NDArray[np.floating], shape: tuple[int, ...] | None = None
+    sample: CohortSample,
+    moments: NDArray[np.floating] | None,
+    shape: tuple[int, ...] | None = None,
+    pictures: Pictures = "evaluation",
 ) -> dict[str, bytes]:
     """The members of one sample: name after ``KEY.`` -> bytes.
 
     Args:
-        moments: (2C, h, w) mean and log-variance or (C, h, w) mean, before scaling; stored as float16.
+        moments: (2C, h, w) mean and log-variance or (C, h, w) mean, before scaling; stored as float16. None: no latents.
         shape: the shape ``moments`` must have, if known.
+        pictures: whether the image goes in whatever the split; masks are those of evaluation alone.
 
     Raises:
         UserError: wrong shape, a value float16 cannot hold, masks whose names cannot be stored.
     """
+    names = {slug(name): name for name in sorted(sample.masks)}
+    if len(names) != len(sample.masks):
+        raise UserError(f"sample {sample.key!r} has masks that would share a file name: {sorted(sample.masks)}")
+    members = {"json": _metadata(sample, names)}
+    if moments is not None:
+        members["latent.npy"] = _latent_bytes(sample, moments, shape)
+    if sample.split in IMAGE_SPLITS or pictures == "all":
+        members["png"] = png_bytes(Image.fromarray(sample.image))
+    if sample.split in IMAGE_SPLITS:
+        members |= {f"mask.{short}.png": png_bytes(_mask(sample.masks[name])) for short, name in names.items()}
+    too_long = [name for name in members if len(f"{sample.key}.{name}".encode()) > MAX_NAME_BYTES]
+    if too_long:
+        raise UserError(f"sample {sample.key!r} has a mask with too long a name for a tar ({too_long[0]}): shorten it")
+    return members
+
+
+def _latent_bytes(sample: CohortSample, moments: NDArray[np.floating], shape: tuple[int, ...] | None) -> bytes:
     if moments.ndim != 3 or (shape is not None and moments.shape != tuple(shape)):
         raise UserError(f"sample {sample.key!r} has latents of shape {moments.shape}, the manifest says {shape}")
     with np.errstate(over="ignore"):
@@ -43,17 +65,7 @@ def encode_sample(
         raise UserError(f"sample {sample.key!r} has latents not finite in float16: check its image and the VAE")
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, half, version=(1, 0), allow_pickle=False)
-    names = {slug(name): name for name in sorted(sample.masks)}
-    if len(names) != len(sample.masks):
-        raise UserError(f"sample {sample.key!r} has masks that would share a file name: {sorted(sample.masks)}")
-    members = {"json": _metadata(sample, names), "latent.npy": buffer.getvalue()}
-    if sample.split in IMAGE_SPLITS:
-        members["png"] = png_bytes(Image.fromarray(sample.image))
-        members |= {f"mask.{short}.png": png_bytes(_mask(sample.masks[name])) for short, name in names.items()}
-    too_long = [name for name in members if len(f"{sample.key}.{name}".encode()) > MAX_NAME_BYTES]
-    if too_long:
-        raise UserError(f"sample {sample.key!r} has a mask with too long a name for a tar ({too_long[0]}): shorten it")
-    return members
+    return buffer.getvalue()
 
 
 def _metadata(sample: CohortSample, mask_names: dict[str, str]) -> bytes:

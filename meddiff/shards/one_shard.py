@@ -13,22 +13,28 @@ from meddiff.common.check_sums import HashingStream
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.common.outside import sample_key
-from meddiff.shards.manifest import ShardRecord
+from meddiff.shards.manifest import Pictures, ShardRecord
 from meddiff.shards.members import encode_sample
 from meddiff.shards.planning import keys_digest
 from meddiff.shards.sample import CohortSample
 
-#: A sample and what is stored as its latent: moments (2C, h, w) or mean (C, h, w).
-Pair: TypeAlias = tuple[CohortSample, NDArray[np.floating]]
+#: A sample and what is stored as its latent: moments (2C, h, w) or mean (C, h, w); None where pictures alone are stored.
+Pair: TypeAlias = tuple[CohortSample, NDArray[np.floating] | None]
 
 
-def write_shard(path: str | Path, samples: Iterable[Pair], shape: tuple[int, ...] | None = None) -> ShardRecord:
+def write_shard(
+    path: str | Path,
+    samples: Iterable[Pair],
+    shape: tuple[int, ...] | None = None,
+    pictures: Pictures = "evaluation",
+) -> ShardRecord:
     """Write one shard, whole or not at all; needs nothing but its own samples, so any process may do it.
 
     Args:
         path: DIR/<split>-00000.tar.
         samples: (sample, moments) in sorted key order, all of one split.
         shape: the shape all moments must have.
+        pictures: of which splits the images are stored.
 
     Returns:
         The shard's line of the manifest.
@@ -52,7 +58,7 @@ def write_shard(path: str | Path, samples: Iterable[Pair], shape: tuple[int, ...
                     raise UserError(f"sample key {sample.key!r} {what} in {path.name}: give unique, sorted keys")
                 if sample.split != split:
                     raise UserError(f"sample {sample.key!r} is of split {sample.split!r}, {path.name} is for {split!r}")
-                tar.write({"__key__": sample.key, **encode_sample(sample, moments, shape)})
+                tar.write({"__key__": sample.key, **encode_sample(sample, moments, shape, pictures)})
                 keys.append(sample.key)
                 labels.update(set(sample.labels))
                 boxes.update(

@@ -35,7 +35,9 @@ def remake_command(manifest: "Manifest", out: str | Path, vae: str, resolution: 
         name = manifest.cohort.replace("_", "-")
         name = name if COHORT.fullmatch(name) else "COHORT"
         words = ["lightning", "prepare", name, *(_options(manifest) if name == "phantom" else ["--root", DOWNLOAD])]
-    kept = _without(words, ("--vae", "--resolution", "--out"))
+    kept = _without(words, ("--vae", "--resolution", "--out", "--store"))
+    if manifest.pictures == "all":  # whoever has pictures keeps them
+        kept += ["--store", "both"]
     kept += ["--vae", vae, "--resolution", str(resolution), "--out", str(out)]
     return " ".join(shell(word) for word in kept)
 

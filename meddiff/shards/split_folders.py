@@ -6,6 +6,7 @@ from meddiff.common.errors import UserError
 from meddiff.shards.access import Access
 from meddiff.shards.index import check_sizes
 from meddiff.shards.manifest import Manifest
+from meddiff.shards.stored import with_latents
 
 #: (name, access) of cohorts.
 Cohorts = list[tuple[str, Access]]
@@ -30,23 +31,32 @@ def one_folder(shards: str | Sequence[str]) -> str:
     return folders[0]
 
 
-def splits_from_problems(folders: Mapping[str, str], train_split: str, manifest: Manifest | None) -> list[str]:
+#: What a manifest says to who reads a folder; refuses one that does not hold it.
+ReadAs = Callable[[Manifest, str], Manifest]
+
+
+def splits_from_problems(
+    folders: Mapping[str, str], train_split: str, manifest: Manifest | None, read_as: ReadAs = with_latents
+) -> list[str]:
     """What is wrong with splits that are read from folders of their own, a sentence each.
 
     Args:
         folders: split -> its folder.
         train_split: which has to be in the main folder.
         manifest: of the shards that are trained on, which must go with them; None while these are missing too.
+        read_as: how both are read.
     """
     if train_split in folders:
         return [f"splits_from names {train_split!r}, the split of training: give its folder as shards"]
-    return [line for split, other in folders.items() for line in _other_folder_problems(split, other, manifest)]
+    return [
+        line for split, other in folders.items() for line in _other_folder_problems(split, other, manifest, read_as)
+    ]
 
 
-def _other_folder_problems(split: str, other: str, manifest: Manifest | None) -> list[str]:
+def _other_folder_problems(split: str, other: str, manifest: Manifest | None, read_as: ReadAs) -> list[str]:
     """Sentences that say why ``split`` cannot be read from the folder ``other``."""
     try:
-        theirs = Manifest.read(other)
+        theirs = read_as(Manifest.read(other), other)
     except UserError as error:
         return [f"splits_from.{split}: {error}"]
     if manifest is not None and (unequal := [name for name, fact in FACTS.items() if fact(theirs) != fact(manifest)]):

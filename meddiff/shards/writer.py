@@ -98,7 +98,7 @@ class ShardWriter:
             UserError: other samples than planned, or the disk does not take them; shards already there stay as they are.
         """
         try:
-            record = write_shard(self.out / plan.name, samples, self.header.stored_shape)
+            record = write_shard(self.out / plan.name, samples, self.header.stored_shape, self.header.pictures)
             left_out = dict(unreadable or {})
             if record.keys_sha256 != keys_digest(key for key in plan.keys if key not in left_out):
                 raise UserError(

@@ -21,7 +21,7 @@ def test_missing_names_the_command(tmp_path):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda values: values.update(schema_version=2), "schema version 2, this program reads 1"),
+        (lambda values: values.update(schema_version=3), "schema version 3, this program reads 1 and 2"),
         (lambda values: values.pop("vae"), "damaged"),
         (lambda values: values["vae"].pop("sha256"), "vae lacks sha256"),
         (lambda values: values.update(latent="median"), "latent is 'median'"),
