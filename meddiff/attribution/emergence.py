@@ -1,8 +1,9 @@
-"""When is a prototype drawn? Its activation in the estimate of the clean image, timestep by timestep, against what blur alone does.
+"""When is a prototype drawn? Its activation in the estimate of the clean image, timestep by timestep, against what blur alone
+does.
 
-The encoder has learned from clean images, and at much noise the estimate of the clean image is a mean over all that the image
-might be: a blur. Anything small is then weak for that reason, so "what is large comes first" is had without any model. Of an edit
-of prototype j four curves are told, each as the change of an activation from timestep T to the end:
+The encoder has learned from clean images, and at much noise the estimate of the clean image is a mean over all that the
+image might be: a blur. Anything small is then weak for that reason, so "what is large comes first" is had without any
+model. Of an edit of prototype j four curves are told, each as the change of an activation from timestep T to the end:
 
 - ``clean``: s_j(estimate at t, edited) - s_j(image), as published
 - ``paired``: s_j(estimate at t, edited) - s_j(estimate at t, not edited): what the edit did by then; the one to read

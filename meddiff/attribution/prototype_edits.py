@@ -1,11 +1,13 @@
 """Change an activation, draw again from the same noise: what is modelled by a prototype, where, and from which timestep on.
 
-An image is inverted once to the noise that it would be drawn from, and drawn again with one activation set to another value. All
-that is seen on the way, the estimates of the clean image at every timestep, is encoded again: so one drawing answers *what*
-and *where* (the picture and the patch nearest to the prototype) and *when* (:mod:`meddiff.attribution.emergence`). Source:
-Weng et al. 2026, spec/patronus_and_visual_analysis.md, A7.1, A7.6; the watching and the shared drawing own.
+An image is inverted once to the noise that it would be drawn from, and drawn again with one activation set to another
+value. All that is seen on the way, the estimates of the clean image at every timestep, is encoded again: so one drawing
+answers *what* and *where* (the picture and the patch nearest to the prototype) and *when*
+(:mod:`meddiff.attribution.emergence`). Source: Weng et al. 2026, spec/patronus_and_visual_analysis.md, A7.1, A7.6; the
+watching and the shared drawing own.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -47,7 +49,7 @@ def check_edits(edits: Mapping[int, float], prototypes: int) -> None:
             raise UserError(f"There is no prototype {number}: this model has {prototypes}, 0 to {prototypes - 1}.")
         if not 0 < value < MOST:
             raise UserError(
-                f"Prototype {number} cannot be set to {value}: activations lie between 0 and {torch.log(torch.tensor(1 / EPS)):.2f}."
+                f"Prototype {number} cannot be set to {value}: activations lie between 0 and {math.log(1 / EPS):.2f}."
             )
 
 

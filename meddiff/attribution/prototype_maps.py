@@ -1,8 +1,8 @@
 """Activation maps of prototypes over the picture that they were made of, each cell where it looks.
 
-The cells of a stack without padding do not reach the border: stretched to the size of the picture, as is usual, a map is moved by up
-to half a receptive field towards the corners. Here every cell stands at the middle of its receptive field, and the border takes
-the value of the outermost cell. Source: own.
+The cells of a stack without padding do not reach the border: stretched to the size of the picture, as is usual, a map is
+moved by up to half a receptive field towards the corners. Here every cell stands at the middle of its receptive field, and
+the border takes the value of the outermost cell. Source: own.
 """
 
 from collections.abc import Sequence

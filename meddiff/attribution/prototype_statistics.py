@@ -1,8 +1,8 @@
 """What prototype activations look like over many images: the range of each prototype, and how odd an edited vector is.
 
-The published code sets an edited activation to the largest value of *all* prototypes in a batch, which pushes most of them far
-out of their own range, and says nothing of the vector that comes out. Here each prototype has its own level, and an edited
-vector its distance from those of real images. Source: Weng et al. 2026 (Patronus); levels and distance own
+The published code sets an edited activation to the largest value of *all* prototypes in a batch, which pushes most of them
+far out of their own range, and says nothing of the vector that comes out. Here each prototype has its own level, and an
+edited vector its distance from those of real images. Source: Weng et al. 2026 (Patronus); levels and distance own
 (spec/patronus_and_visual_analysis.md, A7.1, A11.17, A11.18).
 """
 

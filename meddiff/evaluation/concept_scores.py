@@ -1,10 +1,10 @@
 """How much of a concept a picture shows: a linear probe on the features of a fixed network, taught on balanced real images.
 
-The domain classifier knows findings and no confounders, and neither it nor torchxrayvision was trained on the size or the look of
-every cohort's pictures. So both concepts of a shortcut are scored alike, by probes that are taught on one half of a held-out
-split in which the two are independent, and judged on the other half. Their unit is the standard deviation of the score over
-real images. A probe may answer to the other concept, too: how much is measured (``leak``) and stands beside every result.
-Source: own.
+The domain classifier knows findings and no confounders, and neither it nor torchxrayvision was trained on the size or the
+look of every cohort's pictures. So both concepts of a shortcut are scored alike, by probes that are taught on one half of a
+held-out split in which the two are independent, and judged on the other half. Their unit is the standard deviation of the
+score over real images. A probe may answer to the other concept, too: how much is measured (``leak``) and stands beside
+every result. Source: own.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Every prototype raised in a few images: the picture that shows it, and when it came. Work is kept prototype by prototype.
 
-The images are inverted once for all prototypes, and drawn once without an edit; each prototype then costs one drawing of them, which
-gives both its view and its curves of emergence. Source: Weng et al. 2026, spec A7.1 and A7.7; see
+The images are inverted once for all prototypes, and drawn once without an edit; each prototype then costs one drawing of
+them, which gives both its view and its curves of emergence. Source: Weng et al. 2026, spec A7.1 and A7.7; see
 :mod:`meddiff.attribution.prototype_edits` and :mod:`meddiff.attribution.emergence`.
 """
 

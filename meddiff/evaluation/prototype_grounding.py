@@ -1,12 +1,12 @@
 """Do the prototypes of a finding lie on the finding? Their activation maps, scored like attention, with the same controls.
 
-Nobody told the model what a prototype is about. So images are dealt into two halves by patient: in one half the prototype is
-looked for that grows most with a finding (by signed AUROC), on the other half its map is scored on the boxes of the finding, and
-the other way round. Rows of the table, by ``source``:
+Nobody told the model what a prototype is about. So images are dealt into two halves by patient: in one half the prototype
+is looked for that grows most with a finding (by signed AUROC), on the other half its map is scored on the boxes of the
+finding, and the other way round. Rows of the table, by ``source``:
 
 - ``prototype``: the map of the best prototype of the phrase's finding
-- ``absent``: the map of the best prototype of a finding that the image does not have, on the same box; ``gain/absent``, what of
-  the CNR is not had that way
+- ``absent``: the map of the best prototype of a finding that the image does not have, on the same box; ``gain/absent``,
+  what of the CNR is not had that way
 - ``random``: any prototype
 - ``untrained``: the same search and score with an encoder of random weights: what a patch detector finds without training
 - ``prior``: only where the finding usually is

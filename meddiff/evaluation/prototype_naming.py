@@ -3,10 +3,10 @@
     auroc > 0.5: the concept's images have more of the prototype, < 0.5: less (the published code takes the larger of the two
     and so loses which way an edit goes, A7.8)
 
-A hundred prototypes times sixty concepts always hold a pair that looks related, so a name needs an adjusted p below 0.05: the
-chance that *any* of all pairs is that far from 0.5 when images and concepts are shuffled against each other (Westfall and Young
-1993, max-T). The same search on shuffled concepts is the control. Words of denied findings are not the finding: "No effusion."
-does not make an image one with an effusion. Source: own (spec/patronus_and_visual_analysis.md, A7.8, A10).
+A hundred prototypes times sixty concepts always hold a pair that looks related, so a name needs an adjusted p below 0.05:
+the chance that *any* of all pairs is that far from 0.5 when images and concepts are shuffled against each other (Westfall
+and Young 1993, max-T). The same search on shuffled concepts is the control. Words of denied findings are not the finding:
+"No effusion." does not make an image one with an effusion. Source: own (spec/patronus_and_visual_analysis.md, A7.8, A10).
 """
 
 import math

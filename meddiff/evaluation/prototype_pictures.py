@@ -1,13 +1,14 @@
 """Are pictures drawn from activations the pictures they come from, and do they look real? With the controls of each answer.
 
-*Reconstruction.* The same image, (1) inverted and drawn again under its own activations; (2) drawn from fresh noise under them,
-which is what the activations alone know of it; each beside (3) no prototypes and (4) another image's activations from the same
-noise. Inversion alone reconstructs whatever the model was told, so only figures from fresh noise say what prototypes carry.
+*Reconstruction.* The same image, (1) inverted and drawn again under its own activations; (2) drawn from fresh noise under
+them, which is what the activations alone know of it; each beside (3) no prototypes and (4) another image's activations from
+the same noise. Inversion alone reconstructs whatever the model was told, so only figures from fresh noise say what
+prototypes carry.
 
 *Distance.* Pictures drawn from fresh noise under activations of held-out images are compared with other held-out images
-(``conditional_heldout``: nothing of the reference was seen), and, as published, with the very images that the activations come
-from (``cond_teststate``: content leaks, so it compares with no unconditional figure; spec A8). With a prior over activations,
-also pictures drawn without any image (``unconditional``). Source: Weng et al. 2026; controls own.
+(``conditional_heldout``: nothing of the reference was seen), and, as published, with the very images that the activations
+come from (``cond_teststate``: content leaks, so it compares with no unconditional figure; spec A8). With a prior over
+activations, also pictures drawn without any image (``unconditional``). Source: Weng et al. 2026; controls own.
 """
 
 from collections.abc import Callable, Sequence

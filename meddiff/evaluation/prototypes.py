@@ -2,8 +2,9 @@
 
 Tables:
 
-- ``prototypes``: a row a prototype: range, dead, alike to another; its name with a signed AUROC and a p adjusted for all tries; where
-  it was raised, the activation before and after, how odd the edited vector is, and t_half, the timestep of its emergence
+- ``prototypes``: a row a prototype: range, dead, alike to another; its name with a signed AUROC and a p adjusted for all
+  tries; where it was raised, the activation before and after, how odd the edited vector is, and t_half, the timestep of its
+  emergence
 - ``prototype_emergence``: the curves, with their controls (:mod:`meddiff.attribution.emergence`)
 - ``prototype_latents``: latent AUROC, TAD and captured attributes, with the untrained encoder and published values beside
 - ``prototype_reconstruction`` and ``prototype_fidelity``: :mod:`meddiff.evaluation.prototype_pictures`

@@ -1,10 +1,12 @@
-"""Does a model that was trained on biased data draw the confounder when it is asked for the finding? One number, with controls.
+"""Does a model that was trained on biased data draw the confounder when it is asked for the finding? One number, with
+controls.
 
-The same edit of the same held-out images (in which finding and confounder are independent) by two models, one trained on biased
-and one on balanced data; the same two scorers (:mod:`meddiff.evaluation.concept_scores`) look at the pictures. Tables:
+The same edit of the same held-out images (in which finding and confounder are independent) by two models, one trained on
+biased and one on balanced data; the same two scorers (:mod:`meddiff.evaluation.concept_scores`) look at the pictures.
+Tables:
 
-- ``shortcut``: of each model what the edit moved and leaked, and the index, with bootstrap intervals over images; what the scorers
-  are worth on real images stands in the same table
+- ``shortcut``: of each model what the edit moved and leaked, and the index, with bootstrap intervals over images; what the
+  scorers are worth on real images stands in the same table
 - ``shortcut_images``: a row an image and model
 
 Source: own; the diagnosis is that of Weng et al. 2026, who show pictures and print no number (spec A7.8, C1).

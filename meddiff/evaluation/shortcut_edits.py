@@ -1,9 +1,9 @@
 """Two ways to put more of a finding into a picture: by prototypes, and by words. Source: own.
 
-Prototypes: those that grow most with the finding (signed AUROC on images in which the confounder is independent of it), all of
-them set to the top and to the bottom of their own ranges, drawn from the noise that the image was inverted to. Words: the
-caption of an image that has the finding and that of one that has not, drawn from the same noise. Captions never speak of a
-confounder, so what moves it is what the model has learned.
+Prototypes: those that grow most with the finding (signed AUROC on images in which the confounder is independent of it), all
+of them set to the top and to the bottom of their own ranges, drawn from the noise that the image was inverted to. Words:
+the caption of an image that has the finding and that of one that has not, drawn from the same noise. Captions never speak
+of a confounder, so what moves it is what the model has learned.
 """
 
 from collections.abc import Sequence
