@@ -1,9 +1,9 @@
 """DF-CAM: which places of a layer carry what the network is asked about, at every layer and step of a trajectory.
 
-With A the features of a layer and y the target, alpha_k = mean over pixels of dy/dA_k, and the map is ReLU(sum_k alpha_k
-A_k): Grad-CAM (Selvaraju et al. 2017) inside the U-Net. Source: Park et al. 2024, section "DF-CAM"; spec sections B3 and
-B8. Apart from the paper's: the conditional half alone and a target that holds the prompt (``CamOptions.paper`` has theirs),
-and a layer whose map is constant is left out of the sum (there 0 / 0 spoils it).
+With A the features of a layer and y the target, alpha_k = mean over pixels of dy/dA_k, and the map is ReLU(sum_k alpha_k A_k):
+Grad-CAM (Selvaraju et al. 2017) inside the U-Net. Source: Park et al. 2024, section "DF-CAM"; spec sections B3 and B8. Apart
+from the paper's: the conditional half alone and a target that holds the prompt (``CamOptions.paper`` has theirs), and a layer
+whose map is constant is left out of the sum (there 0 / 0 spoils it).
 """
 
 import re

@@ -1,5 +1,4 @@
-"""When is a prototype drawn? Its activation in the estimate of the clean image, timestep by timestep, against what blur alone
-does.
+"""When is a prototype drawn? Its activation in the estimate of the clean image by timestep, against what blur does.
 
 The encoder has learned from clean images, and at much noise the estimate of the clean image is a mean over all that the
 image might be: a blur. Anything small is then weak for that reason, so "what is large comes first" is had without any

@@ -1,12 +1,12 @@
 """How much each token of the prompt matters for the prediction, at every step: gradient-weighted attention, rolled out.
 
 One forward and one backward pass with the text at each step of a trajectory; the tower is run once, and its backward pass,
-which starts from the U-Net's, at each step. Source: Park et al. 2024, spec section B5; corrected as section B7 says: layers
-in the order in which they run, the conditional half and the prompt's own text side alone, resizing in two dimensions,
-guarded quotients.
+which starts from the U-Net's, at each step. Source: Park et al. 2024, spec section B5; corrected as section B7 says: layers in
+the order in which they run, the conditional half and the prompt's own text side alone, resizing in two dimensions, guarded
+quotients.
 
-Three things are reported of each token. ``sums``: its column of R_iq summed over pixels, in units of the target. ``share``:
-of all tokens' sums (the softmax of their logarithms; a softmax of the sums themselves would hang on the target's unit).
+Three things are reported of each token. ``sums``: its column of R_iq summed over pixels, in units of the target. ``share``: of
+all tokens' sums (the softmax of their logarithms; a softmax of the sums themselves would hang on the target's unit).
 ``minmax``: from 0 to 1 over the words' tokens, as published; the first of the words always has 1, however little that is.
 
 **Unit.** R_iq multiplies layers, so a target a hundred times as large would not give sums a hundred times as large, but

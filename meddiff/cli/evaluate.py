@@ -66,9 +66,8 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: lightning evaluate PART --run RUN | --ckpt FILE | --model FOLDER_OR_FILE [-c FILE] [options]\n")
         print("\n".join(f"  {name:<12}{part.text}" for name, part in PARTS.items()))
-        print(
-            f"  all         all of them but {', '.join(BESIDE[:-1])} and {BESIDE[-1]}\n\noptions: lightning evaluate PART --help"
-        )
+        beside = f"{', '.join(BESIDE[:-1])} and {BESIDE[-1]}"
+        print(f"  all         all of them but {beside}\n\noptions: lightning evaluate PART --help")
         return 0
     place = next((i for i, argument in enumerate(arguments) if argument in names), None)
     if place is None:

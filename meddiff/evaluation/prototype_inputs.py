@@ -52,6 +52,7 @@ def patronus(model: LatentDiffusion) -> Patronus:
     """
     if not isinstance(model, Patronus):
         raise UserError(
-            f"This is a {type(model).__name__}, which has no prototypes: take a run of `lightning fit -c configs/patronus.yaml`."
+            f"This is a {type(model).__name__}, which has no prototypes: take a run of "
+            f"`lightning fit -c configs/patronus.yaml`."
         )
     return model

@@ -177,7 +177,7 @@ class Shortcut:
                     f"{side}_{end}": entry[side][place]
                     for side in ("own", "other")
                     for place, end in enumerate(("down", "up"))
-                }  # type: ignore[literal-required]
+                }
                 for entry in entries
             ]
         if len(of) == 2:

@@ -1,12 +1,12 @@
 """95 % intervals that cover what they say also where images are few. No torch: reports read tables and need nothing else.
 
-A sample is one (key, class, phrase); samples of one group (an image, a prompt) are not independent, groups are. A
-percentile bootstrap over ten groups covers 85 to 92 % and over one image a class nothing, so a mean gets a t interval: its
-variance is that of the groups' residuals, corrected for the leverage of each group (CR2, Bell and McCaffrey 2002,
-Pustejovsky and Tipton 2018), its degrees of freedom are Satterthwaite's. A share of yes and no gets Wilson's interval with
-the number of samples that would have that variance (Korn and Graubard 1998), and so does an area under a curve, by a
-jackknife. Below five groups (ten on either side of a curve), or where a class has one image alone, there is none.
-``benchmarks/interval_coverage.py`` measures the coverage. Source: as named; own code.
+A sample is one (key, class, phrase); samples of one group (an image, a prompt) are not independent, groups are. A percentile
+bootstrap over ten groups covers 85 to 92 % and over one image a class nothing, so a mean gets a t interval: its variance is
+that of the groups' residuals, corrected for the leverage of each group (CR2, Bell and McCaffrey 2002, Pustejovsky and Tipton
+2018), its degrees of freedom are Satterthwaite's. A share of yes and no gets Wilson's interval with the number of samples that
+would have that variance (Korn and Graubard 1998), and so does an area under a curve, by a jackknife. Below five groups (ten
+on either side of a curve), or where a class has one image alone, there is none. ``benchmarks/interval_coverage.py`` measures
+the coverage. Source: as named; own code.
 """
 
 import math

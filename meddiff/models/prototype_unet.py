@@ -1,8 +1,8 @@
 """A U-Net that is told numbers beside its timestep, made of one that is not. Source: own; the embedding is diffusers'.
 
-The embedding of Patronus (spec section A2.2), Linear(m, 4 c) - SiLU - Linear(4 c, 4 c), added by a layer of its own in
-every ResNet block, is diffusers' ``class_embed_type="projection"`` with ``class_embeddings_concat``: W [SiLU(t); SiLU(s)]
-is the sum of two layers.
+The embedding of Patronus (spec section A2.2), Linear(m, 4 c) - SiLU - Linear(4 c, 4 c), added by a layer of its own in every
+ResNet block, is diffusers' ``class_embed_type="projection"`` with ``class_embeddings_concat``: W [SiLU(t); SiLU(s)] is the sum
+of two layers.
 """
 
 from collections.abc import Mapping

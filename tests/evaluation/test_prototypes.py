@@ -1,4 +1,4 @@
-"""The measurement of prototypes: its price, its ledger, its controls; planted prototypes are grounded and random ones are not."""
+"""The measurement of prototypes: its price, its ledger, its controls; what it cannot measure."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -140,9 +140,9 @@ def test_words_are_asked_of_a_model_that_has_no_prototypes(split: LatentShardsDa
 
 
 def test_what_cannot_be_measured_is_refused_first(split: LatentShardsDataset, vae_folder: Path) -> None:
-    with pytest.raises(UserError, match="give --shortcut.finding and --shortcut.confounder"):
+    with pytest.raises(UserError, match=r"give --shortcut\.finding and --shortcut\.confounder"):
         Shortcut(ShortcutOptions()).check(split)
-    with pytest.raises(UserError, match="has 0 of .* images with 'marker': a probe needs at least 15"):
+    with pytest.raises(UserError, match=r"has 0 of .* images with 'marker': a probe needs at least 15"):
         Shortcut(replace(SMALL, confounder="marker")).check(split)
     with pytest.raises(UserError, match="are both"):
         Shortcut(replace(SMALL, confounder="cardiomegaly")).check(split)

@@ -1,11 +1,11 @@
 """What a linear reader finds in latents: the latent AUROC, or accuracy, by cross-validated logistic regression.
 
 Protocol of InfoDiffusion as Patronus uses it (spec/patronus_and_visual_analysis.md, A8): the first 10,000 rows, 5 folds
-(shuffled, seed 0), standardised on the training folds, logistic regression, the mean over attributes of the AUROC on the
-test fold. Own: unknown labels are left out, rows of one patient stay in one fold where groups are given, and every figure
-has its interval, of Wilson's form (:mod:`meddiff.metrics.intervals`). Its variance is that of a jackknife which leaves out
-one group of a test fold after the other, times 1 + folds / (folds - 1) since the probes share rows to learn from (Nadeau
-and Bengio 2003): without that factor it covered 0.5 in 83 % of 200 sets of random labels.
+(shuffled, seed 0), standardised on the training folds, logistic regression, the mean over attributes of the AUROC on the test
+fold. Own: unknown labels are left out, rows of one patient stay in one fold where groups are given, and every figure has its
+interval, of Wilson's form (:mod:`meddiff.metrics.intervals`). Its variance is that of a jackknife which leaves out one group of
+a test fold after the other, times 1 + folds / (folds - 1) since the probes share rows to learn from (Nadeau and Bengio 2003):
+without that factor it covered 0.5 in 83 % of 200 sets of random labels.
 """
 
 import math

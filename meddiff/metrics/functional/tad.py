@@ -2,8 +2,8 @@
 
 Source: Yeats et al. (ECCV 2022) as InfoDiffusion and Patronus use it, spec/patronus_and_visual_analysis.md A8: of each
 attribute the AUROC of every single latent, in whichever direction orders better; captured is an attribute whose best latent
-reaches 0.75 and of whose entropy no other attribute takes away more than a share of 0.2; TAD is the sum over the captured
-ones of the best minus the second best. Measured on the training part of each of 5 folds, and averaged. The spec leaves open
+reaches 0.75 and of whose entropy no other attribute takes away more than a share of 0.2; TAD is the sum over the captured ones
+of the best minus the second best. Measured on the training part of each of 5 folds, and averaged. The spec leaves open
 whether the entropy that is taken away is a share of the attribute's own entropy: it is here, as in Yeats et al.
 """
 
