@@ -9,6 +9,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from meddiff.common.errors import UserError
 from meddiff.models.latent_diffusion import model_of
+from meddiff.models.patronus import refuse_pipeline
 from meddiff.models.weights.export import write_model
 from meddiff.shards.batches import TokenBatch
 
@@ -41,6 +42,13 @@ class ModelExport(Callback):
                 "ModelExport: no process has all weights with this strategy: leave it out, and write them afterwards with "
                 "`lightning export --run RUN`."
             )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """
+        Raises:
+            UserError: a model that the folder has no place for.
+        """
+        refuse_pipeline(model_of(pl_module))
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: TokenBatch, batch_idx: int

@@ -40,7 +40,7 @@ def _flops(model: LatentDiffusion, tower: bool) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     weight = next(model.unet.parameters())
-    length, width = model.text_encoder.tokenizer.max_length, model.text_encoder.width
+    length = model.text_encoder.tokenizer.max_length
     compiled = any(part._compiled_call_impl is not None for part in model.modules())
     network: nn.Module = model.text_encoder if tower else model.unet
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
@@ -49,8 +49,7 @@ def _flops(model: LatentDiffusion, tower: bool) -> float:
             network(torch.zeros(1, length, device=weight.device, dtype=torch.long))
         else:
             noisy = torch.empty(1, *model.latent_shape, device=weight.device, dtype=weight.dtype)
-            text = torch.empty(1, length, width, device=weight.device, dtype=weight.dtype)
-            network(noisy, torch.zeros(1, device=weight.device), encoder_hidden_states=text)
+            network(noisy, torch.zeros(1, device=weight.device), **model.blank(1).arguments())
     return float(counter.get_total_flops())
 
 

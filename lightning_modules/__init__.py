@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from lightning_modules.autoencoder import AutoencoderModule
     from lightning_modules.domain_classifier import DomainClassifierModule
     from lightning_modules.latent_diffusion import LatentDiffusionModule
+    from lightning_modules.patronus import PatronusModule
     from lightning_modules.sharding import FullyShardedStrategy
     from lightning_modules.text_tower import TextTowerModule
 
@@ -15,6 +16,7 @@ _HOMES = {
     "DomainClassifierModule": "domain_classifier",
     "FullyShardedStrategy": "sharding",
     "LatentDiffusionModule": "latent_diffusion",
+    "PatronusModule": "patronus",
     "TextTowerModule": "text_tower",
 }
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "DomainClassifierModule",
     "FullyShardedStrategy",
     "LatentDiffusionModule",
+    "PatronusModule",
     "TextTowerModule",
 ]
 

@@ -17,6 +17,7 @@ from meddiff.models.weights.fitting import fit_state
 from meddiff.models.weights.reading import State
 from meddiff.runs import names
 from meddiff.runs.skipped_steps import note_skipped
+from meddiff.shards.batches import CountsImages
 
 
 class GuardedModule(L.LightningModule):
@@ -40,6 +41,14 @@ class GuardedModule(L.LightningModule):
         if self._watch.skipped:
             self.log("train/skipped_steps", float(self._watch.skipped), batch_size=len(keys))
         return loss
+
+    def log_position(self, batch_size: int) -> None:
+        """``images``: what the optimiser has seen when a row is written, the x-axis of every curve."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if isinstance(datamodule, CountsImages):
+            # a float would be copied to the device, and the host would wait for all that is queued there
+            images = torch.full((), float(datamodule.images_consumed), device=self.device)
+            self.log("images", images, batch_size=batch_size)
 
     @property
     def _watch(self) -> FiniteWatch:

@@ -25,7 +25,7 @@ from meddiff.models.sampling import SamplingOptions
 from meddiff.models.schedule_config import GivenSchedule, PredictionType
 from meddiff.models.weights.fitting import first_three
 from meddiff.models.weights.sources import Source
-from meddiff.shards.batches import CountsImages, LatentBatch, TokenBatch
+from meddiff.shards.batches import LatentBatch, TokenBatch
 from meddiff.shards.manifest import Manifest
 
 
@@ -130,10 +130,7 @@ class LatentDiffusionModule(TransferringModule):
         if hasattr(self, "model"):
             return
         seed = run_seed() if self.init_seed is None else self.init_seed
-        parts, noise = self.sources, self.hparams["noise_schedule"]
-        self.model = LatentDiffusion.build(
-            *parts, self.prediction_type, self.sampling, self.freeze_text_encoder, seed, noise
-        )
+        self.model = self.built(seed)
         self.val_loss = MeanMetric()
         self.speed.set_up(self.model)
         shard_for(self, self.model)  # before the average, which is cut as the weights are
@@ -141,6 +138,11 @@ class LatentDiffusionModule(TransferringModule):
             trained = self.model.trained_parameters()
             self.model.ema = ExponentialMovingAverage(trained, self.ema_decay, self.speed.ema_every)
         self.train()
+
+    def built(self, seed: int) -> LatentDiffusion:
+        """The model; what is not loaded from anywhere is drawn from ``seed``."""
+        parts, noise = self.sources, self.hparams["noise_schedule"]
+        return LatentDiffusion.build(*parts, self.prediction_type, self.sampling, self.freeze_text_encoder, seed, noise)
 
     def setup(self, stage: str) -> None:
         """Assert that shards and model fit (a library user has not been through the command's preflight)."""
@@ -174,9 +176,14 @@ class LatentDiffusionModule(TransferringModule):
         schedule = self.model.noise_schedule
         noisy = schedule.add_noise(latents, noise, timesteps)  # x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps
         target = schedule.target(latents, noise, timesteps)  # eps, or v = sqrt(a_t) eps - sqrt(1 - a_t) x_0
-        prediction = self.model(noisy, timesteps, batch["tokens"])  # (B, C, h, w)
+        prediction = self.predicted(batch, noisy)  # (B, C, h, w)
         error = F.mse_loss(prediction.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))  # (B,)
         return error * schedule.loss_weights(timesteps, self.min_snr_gamma)
+
+    def predicted(self, batch: TokenBatch, noisy: Tensor) -> Tensor:
+        """What the model says of x_t, (B, C, h, w)."""
+        prediction: Tensor = self.model(noisy, batch["timesteps"], batch["tokens"])
+        return prediction
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Mean denoising loss of the micro-batch."""
@@ -214,14 +221,6 @@ class LatentDiffusionModule(TransferringModule):
         broken, self.undrawn = self.undrawn, []
         if broken:
             raise UserError(f"{len(broken)} images were not finite and are not written ({first_three(broken)}).")
-
-    def log_position(self, batch_size: int) -> None:
-        """``images``: what the optimiser has seen when a row is written, the x-axis of every curve."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if isinstance(datamodule, CountsImages):
-            # a float would be copied to the device, and the host would wait for all that is queued there
-            images = torch.full((), float(datamodule.images_consumed), device=self.device)
-            self.log("images", images, batch_size=batch_size)
 
     # ---- texts, while the batch is still on the host ------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lightning_modules.preflight import wrong_values
 from meddiff.common.errors import UserError, refuse
 from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.patronus import Patronus
 
 Shape = Literal["constant", "cosine"]
 
@@ -22,11 +23,12 @@ class ParameterGroup(TypedDict):
     name: str
     params: list[nn.Parameter]
     lr: float
+    weight_decay: float
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What trains how fast; the fields are arguments of :class:`LatentDiffusionModule`.
+    """What trains how fast; the fields are arguments of :class:`LatentDiffusionModule` and of :class:`PatronusModule`.
 
     Raises:
         UserError: an unknown shape, or a number that is not finite or negative.
@@ -37,6 +39,8 @@ class Rates:
     weight_decay: float
     warmup_steps: int
     shape: Shape
+    prototypes_learning_rate: float | None = None
+    decay_prototypes: bool = False
 
     def __post_init__(self) -> None:
         if self.shape not in ("constant", "cosine"):
@@ -45,15 +49,23 @@ class Rates:
 
 
 def parameter_groups(model: LatentDiffusion, rates: Rates) -> list[ParameterGroup]:
-    """The U-Net, and a learnable text tower at its own rate."""
-    groups: list[ParameterGroup] = [
-        {"name": "unet", "params": list(model.unet.parameters()), "lr": rates.learning_rate}
+    """The U-Net, a learnable text tower at its own rate, and prototypes with their encoder.
+
+    Weight decay would draw prototypes towards the patch without features: they have none unless they are told to.
+    """
+    decay = rates.weight_decay
+    parts: list[tuple[str, list[nn.Parameter], float | None, float]] = [
+        ("unet", list(model.unet.parameters()), None, decay)
     ]
-    if not model.freeze_text_encoder:
-        own = rates.text_encoder_learning_rate
-        rate = rates.learning_rate if own is None else own
-        groups.append({"name": "text_encoder", "params": list(model.text_encoder.parameters()), "lr": rate})
-    return groups
+    if not model.freeze_text_encoder and any(True for _ in model.text_encoder.parameters()):
+        parts.append(("text_encoder", list(model.text_encoder.parameters()), rates.text_encoder_learning_rate, decay))
+    if isinstance(model, Patronus):
+        kept = decay if rates.decay_prototypes else 0.0
+        parts.append(("prototypes", model.prototype_parameters(), rates.prototypes_learning_rate, kept))
+    return [
+        {"name": name, "params": weights, "lr": rates.learning_rate if rate is None else rate, "weight_decay": kept}
+        for name, weights, rate, kept in parts
+    ]
 
 
 def rate_factor(rates: Rates, total_steps: int) -> Callable[[int], float]:
@@ -85,4 +97,4 @@ def take_rates(schedule: LambdaLR, model: LatentDiffusion, rates: Rates) -> None
         group = schedule.optimizer.param_groups[i]
         schedule.base_lrs[i] = group["initial_lr"] = ours["lr"]
         group["lr"] = ours["lr"] * schedule.lr_lambdas[i](schedule.last_epoch)
-        group["weight_decay"] = rates.weight_decay
+        group["weight_decay"] = ours["weight_decay"]

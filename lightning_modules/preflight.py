@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal, cast
 
+from lightning_modules.patronus_preflight import prototype_problems
 from meddiff.common.errors import UserError
 from meddiff.common.places import locate
 from meddiff.common.ranges import (
@@ -132,4 +133,7 @@ def check_manifest(manifest: "Manifest", init_args: Mapping[str, object]) -> lis
 
 
 #: Name of a class of this room -> its quick check; a class without one is left to the full check.
-QUICK: dict[str, Callable[[Mapping[str, object]], list[str]]] = {"LatentDiffusionModule": quick_problems}
+QUICK: dict[str, Callable[[Mapping[str, object]], list[str]]] = {
+    "LatentDiffusionModule": quick_problems,
+    "PatronusModule": lambda init_args: quick_problems(init_args) + prototype_problems(init_args),
+}

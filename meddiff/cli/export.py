@@ -70,6 +70,7 @@ def export(
         UserError: see :func:`main`.
     """
     from meddiff.evaluation.provenance import model_digest, weights_digest
+    from meddiff.models.patronus import refuse_pipeline
     from meddiff.models.weights.pipeline_folder import SINGLE_FILE, write_original, write_pipeline
     from meddiff.reports.model_card import model_card
     from meddiff.runs.folder import read_run
@@ -78,6 +79,7 @@ def export(
     moved = {"vae": vae} if vae else {}
     opened = open_run(run, ckpt, **moved)
     model = opened.model
+    refuse_pipeline(model)
     with model.weights(ema):
         made: dict[str, object] = {
             "model": model_digest(model),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from callbacks.evaluation import evaluation_share
 from callbacks.throughput import PEAKS
@@ -15,6 +15,10 @@ from meddiff.cli.trainer_options import cuts_weights
 from meddiff.common.errors import UserError
 from meddiff.common.outside import terminal
 from meddiff.common.places import locate
+
+if TYPE_CHECKING:
+    from meddiff.models.prototype_options import PrototypeOptions
+    from meddiff.models.weights.sources import Source
 
 #: Dense bf16 peak in TFLOP/s that a plan assumes, by the GiB of a GPU: those of an A100, an H100 and an H200.
 A100, H100 = PEAKS["A100"] / 1e12, PEAKS["H100"] / 1e12
@@ -99,23 +103,25 @@ def plan(files: Sequence[str], machines: Machines, peak: float | None, share: fl
         UserError: a config cannot be read, trains no latent diffusion model, or its batch cannot be shared by the GPUs.
     """
     from meddiff.models.footprint import STABLE_DIFFUSION_2, Precision, footprint
-    from meddiff.models.weights.sources import Source, missing_part
+    from meddiff.models.weights.sources import missing_part
 
     config = merged(files)
     model, trainer, data = (
         section(config, *names) for names in (("model", "init_args"), ("trainer",), ("data", "init_args"))
     )
-    if "unet" not in model or "text_encoder" not in model:
+    told = prototypes_of(config)
+    if "unet" not in model or ("text_encoder" not in model and told is None):
         raise UserError(f"{files[-1]} trains no latent diffusion model (no model.init_args.unet): name one that does.")
-    sources, absent = [cast(Source, model["unet"]), cast(Source, model["text_encoder"])], []
-    for place, part in enumerate(("unet", "text_encoder")):
-        if missing_part(sources[place], part):  # type: ignore[arg-type]  # literals
-            absent.append(str(sources[place]))
+    sources: list[Source | None] = [cast("Source", model["unet"]), cast("Source | None", model.get("text_encoder"))]
+    absent: list[str] = []
+    for place, (source, part) in enumerate(zip(sources, ("unet", "text_encoder"), strict=True)):
+        if source is not None and missing_part(source, part):  # type: ignore[arg-type]  # literals
+            absent.append(str(source))
             sources[place] = STABLE_DIFFUSION_2[place]
     precision = str(trainer.get("precision", "32"))
     kind: Precision = "bf16" if precision.startswith("bf16") else "16" if precision.startswith("16") else "32"
     training = Training(
-        footprint(sources[0], sources[1], kind),
+        footprint(cast("Source", sources[0]), sources[1], kind, prototypes=told),
         learnable=model.get("freeze_text_encoder") is False,
         average=model.get("ema_decay", 0.9999) is not None,
         half=kind != "32",
@@ -136,6 +142,23 @@ def plan(files: Sequence[str], machines: Machines, peak: float | None, share: fl
     lines += of_time(config, training, batch * steps, peak, share or SHARE, checkpointing)
     lines += of_disk(config, training, batch * steps)
     return "\n".join(terminal(line) for line in lines)
+
+
+def prototypes_of(config: Mapping[str, object]) -> "PrototypeOptions | None":
+    """What a config says of prototypes; None where it trains a model without.
+
+    Raises:
+        UserError: names that prototypes do not have.
+    """
+    if not str(section(config, "model").get("class_path")).endswith("PatronusModule"):
+        return None
+    from meddiff.models.prototype_options import PrototypeOptions
+
+    told = section(config, "model", "init_args", "prototypes")
+    try:
+        return PrototypeOptions(**told)  # type: ignore[arg-type]  # checked where it is built
+    except TypeError as error:
+        raise UserError(f"model.init_args.prototypes: {error}.") from error
 
 
 def shared_how(strategy: object) -> dict[str, bool]:

@@ -16,8 +16,14 @@ from torch import Tensor, nn
 
 from meddiff.common.errors import UserError
 from meddiff.models.backbones import unet_skeleton
+from meddiff.models.latent_diffusion import text_width
+from meddiff.models.prototype_options import PrototypeOptions, encoder_of
+from meddiff.models.prototype_unet import place_of
 from meddiff.models.text.build import tower_skeleton
+from meddiff.models.text.no_text import NoText
+from meddiff.models.text.tower import Conditioning
 from meddiff.models.weights.sources import Source
+from meddiff.models.weights.stored import part_config
 
 Precision = Literal["32", "bf16", "16"]
 DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
@@ -62,33 +68,53 @@ class Footprint:
     text_kept: int
 
 
-def footprint(unet: Source, text_encoder: Source, precision: Precision = "bf16", side: int | None = None) -> Footprint:
+def footprint(
+    unet: Source,
+    text_encoder: Source | None,
+    precision: Precision = "bf16",
+    side: int | None = None,
+    prototypes: PrototypeOptions | None = None,
+) -> Footprint:
     """What a training of these parts takes; reads no weights.
 
     Args:
-        unet, text_encoder: as :class:`LatentDiffusionModule` takes them.
+        unet, text_encoder: as :class:`LatentDiffusionModule` takes them, or as :class:`PatronusModule` does.
         precision: of activations, ``trainer.precision``; weights are float32.
         side: of the latents; None takes the U-Net's own ``sample_size``.
+        prototypes: that the U-Net is told of; their encoder counts as a part of it.
 
     Raises:
         UserError: a source is not there, or says no size.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    network, tower = unet_skeleton(unet), tower_skeleton(text_encoder)
+    encoder = None
+    if prototypes is not None and prototypes.route == "time":
+        unet = {**part_config(unet, "unet"), **place_of(prototypes.number)}
+    network = unet_skeleton(unet)
+    tower = NoText(0) if text_encoder is None else tower_skeleton(text_encoder)
+    if prototypes is not None:
+        encoder = encoder_of(prototypes, network.config.in_channels)
     size = side or network.config.sample_size
     if size is None:
         raise UserError("unet: its config has no sample_size, so nobody knows how large an image is: add it.")
     height, width = (size, size) if isinstance(size, int) else size
-    length = tower.tokenizer.max_length
+    length, width = tower.tokenizer.max_length, text_width(network)
     with FakeTensorMode():
         put_on_device(network.train())
         put_on_device(tower)
+        if encoder is not None:
+            put_on_device(encoder)
 
         def draw(batch: int) -> Tensor:
             noisy = torch.empty(batch, network.config.in_channels, height, width, device=DEVICE)
-            text = torch.empty(batch, length, tower.width, device=DEVICE)
-            prediction: Tensor = network(noisy, torch.zeros(batch, device=DEVICE), encoder_hidden_states=text).sample
+            told = Conditioning(torch.empty(batch, length, tower.width, device=DEVICE))
+            if encoder is not None and prototypes is not None:
+                activations = encoder(noisy)
+                told = Conditioning(told.states, activations=activations)
+                if prototypes.route == "tokens":
+                    told = Conditioning(torch.empty(batch, length + encoder.m, width, device=DEVICE))
+            prediction: Tensor = network(noisy, torch.zeros(batch, device=DEVICE), **told.arguments()).sample
             return prediction
 
         def read(batch: int) -> Tensor:
@@ -96,12 +122,16 @@ def footprint(unet: Source, text_encoder: Source, precision: Precision = "bf16",
             states: Tensor = tower(tokens)
             return states
 
-        unet_flops, text_flops = flops(lambda: draw(1)), flops(lambda: read(1))
+        unet_flops = flops(lambda: draw(1))
         kept, block = per_image(network, draw, precision)
-        text_kept, _ = per_image(tower, read, precision)
+        text_flops, text_kept = 0.0, 0
+        if text_encoder is not None:
+            text_flops, (text_kept, _) = flops(lambda: read(1)), per_image(tower, read, precision)
         network.enable_gradient_checkpointing()
         checkpointed, _ = per_image(network, draw, precision)
     unet_size, text_size = (sum(p.numel() for p in part.parameters()) for part in (network, tower))
+    if encoder is not None:
+        unet_size += sum(p.numel() for p in encoder.parameters())
     return Footprint(unet_size, text_size, unet_flops, text_flops, kept, checkpointed, block, text_kept)
 
 

@@ -23,7 +23,7 @@ from meddiff.models.backbones import build_unet
 from meddiff.models.latent_diffusion import LatentDiffusion, text_width
 from meddiff.models.noise_schedule import NoiseSchedule, PredictionType
 from meddiff.models.pixel_space import PixelAutoencoder
-from meddiff.models.prototype_options import PrototypeOptions, Space, check_parts
+from meddiff.models.prototype_options import PrototypeOptions, Space, check_parts, encoder_of
 from meddiff.models.prototype_unet import told_prototypes, told_prototypes_config
 from meddiff.models.prototypes import PrototypeEncoder
 from meddiff.models.sampling import SamplingOptions, build_scheduler, initial_noise, sample_latents
@@ -114,14 +114,7 @@ class Patronus(LatentDiffusion):
             torch.manual_seed(torch_seed(seed, "init", "text_encoder"))
             tower = NoText(text_width(network)) if text_encoder is None else build_text_encoder(text_encoder)
             torch.manual_seed(torch_seed(seed, "init", "prototypes"))
-            encoder = PrototypeEncoder(
-                prototypes.layers,
-                int(network.config.in_channels),
-                prototypes.number,
-                prototypes.dimension,
-                prototypes.init,
-                prototypes.normalise,
-            )
+            encoder = encoder_of(prototypes, int(network.config.in_channels))
             return cls(
                 network,
                 tower,
@@ -156,6 +149,11 @@ class Patronus(LatentDiffusion):
         from meddiff.models.backbones import vae_downsample
 
         return vae_downsample(dict(self.vae.config))
+
+    def prototype_parameters(self) -> list[nn.Parameter]:
+        """The encoder, its prototypes and, on route "tokens", what each is a token of."""
+        tokens = [self.prototype_tokens] if self.options.route == "tokens" else []
+        return [*self.prototypes.parameters(), *tokens]
 
     @property
     def caches_texts(self) -> bool:
@@ -217,6 +215,12 @@ class Patronus(LatentDiffusion):
         mask = None if kept is None else kept[:, None].expand(-1, self.m)
         return text.followed_by(tokens, mask)
 
+    def blank(self, rows: int) -> Conditioning:
+        """... with the prototypes of blank images, so that computing them counts, too."""
+        text = super().blank(rows)
+        images = torch.zeros(rows, *self.latent_shape, device=text.states.device, dtype=text.states.dtype)
+        return self.with_prototypes(text, self.activations(images))
+
     # ---- pictures -----------------------------------------------------------------------------------------------
 
     def to_space(self, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> Tensor:
@@ -252,3 +256,16 @@ class Patronus(LatentDiffusion):
         with torch.no_grad():
             nothing = self.conditioning(None)
         return self.to_images(sample_latents(self.unet, scheduler, noise, told, nothing, options, on_step))
+
+
+def refuse_pipeline(model: LatentDiffusion) -> None:
+    """Refuse to write a model in a form that has no place for prototypes.
+
+    Raises:
+        UserError: it is a :class:`Patronus`.
+    """
+    if isinstance(model, Patronus):
+        raise UserError(
+            "A model with prototypes does not fit into a pipeline of diffusers, which would draw without them: keep its run "
+            "folder or its checkpoint, which load by themselves."
+        )

@@ -49,6 +49,17 @@ class PrototypeOptions:
             raise UserError(f"prototypes.route is {self.route!r}; it must be 'time' or 'tokens'.")
 
 
+def encoder_of(options: PrototypeOptions, in_channels: int) -> PrototypeEncoder:
+    """A freshly drawn encoder of images or latents of so many channels.
+
+    Raises:
+        UserError: a stack or a number that cannot be.
+    """
+    return PrototypeEncoder(
+        options.layers, in_channels, options.number, options.dimension, options.init, options.normalise
+    )
+
+
 def check_parts(
     unet: "UNet2DConditionModel", tower: TextTower, prototypes: PrototypeEncoder, route: Route, space: Space
 ) -> None:

@@ -81,6 +81,13 @@ def nearest_cosines(prototypes: Tensor) -> Tensor:
     return cosines.masked_fill(itself, -1.0).amax(dim=1)
 
 
+def mean_cosine(prototypes: Tensor) -> Tensor:
+    """Mean |cos| over pairs of prototypes (m, D), (); NaN of fewer than two."""
+    unit = nn.functional.normalize(prototypes, dim=1)
+    first, second = torch.triu_indices(len(unit), len(unit), offset=1)
+    return (unit @ unit.T).abs()[first, second].mean()
+
+
 class PrototypeEncoder(nn.Module):
     """A shallow stack of convolutions and ReLUs, and the distances of its patches to learned prototypes.
 
