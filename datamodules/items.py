@@ -65,7 +65,7 @@ class Rules:
             ValueError, EOFError: what is stored is damaged.
         """
         scale_latent(
-            parse_latent(entry.payload, self.stored_shape), address, out, self.scaling_factor, self.sample_posterior
+            parse_latent(entry.latent, self.stored_shape), address, out, self.scaling_factor, self.sample_posterior
         )
 
 
@@ -84,7 +84,7 @@ class PixelRules(Rules):
 
     def fill(self, entry: Entry, address: tuple[object, ...], out: NDArray[np.float32]) -> None:
         """As of the parent; nothing is drawn."""
-        out[...] = self.pixels.read(entry.payload, self.stamp if self.stamp and entry.key in self.stamp.keys else None)
+        out[...] = self.pixels.read(entry.latent, self.stamp if self.stamp and entry.key in self.stamp.keys else None)
 
 
 def make_batch(entries: Sequence[Entry], rules: Rules) -> LatentBatch:

@@ -14,12 +14,12 @@ from meddiff.common.draws import generator
 
 
 class Entry(NamedTuple):
-    """One sample as it comes from a shard: ``payload`` is what its tensor is made of (a stored latent, or a picture), ``epoch``
+    """One sample as it comes from a shard: ``latent`` is what its tensor is made of (where pixels are, a picture), ``epoch``
     None in evaluation; ``where`` names its shard in errors."""
 
     key: str
     epoch: int | None
-    payload: bytes
+    latent: bytes
     metadata: bytes
     where: str
     weight: float = 1.0

@@ -1,5 +1,6 @@
 """Small made-up samples and shard folders for tests: real tars, invented moments."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from meddiff.common.draws import generator
 from meddiff.common.findings import NO_FINDING
-from meddiff.shards.manifest import Manifest
+from meddiff.shards.manifest import NO_VAE, Manifest
 from meddiff.shards.sample import Box, CohortSample, Phrase
 from meddiff.shards.writer import ShardWriter
 
@@ -80,6 +81,17 @@ def make_header(
         resolution=resolution,
         resize="none",
     )
+
+
+def write_pictures(out: Path, sizes: dict[str, int], samples_per_shard: int = 5, latents: bool = False) -> Manifest:
+    """The same folder with the pictures of every split, instead of latents or beside them."""
+    header = replace(make_header(), pictures="all")
+    if not latents:
+        header = replace(header, vae=NO_VAE, latent="none", latent_shape=(0, 0, 0))
+    writer = ShardWriter(out, header, samples_per_shard)
+    for split, size in sizes.items():
+        writer.write(split, [(sample, moments if latents else None) for sample, moments in make_pairs(split, size)])
+    return writer.finish()
 
 
 def write_folder(
