@@ -229,7 +229,10 @@ class Prototypes:
             more, table = part(model, split, indices, values, out, ranks)
             figures |= more
             tables |= table
-        return Result(figures, tables)
+        rows: list[Row] = [{"figure": name, "value": _known(value)} for name, value in figures.items()]
+        return Result(
+            figures, {**tables, "prototype_figures": Table(rows, ("model", "seed", "images", "figure", "value"))}
+        )
 
     def _named(
         self, split: LatentShardsDataset, indices: Sequence[int], values: Floats

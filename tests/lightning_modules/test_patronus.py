@@ -49,7 +49,9 @@ def test_all_of_it_trains(shards: Path, vae_folder: Path, tmp_path: Path, route:
     options = {"freeze_text_encoder": not learns, "init_seed": 3}
     before = module_of(vae_folder, route, text, **options).state_dict()
     module = PatronusModule(**arguments(vae_folder, route, text, **options))  # type: ignore[arg-type]
-    quiet_trainer(tmp_path, 3, limit_val_batches=1).fit(module, datamodule=LatentShardsDataModule(str(shards), batch_size=8))
+    quiet_trainer(tmp_path, 3, limit_val_batches=1).fit(
+        module, datamodule=LatentShardsDataModule(str(shards), batch_size=8)
+    )
     after = module.state_dict()
     still = {name for name in before if torch.equal(before[name], after[name])}
     if text is not None and not learns:
@@ -84,7 +86,10 @@ def test_who_is_told_is_a_draw_of_its_own(vae_folder: Path) -> None:
     assert 8 < sum(told) < 32
     kept = [not gone for gone in module.kept_captions(batch)[1]]
     assert told != kept
-    half = {**batch, **{name: value[20:] for name, value in batch.items() if name in ("key", "epoch", "caption", "labels")}}
+    half = {
+        **batch,
+        **{name: value[20:] for name, value in batch.items() if name in ("key", "epoch", "caption", "labels")},
+    }
     half |= {name: value[20:] for name, value in batch.items() if isinstance(value, Tensor)}
     assert module.with_tokens(half, training=True)["told"].tolist() == told[20:]  # type: ignore[typeddict-item]
     assert module.with_tokens(batch, training=False)["told"].all()
@@ -124,7 +129,9 @@ def test_prototypes_are_held_apart_where_it_is_asked(shards: Path, vae_folder: P
     for weight in (0.0, 10.0):
         L.seed_everything(0)
         module = PatronusModule(
-            **arguments(vae_folder, init_seed=3, distinctness=weight, distinctness_margin=1.0, prototypes_learning_rate=0.05)  # type: ignore[arg-type]
+            **arguments(
+                vae_folder, init_seed=3, distinctness=weight, distinctness_margin=1.0, prototypes_learning_rate=0.05
+            )  # type: ignore[arg-type]
         )
         trainer = quiet_trainer(tmp_path, 6, limit_val_batches=0)
         trainer.fit(module, datamodule=LatentShardsDataModule(str(shards), batch_size=8))
