@@ -18,6 +18,7 @@ from callbacks import (
     DenoisingSaliencyCallback,
     FidelityCallback,
     GroundingCallback,
+    PrototypesCallback,
     RunCheckpoint,
     ThroughputCallback,
     TradeoffCallback,
@@ -32,6 +33,7 @@ NAMED: dict[str, type[Callback]] = {
     "fidelity": FidelityCallback,
     "gallery": AttentionGalleryCallback,
     "saliency": DenoisingSaliencyCallback,
+    "prototypes": PrototypesCallback,
     "throughput": ThroughputCallback,
     "tradeoff": TradeoffCallback,
 }

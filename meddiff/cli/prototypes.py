@@ -1,20 +1,16 @@
 """What ``lightning evaluate prototypes`` and ``shortcut`` need beside other measurements: twins, prices, pictures, printing."""
 
-import copy
 from typing import TYPE_CHECKING
 
-import torch
 from jsonargparse import Namespace
 
-from meddiff.common.draws import torch_seed
 from meddiff.common.errors import UserError
 from meddiff.common.outside import markdown_cell, terminal
 from meddiff.evaluation.measurement import Result, Value
-from meddiff.evaluation.prototype_inputs import patronus
+from meddiff.evaluation.prototype_inputs import patronus, untrained_encoder
 from meddiff.evaluation.prototype_media import shown_prototypes, write_pictures
 from meddiff.evaluation.prototypes import Beside, Prototypes
 from meddiff.evaluation.shortcut import Shortcut
-from meddiff.models.prototypes import PrototypeEncoder
 from meddiff.runs import names
 
 if TYPE_CHECKING:
@@ -44,15 +40,6 @@ def prototypes_of(run: "Opened", options: Namespace) -> Prototypes:
     if wanted.grounding is not None and data.manifest.samples(wanted.grounding):
         beside.grounding = data.dataset(wanted.grounding)
     return Prototypes(wanted, beside, show_progress=True)
-
-
-def untrained_encoder(encoder: PrototypeEncoder, seed: int = 0) -> PrototypeEncoder:
-    """An encoder of the same shape with weights drawn anew."""
-    twin = copy.deepcopy(encoder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_seed(seed, "untrained prototypes"))
-        twin.reset()
-    return twin.eval().requires_grad_(False)
 
 
 def shortcut_of(run: "Opened", options: Namespace) -> Shortcut:

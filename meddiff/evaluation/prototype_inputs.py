@@ -1,5 +1,6 @@
 """What a prototype encoder is given of the images of a split, and what it makes of them. Source: own."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from meddiff.common.draws import torch_seed
 from meddiff.common.errors import UserError
 from meddiff.evaluation.samples import evaluation_latents
 from meddiff.models.latent_diffusion import LatentDiffusion
@@ -56,3 +58,12 @@ def patronus(model: LatentDiffusion) -> Patronus:
             f"`lightning fit -c configs/patronus.yaml`."
         )
     return model
+
+
+def untrained_encoder(encoder: PrototypeEncoder, seed: int = 0) -> PrototypeEncoder:
+    """An encoder of the same shape with weights drawn anew."""
+    twin = copy.deepcopy(encoder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(seed, "untrained prototypes"))
+        twin.reset()
+    return twin.eval().requires_grad_(False)

@@ -28,7 +28,8 @@ class PlantedUnet(nn.Module):
 
     def __init__(self, model: "Patronus", heard: int, along: Mapping[int, int]) -> None:
         super().__init__()
-        self.model, self.config, self.heard, self.along = model, model.unet.config, heard, along
+        self.config, self.heard, self.along = model.unet.config, heard, along
+        self.alphas = model.noise_schedule.alphas_cumprod
         self.weight = nn.Parameter(torch.zeros(()))  # says where the model is
         draws = torch.Generator().manual_seed(7)
         self.patches = torch.randint(0, 2, (model.m, 5, 5), generator=draws) * 2.0 - 1.0
@@ -53,7 +54,7 @@ class PlantedUnet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor, **_: object) -> SimpleNamespace:
         heard = class_labels * (t <= self.heard).float()[:, None]
-        alpha = self.model.noise_schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
+        alpha = self.alphas[t].view(-1, 1, 1, 1)
         variance = alpha * NOISE**2 + (1 - alpha)
         return SimpleNamespace(sample=(1 - alpha).sqrt() * (x - alpha.sqrt() * self.mean(heard)) / variance)
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from meddiff.cli.prototypes import prototypes_text, untrained_encoder
+from meddiff.cli.prototypes import prototypes_text
 from meddiff.common.errors import UserError
+from meddiff.evaluation.prototype_inputs import untrained_encoder
 from meddiff.evaluation.prototype_media import sheet_of, shown_prototypes, write_pictures
 from meddiff.evaluation.prototypes import Beside, Prototypes, PrototypesOptions, first_alike
 from meddiff.evaluation.ranks import Ranks

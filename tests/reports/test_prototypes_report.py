@@ -60,7 +60,7 @@ def test_the_page_shows_both_and_loads_nothing(run: Path, tmp_path: Path) -> Non
     assert "not &lt;b&gt;Pneumonia" in text
     assert len(re.findall(r'id="chart-emergence-prototypes-\d+"', text)) == 3
     assert "0.375 (0.250 to 0.500)" in text
-    assert not re.search(r"<img src=\"(?!data:|\$\{|.{0,3}\+)", text.split("<script")[0])
+    assert not re.search(r'<img src="(?!data:)', text.split("<script")[0])
 
 
 def test_pictures_outside_of_the_folder_are_not_shown(tmp_path: Path) -> None:

@@ -72,13 +72,13 @@ def emergence() -> Spec:
         )
     known = rows.transform_filter("isValid(datum.value)")
     ends = known.transform_filter("isValid(datum.value_low)")
-    band = ends.mark_area().encode(x=across, y=alt.Y("value_low:Q", title="change"), y2="value_high", detail="run:N")
-    layers.insert(0, band.encode(color=_colour(small=True), opacity=_if(SHOWN, 0.14)))
+    band = ends.mark_area(color="var(--ink)").encode(x=across, y=alt.Y("value_low:Q", title="change"), y2="value_high")
+    layers.insert(0, band.encode(detail="run:N", opacity=_if(SHOWN, 0.12)))
     tips = _tips(("timestep", "timestep", "d"), ("value", "change", ".3f"))
-    line = known.mark_line(strokeWidth=1.8).encode(
+    line = known.mark_line(strokeWidth=1.8, color="var(--ink)").encode(
         x=across, y=alt.Y("value:Q", title="change", scale=alt.Scale(zero=True))
     )
-    layers.append(line.encode(color=_colour(small=True), detail="run:N", opacity=_if(SHOWN, 0.95, FADED), tooltip=tips))
+    layers.append(line.encode(detail="run:N", opacity=_if(SHOWN, 0.95, FADED), tooltip=tips))
     return _finished(layers, "change of a prototype's activation against the timestep", _params(), 120)
 
 
