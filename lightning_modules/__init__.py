@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lightning_modules.domain_classifier import DomainClassifierModule
     from lightning_modules.latent_diffusion import LatentDiffusionModule
     from lightning_modules.patronus import PatronusModule
+    from lightning_modules.prototype_prior import PrototypePriorModule
     from lightning_modules.sharding import FullyShardedStrategy
     from lightning_modules.text_tower import TextTowerModule
 
@@ -17,6 +18,7 @@ _HOMES = {
     "FullyShardedStrategy": "sharding",
     "LatentDiffusionModule": "latent_diffusion",
     "PatronusModule": "patronus",
+    "PrototypePriorModule": "prototype_prior",
     "TextTowerModule": "text_tower",
 }
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "FullyShardedStrategy",
     "LatentDiffusionModule",
     "PatronusModule",
+    "PrototypePriorModule",
     "TextTowerModule",
 ]
 

@@ -49,7 +49,7 @@ def test_all_of_it_trains(shards: Path, vae_folder: Path, tmp_path: Path, route:
     options = {"freeze_text_encoder": not learns, "init_seed": 3}
     before = module_of(vae_folder, route, text, **options).state_dict()
     module = PatronusModule(**arguments(vae_folder, route, text, **options))  # type: ignore[arg-type]
-    quiet_trainer(tmp_path, 3, limit_val_batches=1).fit(
+    quiet_trainer(tmp_path, 3, limit_val_batches=1, val_check_interval=3).fit(
         module, datamodule=LatentShardsDataModule(str(shards), batch_size=8)
     )
     after = module.state_dict()
