@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datamodules.phantom_images import PhantomImagesDataModule
     from datamodules.phantom_pixels import PhantomPixelsDataModule
     from datamodules.phantom_texts import PhantomTextsDataModule
+    from datamodules.shortcut import ShortcutDataModule, ShortcutLatentsDataModule
 
 __all__ = [
     "ImageShardsDataModule",
@@ -18,6 +19,8 @@ __all__ = [
     "PhantomLatentsDataModule",
     "PhantomPixelsDataModule",
     "PhantomTextsDataModule",
+    "ShortcutDataModule",
+    "ShortcutLatentsDataModule",
 ]
 
 _HOMES = {
@@ -27,6 +30,8 @@ _HOMES = {
     "PhantomLatentsDataModule": "phantom",
     "PhantomPixelsDataModule": "phantom_pixels",
     "PhantomTextsDataModule": "phantom_texts",
+    "ShortcutDataModule": "shortcut",
+    "ShortcutLatentsDataModule": "shortcut",
 }
 
 

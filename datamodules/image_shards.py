@@ -6,8 +6,9 @@ from datamodules.items import PixelRules
 from datamodules.latent_shards import LatentShardsDataModule
 from meddiff.common.errors import UserError
 from meddiff.common.ranges import COUNT, range_problems
+from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.manifest import Manifest
-from meddiff.shards.pixels import PicturesDataset, Pixels, Stamp
+from meddiff.shards.pixels import PicturesDataset, Pixels
 from meddiff.shards.stored import as_pixels
 
 CHANNELS = (1, 3)
@@ -47,23 +48,18 @@ class ImageShardsDataModule(LatentShardsDataModule):
         """What a manifest says to who reads pictures; a folder that lacks them, or has smaller ones, is refused."""
         return as_pixels(manifest, where, self.resolution, self.channels)
 
-    def dataset(self, split: str) -> PicturesDataset:
+    def dataset(self, split: str) -> LatentShardsDataset:
         """A local split: pictures, metadata and masks by index; its latents are pixels."""
         if split not in self._datasets:
-            self._datasets[split] = self.opened(self.splits_from.get(split) or self._folder(), split)
-        found = self._datasets[split]
-        assert isinstance(found, PicturesDataset)
-        return found
+            folder = self.splits_from.get(split) or self._folder()
+            self._datasets[split] = PicturesDataset(folder, split, True, self.resolution, self.channels)
+        return self._datasets[split]
 
-    def opened(self, folder: str, split: str) -> PicturesDataset:
-        """One split of a folder, read anew."""
-        return PicturesDataset(folder, split, resolution=self.resolution, channels=self.channels)
-
-    def _rules(self, stamp: Stamp | None = None) -> PixelRules:
+    def _rules(self) -> PixelRules:
         manifest = self.manifest
         pixels = Pixels(manifest.resolution, self.channels)
         about = (self._seed(), manifest.scaling_factor, manifest.stored_shape, manifest.latent_shape)
-        return PixelRules(*about, False, self.prompt, self.texts, pixels=pixels, stamp=stamp)
+        return PixelRules(*about, False, self.prompt, self.texts, pixels=pixels)
 
     def _facts(self) -> dict[str, int | str]:
         shape = self.manifest.latent_shape

@@ -20,7 +20,7 @@ from meddiff.shards.batches import LatentBatch
 from meddiff.shards.index import LATENT, PICTURE
 from meddiff.shards.latents import Entry, parse_latent, scale_latent
 from meddiff.shards.manifest import Manifest
-from meddiff.shards.pixels import Pixels, Stamp
+from meddiff.shards.pixels import Pixels
 from meddiff.shards.schema import SampleMetadata
 
 #: What an item draws; each purpose has random numbers of its own.
@@ -75,16 +75,14 @@ class PixelRules(Rules):
 
     Attributes:
         pixels: how a picture becomes a tensor.
-        stamp: drawn onto the pictures of some keys; None draws nothing.
     """
 
     payload: ClassVar[str] = PICTURE
     pixels: Pixels = field(kw_only=True)
-    stamp: Stamp | None = field(default=None, kw_only=True)
 
     def fill(self, entry: Entry, address: tuple[object, ...], out: NDArray[np.float32]) -> None:
         """As of the parent; nothing is drawn."""
-        out[...] = self.pixels.read(entry.latent, self.stamp if self.stamp and entry.key in self.stamp.keys else None)
+        out[...] = self.pixels.read(entry.latent, entry.stamp)
 
 
 def make_batch(entries: Sequence[Entry], rules: Rules) -> LatentBatch:

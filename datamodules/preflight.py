@@ -42,4 +42,6 @@ def quick_problems(init_args: Mapping[str, object]) -> list[str]:
 QUICK: dict[str, Callable[[Mapping[str, object]], list[str]]] = {
     "ImageShardsDataModule": quick_problems,
     "LatentShardsDataModule": quick_problems,
+    "ShortcutDataModule": quick_problems,
+    "ShortcutLatentsDataModule": quick_problems,
 }

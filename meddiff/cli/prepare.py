@@ -15,6 +15,10 @@ STORE_HELP = (
     "latents; images: pictures of every split instead, lossless and without an autoencoder, for models of pixels; or both. "
     "Pictures of the splits of evaluation are stored in any case."
 )
+SIDE_HELP = (
+    "Side of the stored images in pixels.",
+    "Side of the stored images in pixels; null means 64 for CelebA and 32 for the others, as published.",
+)
 ACCESS_HELP = (
     "public, or credentialed: then pictures, captions and keys stay on this machine when a training on them is logged. "
     "Not said is credentialed."
@@ -75,7 +79,8 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
     parser.add_argument("--out", type=str | None, default=None, help="Folder of the shards; not needed for a dry run.")
     parser.add_argument("--vae", type=str, default=DEFAULT_VAE, help="Autoencoder: diffusers folder or hub:ORG/NAME.")
     parser.add_argument("--store", type=Store, default="latents", help=STORE_HELP)
-    parser.add_argument("--resolution", type=int, default=512, help="Side of the stored images in pixels.")
+    usual = None if name == "torchvision" else 512
+    parser.add_argument("--resolution", type=int | None, default=usual, help=SIDE_HELP[name == "torchvision"])
     parser.add_argument("--limit", type=int | None, default=None, help="At most so many images of each split.")
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="Print the funnel and write nothing.")
     if name == "folder":  # the others' access is known
@@ -88,8 +93,13 @@ def prepare_cohort_verb(name: str, arguments: list[str]) -> int:
     ready = parser.instantiate_classes(parsed)
     options = options_class(**{one.name: ready[one.name] for one in fields(options_class)})
     machine = Machine(**{one.name: parsed[one.name] for one in fields(Machine)})
+    cohort = name
+    if name == "torchvision":
+        from meddiff.preparation.cohorts.torchvision_sets import SIDES
+
+        cohort, parsed.resolution = parsed.dataset, parsed.resolution or SIDES[parsed.dataset]
     if not parsed.dry_run:
-        check_output(parsed.out, name, parsed.vae, parsed.resolution, parsed.store)
+        check_output(parsed.out, cohort, parsed.vae, parsed.resolution, parsed.store)
     reading = read_cohort(name, parsed.root, options, parsed.limit)
     if parsed.dry_run:
         dry_run(reading)

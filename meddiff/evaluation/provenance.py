@@ -80,9 +80,9 @@ def sample_digest(split: LatentShardsDataset, index: int) -> str:
 
 
 def split_digest(split: LatentShardsDataset) -> str:
-    """Of all samples of a split, by the check sums of its shards."""
+    """Of all samples of a split, by the check sums of its shards, and of a part of it by its keys too."""
     shards = [[shard.name, shard.sha256] for shard in split.manifest.split(split.split)]
-    return hashlib.sha256(json.dumps([split.split, shards]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([split.split, shards, *split.part]).encode()).hexdigest()
 
 
 def made_from(settings: Mapping[str, object], prompt: str) -> Settings:

@@ -115,7 +115,8 @@ def dry_run(reading: Reading) -> None:
     refuse_links_out(reading)
     reasons: dict[str, str] = {}
     boxed: list[tuple[Record, tuple[int, int]]] = []
-    for record in tqdm(reading.records, unit="img", desc="dry run", disable=None, leave=False):
+    files = reading.records if reading.pictures is None else []
+    for record in tqdm(files, unit="img", desc="dry run", disable=None, leave=False):
         found = _probe(reading.root, record)
         if isinstance(found, str):
             reasons[record.path] = found
@@ -195,7 +196,7 @@ def _write(
     for record in reading.records:
         items.setdefault(record.split, {})[record.key] = record
     plans, jobs = plan_jobs(writer, items, RecordSources(reading.root))
-    source = RecordImages(reading.root, header.resolution, reading.native_masks)
+    source = RecordImages(reading.root, header.resolution, reading.native_masks, reading.pictures)
     make_source = partial(_same, source)
     if machine.lightning and jobs:
         from meddiff.preparation.predict import predict_jobs
@@ -208,10 +209,10 @@ def _write(
     shards = writer.collect(plans)
     lost, odd = _unreadable(reading.records, shards), find_oddities(out, shards)
     written = len(reading.records) - len(lost)
-    gone = {one.item for one in lost}
+    gone = {key for shard in shards for key in shard.unreadable}
     try:
         write_rejected(out / REJECTED, [*reading.rejected, *lost, *odd.lines])
-        write_preview(out / PREVIEW, choose([one for one in reading.records if one.path not in gone]), source)
+        write_preview(out / PREVIEW, choose([one for one in reading.records if one.key not in gone]), source)
     except OSError as error:
         raise UserError(
             f"cannot write to {out} ({error.strerror or error}): make room and run the same command again."

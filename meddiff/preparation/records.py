@@ -110,6 +110,8 @@ class Reading:
         records: sorted by key.
         funnel: whose last step leaves as many as there are records.
         options: JSON values for the manifest: the reader's options and what it counted.
+        pictures: record -> uint8 (H, W) or (H, W, 3), where images are no files of their own; must pickle. ``path`` of a record
+            is then where they lie together.
         native_masks: (record, (H, W) of the stored file) -> name -> bool (H, W); must pickle.
     """
 
@@ -120,3 +122,4 @@ class Reading:
     rejected: list[Rejected]
     options: dict[str, Any]
     native_masks: Callable[[Record, tuple[int, int]], dict[str, NDArray[np.bool_]]] | None = None
+    pictures: Callable[[Record], NDArray[np.uint8]] | None = None

@@ -16,6 +16,7 @@ from meddiff.common.errors import UserError
 from meddiff.shards.index import LATENT, METADATA, ShardIndex, ShardReader
 from meddiff.shards.latents import Entry, parse_latent
 from meddiff.shards.manifest import Manifest
+from meddiff.shards.planning import keys_digest
 from meddiff.shards.schema import SampleMetadata, StoredSample
 from meddiff.shards.stored import with_latents
 
@@ -55,6 +56,12 @@ class LatentShardsDataset(Dataset[StoredSample]):
         chosen.index = self.index.only(samples)
         chosen.reader = ShardReader(chosen.index)
         return chosen
+
+    @property
+    def part(self) -> list[str]:
+        """What tells a part of the split from the whole; nothing for the whole."""
+        whole = len(self) == self.manifest.samples(self.split)
+        return [] if whole else [keys_digest(self.keys)]
 
     def __len__(self) -> int:
         return len(self.index)

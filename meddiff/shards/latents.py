@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from meddiff.common.draws import generator
+from meddiff.shards.stamp import Stamp
 
 
 class Entry(NamedTuple):
     """One sample as it comes from a shard: ``latent`` is what its tensor is made of (where pixels are, a picture), ``epoch``
-    None in evaluation; ``where`` names its shard in errors."""
+    None in evaluation; ``where`` names its shard in errors; ``stamp`` is drawn onto its picture."""
 
     key: str
     epoch: int | None
@@ -23,6 +24,7 @@ class Entry(NamedTuple):
     metadata: bytes
     where: str
     weight: float = 1.0
+    stamp: Stamp | None = None
 
 
 def parse_latent(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float16]:

@@ -7,11 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.index import PICTURE
+from meddiff.shards.latents import Entry
 from meddiff.shards.manifest import Manifest
+from meddiff.shards.planning import keys_digest
+from meddiff.shards.stamp import Stamp
 from meddiff.shards.stored import as_pixels
 
 Floats = NDArray[np.float32]
@@ -69,29 +72,6 @@ def parse_picture(data: bytes, least: int) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """A marker as hospitals put on a film, on some pictures: a bright letter-like bar in the upper left corner.
-
-    Attributes:
-        keys: of the samples that carry it.
-        size: side of the marker, as a share of the picture's.
-    """
-
-    keys: frozenset[str]
-    size: float = 0.12
-
-    def draw(self, picture: Image.Image) -> None:
-        """Draw it: an L of full brightness on black, a margin of a third of its size from the corner."""
-        side = max(3, round(self.size * picture.width))
-        start, width = max(1, side // 3), max(1, side // 4)
-        white: int | tuple[int, int, int] = 255 if picture.mode == "L" else (255, 255, 255)
-        pen = ImageDraw.Draw(picture)
-        pen.rectangle((start, start, start + side - 1, start + side - 1), fill=0)
-        pen.rectangle((start, start, start + width - 1, start + side - 1), fill=white)
-        pen.rectangle((start, start + side - width, start + side - 1, start + side - 1), fill=white)
-
-
-@dataclass(frozen=True)
 class Pixels:
     """How a picture becomes a tensor.
 
@@ -145,6 +125,16 @@ class PicturesDataset(LatentShardsDataset):
         seen = as_pixels(manifest, where, self.resolution, self.channels)
         self.pixels = Pixels(seen.resolution, self.channels)
         return seen
+
+    @property
+    def part(self) -> list[str]:
+        """As of the parent, and which pictures carry a stamp."""
+        stamped = [key for key in self.keys if self.stamp is not None and key in self.stamp.keys]
+        return [*super().part, *([keys_digest(stamped)] if stamped else [])]
+
+    def entry(self, sample: int, epoch: int | None, weight: float = 1.0) -> Entry:
+        """As of the parent, with the stamp of the sample."""
+        return super().entry(sample, epoch, weight)._replace(stamp=self.stamp_of(sample))
 
     def stamp_of(self, sample: int) -> Stamp | None:
         """The stamp on a sample, if it carries one."""

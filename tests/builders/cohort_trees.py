@@ -21,6 +21,7 @@ from tests.builders import vindr_cxr_tree as vindr
 from tests.builders.dicom_files import write_dicom
 from tests.builders.files import cut, listing, write_image, write_table
 from tests.builders.folder_tree import make_folder
+from tests.builders.torchvision_trees import write_fashion_mnist
 
 __all__ = ["TREES", "cut", "listing", "make_folder", "open_i_tree", "rsna_tree", "write_image", "write_table"]
 
@@ -144,6 +145,12 @@ def folder_tree(root: Path) -> list[str]:
     return []
 
 
+def torchvision_tree(root: Path) -> list[str]:
+    """Fashion-MNIST with an image on which there is nothing."""
+    write_fashion_mnist(root, black=1)
+    return ["--dataset", "fashion_mnist"]
+
+
 #: Cohort -> writes its tree below a root and returns the options it is read with.
 TREES: dict[str, Callable[[Path], list[str]]] = {
     "mimic-cxr": mimic_cxr_tree,
@@ -153,5 +160,6 @@ TREES: dict[str, Callable[[Path], list[str]]] = {
     "nih": nih_tree,
     "vindr-cxr": vindr_cxr_tree,
     "rsna": rsna_tree,
+    "torchvision": torchvision_tree,
     "folder": folder_tree,
 }

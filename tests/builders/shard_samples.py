@@ -83,14 +83,24 @@ def make_header(
     )
 
 
-def write_pictures(out: Path, sizes: dict[str, int], samples_per_shard: int = 5, latents: bool = False) -> Manifest:
-    """The same folder with the pictures of every split, instead of latents or beside them."""
+def write_pictures(
+    out: Path, sizes: dict[str, int], samples_per_shard: int = 5, latents: bool = False, tubes: bool = False
+) -> Manifest:
+    """The same folder with the pictures of every split, instead of latents or beside them.
+
+    Args:
+        tubes: some samples carry the confounder "tube", by a draw of their own.
+    """
     header = replace(make_header(), pictures="all")
     if not latents:
         header = replace(header, vae=NO_VAE, latent="none", latent_shape=(0, 0, 0))
     writer = ShardWriter(out, header, samples_per_shard)
     for split, size in sizes.items():
-        writer.write(split, [(sample, moments if latents else None) for sample, moments in make_pairs(split, size)])
+        pairs = make_pairs(split, size)
+        for sample, _ in pairs if tubes else ():
+            there = generator("tube", sample.key).random() < 0.5
+            sample.attributes = {"confounders": ["tube"] if there else [], "PM": 1 if there else -1}
+        writer.write(split, [(sample, moments if latents else None) for sample, moments in pairs])
     return writer.finish()
 
 

@@ -28,6 +28,11 @@ COHORTS = {
     "nih": Entry("nih", "NihOptions", "NIH ChestX-ray14: labels, boxes of BBox_List_2017 (public)"),
     "vindr-cxr": Entry("vindr_cxr", "VindrCxrOptions", "VinDr-CXR: boxes of radiologists (PhysioNet or Kaggle)"),
     "rsna": Entry("rsna", "RsnaOptions", "RSNA Pneumonia Detection Challenge: boxes of opacities (Kaggle)"),
+    "torchvision": Entry(
+        "torchvision_sets",
+        "TorchvisionOptions",
+        "CelebA, CIFAR-10 or Fashion-MNIST as torchvision reads them, not downloaded",
+    ),
     "folder": Entry(
         "folder", "FolderOptions", "any folder of images with a CSV or JSONL of texts, labels, boxes, masks"
     ),
