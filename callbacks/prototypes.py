@@ -15,7 +15,7 @@ from meddiff.common.outside import inside
 from meddiff.evaluation.prototype_inputs import inputs_of, patronus, untrained_encoder
 from meddiff.evaluation.prototype_media import sheet_of, shown_prototypes, write_pictures
 from meddiff.evaluation.prototype_pictures import some_of
-from meddiff.evaluation.prototypes import Beside, Prototypes, PrototypesOptions
+from meddiff.evaluation.prototypes import Prototypes, PrototypesOptions
 from meddiff.models.latent_diffusion import LatentDiffusion, model_of
 from meddiff.models.patronus import Patronus
 from meddiff.models.sampling import initial_noise
@@ -73,19 +73,20 @@ class PrototypesCallback(EvaluationCallback):
         super().__init__(every_n_images, split)
         self.measurement: Prototypes = Prototypes(self.options)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """As of every evaluation; a model without prototypes is refused."""
-        model = patronus(model_of(pl_module))
-        self.measurement.beside = Beside(untrained=untrained_encoder(model.prototypes))
-        super().setup(trainer, pl_module, stage)
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As of every evaluation; a model without prototypes is refused, now that it is built."""
+        patronus(model_of(pl_module))
+        super().on_train_start(trainer, pl_module)
 
     def measure(
         self, trainer: Trainer, model: LatentDiffusion, split: LatentShardsDataset, images: int
     ) -> Mapping[str, float]:
         found = patronus(model)
-        boxed = self.options.grounding
+        boxed, beside = self.options.grounding, self.measurement.beside
+        if beside.untrained is None:
+            beside.untrained = untrained_encoder(found.prototypes)
         if boxed is not None and split.manifest.samples(boxed):
-            self.measurement.beside.grounding = self.dataset(trainer, boxed)
+            beside.grounding = self.dataset(trainer, boxed)
         result = self.measurement.run(found, split, None, ranks_of(trainer))
         if trainer.is_global_zero:
             shown = shown_prototypes(found, split, self.measurement)

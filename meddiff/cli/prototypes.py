@@ -9,8 +9,10 @@ from meddiff.common.outside import markdown_cell, terminal
 from meddiff.evaluation.measurement import Result, Value
 from meddiff.evaluation.prototype_inputs import patronus, untrained_encoder
 from meddiff.evaluation.prototype_media import shown_prototypes, write_pictures
+from meddiff.evaluation.prototype_pictures import Prior
 from meddiff.evaluation.prototypes import Beside, Prototypes
 from meddiff.evaluation.shortcut import Shortcut
+from meddiff.models.patronus import Patronus
 from meddiff.runs import names
 
 if TYPE_CHECKING:
@@ -37,9 +39,31 @@ def prototypes_of(run: "Opened", options: Namespace) -> Prototypes:
     beside = Beside(untrained=untrained_encoder(model.prototypes))
     if data.manifest.samples(data.train_split):
         beside.train = data.dataset(data.train_split)
+    if options.prior is not None:
+        beside.prior = prior_of(options.prior, model)
     if wanted.grounding is not None and data.manifest.samples(wanted.grounding):
         beside.grounding = data.dataset(wanted.grounding)
     return Prototypes(wanted, beside, show_progress=True)
+
+
+def prior_of(run: str, model: Patronus) -> Prior:
+    """What a trained prior draws.
+
+    Raises:
+        UserError: no such run, a run of something else, or of another number of prototypes.
+    """
+    from meddiff.models.prototype_prior import PrototypePrior
+    from meddiff.runs.open_run import open_run
+
+    prior = getattr(open_run(run).module, "prior", None)
+    if not isinstance(prior, PrototypePrior):
+        raise UserError(f"--prior {run} is no run of PrototypePriorModule: train one with its folder as model.run.")
+    if prior.number != model.m:
+        raise UserError(
+            f"--prior {run} draws {prior.number} activations and this model has {model.m} prototypes: take a prior of this run."
+        )
+    known = prior.eval().requires_grad_(False)
+    return lambda keys, seed: known.sample(keys, seed)
 
 
 def shortcut_of(run: "Opened", options: Namespace) -> Shortcut:
@@ -48,12 +72,12 @@ def shortcut_of(run: "Opened", options: Namespace) -> Shortcut:
     Raises:
         UserError: no such run.
     """
-    from meddiff.runs.open_run import newest_run, open_run
+    from meddiff.runs.open_run import open_run
 
     balanced = None
     if options.balanced is not None:
         moved = {"vae": options.vae} if options.vae else {}
-        balanced = open_run(newest_run(options.balanced), None, None, options.device, **moved).model
+        balanced = open_run(options.balanced, None, None, options.device, **moved).model
     return Shortcut(options["shortcut"], balanced, coupled_pair(run), show_progress=True)
 
 
