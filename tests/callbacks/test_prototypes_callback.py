@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+import wandb
 
 from callbacks import PrototypesCallback
 from callbacks.tracking import JsonlLogger, RunWandbLogger
@@ -48,6 +49,7 @@ def fit(folder: Path, shards: Path, vae: Path, callbacks: list[L.Callback]) -> d
         check_val_every_n_epoch=None,
     )
     trainer.fit(module, LatentShardsDataModule(str(shards), batch_size=BATCH))
+    wandb.finish()
     return module.state_dict()
 
 
@@ -56,8 +58,9 @@ def losses(folder: Path) -> list[float]:
 
 
 def test_training_does_not_notice_and_the_report_finds_the_pictures(
-    tmp_path: Path, shards: Path, vae_folder: Path
+    tmp_path: Path, shards: Path, vae_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
     plain = fit(tmp_path / "plain", shards, vae_folder, [])
     watched = fit(tmp_path / "watched", shards, vae_folder, [PrototypesCallback(2 * BATCH, **SMALL)])
     assert len(losses(tmp_path / "plain")) == STEPS
