@@ -4,12 +4,10 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.guarded import GuardedModule
 from lightning_modules.seeding import reseed, run_seed
 from meddiff.common.draws import generator, torch_seed
-from meddiff.common.errors import UserError
 from meddiff.common.ranges import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, check_ranges
 from meddiff.evaluation.stored_activations import stored_activations
 from meddiff.models.prototype_prior import PrototypePrior
@@ -22,7 +20,7 @@ class PrototypePriorModule(GuardedModule):
     Activations of the run's training images are computed once, batched and without a graph, and kept in a file beside the
     run's checkpoints that is named after the weights and the data. Their mean and deviation, by which they are standardised,
     are stored with the prior. Each step's images and noise hang on (seed, step) alone, so a run that goes on ends with the
-    same bits. It brings its own batches: no ``data`` is configured.
+    same bits. Its data are :class:`datamodules.StepsDataModule`.
 
     Source: Weng et al., ICLR 2026, spec section A2.4; own where :mod:`meddiff.models.prototype_prior` says so.
 
@@ -94,16 +92,6 @@ class PrototypePriorModule(GuardedModule):
             self._activations = torch.from_numpy(stored_activations(open_run(self.run)))
         return self._activations
 
-    def train_dataloader(self) -> DataLoader[int]:
-        """As many batches as steps are taken.
-
-        Raises:
-            UserError: nobody has said when to stop.
-        """
-        if self.trainer.max_steps < 1:
-            raise UserError("trainer.max_steps is not set: the prior's learning rate falls to zero there, so give it.")
-        return DataLoader(Steps(self.trainer.max_steps * self.trainer.accumulate_grad_batches), batch_size=None)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW under a cosine over ``trainer.max_steps``."""
         assert self.prior is not None
@@ -133,22 +121,3 @@ class PrototypePriorModule(GuardedModule):
         assert self.prior is not None
         checkpoint["architecture"] = {"number": self.prior.number}
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
-
-
-class Steps(Dataset[int]):
-    """Numbers to count steps by: what a step is of is drawn where it is taken.
-
-    Args:
-        number: of micro-batches of the whole training.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __len__(self) -> int:
-        return self.number
-
-    def __getitem__(self, place: int) -> int:
-        if place >= self.number:
-            raise IndexError(place)
-        return place

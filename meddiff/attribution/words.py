@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from meddiff.common.coco_classes import Preset
+from meddiff.common.errors import UserError
 from meddiff.models.text.tokens import TextTokenizer, Word
 
 #: class -> lower-case query words; a word of the text matches when it contains one (the paper's list).
@@ -79,7 +80,15 @@ def special_tokens(tokenizer: TextTokenizer, text: str) -> dict[str, Tensor]:
 
     Returns:
         ``start`` (all zero where the tokenizer puts none), ``end`` and ``padding`` (all zero for a text that fills L).
+
+    Raises:
+        UserError: a model without text.
     """
+    if not tokenizer.max_length:
+        raise UserError(
+            "This model reads no text, so there are no words to look for in an image: leave out grounding, gallery and what "
+            "else goes by words (its prototypes: lightning evaluate prototypes)."
+        )
     length, size = tokenizer.length(text), tokenizer.max_length
     weights = {name: torch.zeros(size) for name in ("start", "end", "padding")}
     weights["start"][: tokenizer.starts] = 1.0

@@ -16,21 +16,28 @@ from numpy.typing import NDArray
 from meddiff.common.errors import UserError
 from meddiff.evaluation.linear_probe import Probe, fit_probe
 from meddiff.metrics.statistics import auroc
+from meddiff.shards.agreement import has
+from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.schema import SampleMetadata
+from meddiff.shards.stamp import Stamp
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 #: Images that must have, and lack, a concept for its probe to be taught.
 FEWEST = 15
+#: What a marker that is stamped on pictures is called.
+STAMP = "stamp"
 
 
 def has_concept(metadata: SampleMetadata, name: str) -> bool:
-    """Whether an image has a finding, a confounder or a view of this name, in any case.
+    """Whether an image has a finding, a confounder or a view of this name, in any case, or an attribute that says yes.
 
     Example:
         >>> has_concept({"labels": ["Edema"], "view": "PA", "attributes": {"confounders": ["tube"]}}, "Tube")
         True
     """
+    if has(metadata, name):
+        return True
     attributes = metadata["attributes"] if isinstance(metadata["attributes"], dict) else {}
     confounders = attributes.get("confounders")
     found = [*metadata["labels"], metadata["view"], *(confounders if isinstance(confounders, list) else ())]
@@ -110,6 +117,9 @@ def quality(own_scores: Floats, other_scores: Floats, own: Flags, other: Flags) 
     )
 
 
-def flags_of(metadata: Sequence[SampleMetadata], name: str) -> Flags:
-    """Which images have a concept, (N,)."""
-    return np.array([has_concept(one, name) for one in metadata])
+def flags_of(split: LatentShardsDataset, indices: Sequence[int], name: str) -> Flags:
+    """Which images of a split have a concept, (N,); ``stamp`` is the marker that the split itself puts on pictures."""
+    stamp = getattr(split, "stamp", None)
+    if isinstance(stamp, Stamp) and name == STAMP:
+        return np.array([split.keys[index] in stamp.keys for index in indices])
+    return np.array([has_concept(split.metadata(index), name) for index in indices])

@@ -128,9 +128,8 @@ class Shortcut:
             raise UserError(problems[0])
         where = f"The split {split.split!r} of {split.folder}"
         for half in self.halves(split):
-            metadata = [split.metadata(index) for index in half]
             for name in (self.finding, self.confounder):
-                check_concept(name, flags_of(metadata, name), f"Half of {where[0].lower()}{where[1:]}")
+                check_concept(name, flags_of(split, half, name), f"Half of {where[0].lower()}{where[1:]}")
         stored_images(split)([0])
 
     def halves(self, split: LatentShardsDataset) -> tuple[list[int], list[int]]:
@@ -224,7 +223,7 @@ class Shortcut:
             extractors, stored_images(split), [*taught, *judged], model.device, size, "real images", self.show_progress
         )
         features = next(iter(found.values())).double().numpy()  # (N, D)
-        flags = [flags_of([split.metadata(index) for index in [*taught, *judged]], one) for one in self._names]
+        flags = [flags_of(split, [*taught, *judged], one) for one in self._names]
         number = len(taught)
         scorers = (teach(features[:number], flags[0][:number]), teach(features[:number], flags[1][:number]))
         scores = [one.scores(features[number:]) for one in scorers]

@@ -88,8 +88,7 @@ class ByPrototypes:
         self.timesteps = ddim_grid(steps, len(model.noise_schedule.alphas_cumprod))
         self.cost = prototype_cost(steps)
         values = activations_of(model.prototypes, inputs_of(split, seed), taught)
-        metadata = [split.metadata(index) for index in taught]
-        flags = np.column_stack([flags_of(metadata, name) for name in concepts])
+        flags = np.column_stack([flags_of(split, taught, name) for name in concepts])
         areas = aurocs(values, flags)
         self.rise, self.along = areas[:, 0], areas[:, 1]
         self.prototypes = best_of(areas, 0, top)
@@ -130,7 +129,7 @@ class ByWords:
     ) -> None:
         self.model, self.split, self.seed, self.sampling = model, split, seed, sampling or model.sampling
         self.cost, self.told = 2.0 * self.sampling.forward_passes, "captions"
-        flags = flags_of([split.metadata(index) for index in taught], finding)
+        flags = flags_of(split, taught, finding)
         self._having = [index for index, has in zip(taught, flags, strict=True) if has]
         self._lacking = [index for index, has in zip(taught, flags, strict=True) if not has]
 
