@@ -13,11 +13,11 @@ import numpy as np
 
 from datamodules.image_shards import ImageShardsDataModule
 from datamodules.latent_shards import LatentShardsDataModule
-from meddiff.common.binary_labels import Uncertain
+from meddiff.common.binary_labels import Blank, Uncertain
 from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
 from meddiff.common.outside import terminal
-from meddiff.shards.agreement import Chosen, Margins, choose, choose_stamped, has
+from meddiff.shards.agreement import Chosen, Margins, choose, choose_stamped, has, is_column
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.pixels import PicturesDataset
 from meddiff.shards.stamp import Stamp
@@ -40,14 +40,15 @@ class ShortcutLatentsDataModule(LatentShardsDataModule):
     is written into the run folder, ``shortcut.json``.
 
     Args:
-        finding: A: a label, or an attribute that is 1 or 0 (-1: ``uncertain``).
+        finding: A: a label, or an attribute or column of the table that is 1 or 0 (-1: ``uncertain``).
         confounder: B: likewise; or of phantoms a confounder (tube, marker, pacemaker, text, site); or "stamp", a marker
             that is drawn onto pictures.
         rho: P(B = A) in training.
         size: samples of the training set; null takes the most that ``rho`` and all of ``agreements`` allow.
         margins: balanced: half of the set has A and half has B; free: as they come, which allows larger sets.
         agreements: of the other sets of the experiment, which are as large.
-        uncertain: what an attribute of -1 counts as.
+        uncertain: what -1 counts as in an attribute or column.
+        blank: what a blank counts as there.
         held_out_split: split that "balanced" is a part of.
     """
 
@@ -62,13 +63,14 @@ class ShortcutLatentsDataModule(LatentShardsDataModule):
         margins: Margins = "balanced",
         agreements: tuple[float, ...] = AGREEMENTS,
         uncertain: Uncertain = "ignored",
+        blank: Blank = "ignored",
         held_out_split: str = "fidelity",
         **kwargs: object,
     ) -> None:
         # passed on as they come, so that jsonargparse finds the parent's arguments with their defaults
         super().__init__(**kwargs)  # type: ignore[arg-type]
         self.finding, self.confounder, self.rho, self.size = finding, confounder, rho, size
-        self.margins, self.agreements, self.uncertain = margins, tuple(agreements), uncertain
+        self.margins, self.agreements, self.uncertain, self.blank = margins, tuple(agreements), uncertain, blank
         self.held_out_split = held_out_split
         if confounder == STAMP and not self.stamps:
             raise UserError("a stamp is drawn onto pictures: train on pixels (datamodules.ShortcutDataModule).")
@@ -110,16 +112,17 @@ class ShortcutLatentsDataModule(LatentShardsDataModule):
 
     def _choose(self, whole: LatentShardsDataset, rho: float, size: int | None, others: Iterable[float]) -> Chosen:
         rows = {key: whole.metadata(place) for place, key in enumerate(whole.keys)}
-        findings = {key: has(row, self.finding, self.uncertain) for key, row in rows.items()}
-        names = [self.finding] if self.confounder == STAMP else [self.finding, self.confounder]
-        for name in names:
-            if not any(has(row, name, self.uncertain) for row in rows.values()):
+        found: dict[str, dict[str, bool | None]] = {}
+        for name in [self.finding] if self.confounder == STAMP else [self.finding, self.confounder]:
+            policy = (self.uncertain, self.blank, is_column(rows.values(), name))
+            found[name] = {key: has(row, name, *policy) for key, row in rows.items()}
+            if not any(found[name].values()):
                 labels = Counter(label for row in rows.values() for label in row["labels"])
                 known = ", ".join(terminal(label) for label, _ in labels.most_common(12))
                 raise UserError(f"no sample has {name!r} (labels are {known or 'none'}): name another.")
         if self.confounder == STAMP:
-            return choose_stamped(findings, rho, size, self._seed())
-        pairs = {key: (findings[key], has(row, self.confounder, self.uncertain)) for key, row in rows.items()}
+            return choose_stamped(found[self.finding], rho, size, self._seed())
+        pairs = {key: (found[self.finding][key], found[self.confounder][key]) for key in rows}
         return choose(pairs, rho, size, self.margins, others, self._seed())
 
     def dataset(self, split: str) -> LatentShardsDataset:

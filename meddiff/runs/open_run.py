@@ -20,6 +20,7 @@ from meddiff.runs.checkpoints import Checkpoint, find_checkpoint, images_of, rea
 from meddiff.runs.config_file import parse_config
 from meddiff.runs.facts import Facts
 from meddiff.runs.opened import ShardsData
+from meddiff.runs.shards_that_fit import over_shards
 
 if TYPE_CHECKING:
     from torch import nn
@@ -217,8 +218,7 @@ class OpenRun:
         """
         path, arguments = self.facts.section("data")
         if self._shards is not None:
-            kept = {"prompt": arguments["prompt"]} if "prompt" in arguments else {}
-            path, arguments = "datamodules.LatentShardsDataModule", {"shards": self._shards, **kept}
+            path, arguments = over_shards(self._shards, arguments)
         if path is None:
             raise UserError(
                 f"{self.checkpoint_file} lies in no run folder with a {names.CONFIG}: give --shards DIR to evaluate on."

@@ -5,9 +5,18 @@ from typing import TYPE_CHECKING
 from meddiff.common.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from meddiff.models.latent_diffusion import LatentDiffusion
     from meddiff.models.weights.sources import Source
     from meddiff.shards.manifest import Manifest
+
+
+def over_shards(shards: str, arguments: "Mapping[str, object]") -> tuple[str, dict[str, object]]:
+    """Class and arguments of the data module that reads other shards for a run, pixels where its own has channels."""
+    kept = {str(name): arguments[name] for name in ("prompt", "resolution", "channels") if name in arguments}
+    kind = "ImageShards" if "channels" in kept else "LatentShards"
+    return f"datamodules.{kind}DataModule", {"shards": shards, **kept}
 
 
 def refuse_other_shards(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from meddiff.common.binary_labels import Uncertain, binarise
+from meddiff.common.binary_labels import Blank, Uncertain, binarise
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.shards.schema import SampleMetadata
@@ -60,15 +60,35 @@ def phi(counts: Counts) -> float:
     return (both * neither - a * b) / math.sqrt(product) if product else math.nan
 
 
-def has(metadata: SampleMetadata, name: str, uncertain: Uncertain = "ignored") -> bool | None:
-    """Whether a sample carries something: a label, a confounder of a phantom, or an attribute that says yes or no.
+def is_column(rows: Iterable[SampleMetadata], name: str) -> bool:
+    """Whether something is a column of the table that samples of ``prepare folder`` came from; its blanks are not stored."""
+    return any(name in row["attributes"].get("table", ()) for row in rows)
+
+
+def has(
+    metadata: SampleMetadata,
+    name: str,
+    uncertain: Uncertain = "ignored",
+    blank: Blank = "ignored",
+    column: bool = False,
+) -> bool | None:
+    """Whether a sample carries something: a label, a confounder of a phantom, or what says yes or no in an attribute or column.
+
+    Args:
+        uncertain, blank: what -1 and a blank count as.
+        column: it is one of the table (:func:`is_column`).
 
     Returns:
-        None where it is not known: an attribute that is blank, or uncertain.
+        None where it is not known.
+
+    Raises:
+        UserError: an attribute or column that says something else than yes or no.
     """
     attributes = metadata["attributes"]
+    if column:
+        return binarise(attributes.get("table", {}).get(name), uncertain, blank)
     if name in attributes and name not in metadata["labels"]:
-        return binarise(attributes[name], uncertain)
+        return binarise(attributes[name], uncertain, blank)
     return name in metadata["labels"] or name in attributes.get("confounders", ())
 
 

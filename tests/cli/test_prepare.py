@@ -15,7 +15,9 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[PhantomOptions, str]
     """(options, command) of every cohort asked for; nothing is rendered."""
     asked: list[tuple[PhantomOptions, str]] = []
 
-    def pretend(options: PhantomOptions, out: str, vae: str, command: str, processes: int | None) -> Manifest:
+    def pretend(
+        options: PhantomOptions, out: str, vae: str, command: str, processes: int | None, store="latents"
+    ) -> Manifest:
         asked.append((options, command))
         return Manifest("phantom", command, {}, {}, "moments", (4, 16, 16), options.resolution, "none")
 

@@ -164,6 +164,7 @@ def test_phantoms_are_rendered_on_first_use_without_an_autoencoder(tmp_path: Pat
     split = data.dataset("train")
     image = PhantomCohort(options)[0].image.reshape(16, 2, 16, 2).mean(axis=(1, 3)) / 127.5 - 1
     assert split.latent(0)[0] == pytest.approx(image, abs=1e-5)
-    assert "rendered at 32 px" in PhantomPixelsDataModule.preflight(phantom=options, resolution=64)[0]
+    assert "rendered at 32 px" in PhantomPixelsDataModule.preflight(phantom=vars(options), resolution=64)[0]
+    assert PhantomPixelsDataModule.preflight(phantom=vars(options), resolution=32, channels=3) == []
     with pytest.raises(UserError, match="phantoms of other options"):
         PhantomPixelsDataModule(PhantomOptions(n=7, resolution=32), str(tmp_path / "made")).prepare_data()

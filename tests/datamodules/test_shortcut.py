@@ -14,6 +14,8 @@ from datamodules.shortcut import BALANCED, FILE
 from meddiff.common.errors import UserError
 from meddiff.evaluation.provenance import split_digest
 from meddiff.shards.dataset import LatentShardsDataset
+from tests.builders.files import write_image
+from tests.builders.prepared_folder import prepare_folder
 from tests.builders.shard_samples import write_pictures
 
 SIZES = {"train": 240, "val": 6, "fidelity": 90}
@@ -138,6 +140,32 @@ def test_what_cannot_be_is_one_sentence_before_anything_starts(folder: Path) -> 
         module(folder, confounder="Edema")
     with pytest.raises(UserError, match="local folder"):
         module(folder, shards="https://example.org/train-{00000..00001}.tar")
+
+
+def test_columns_of_a_table_as_of_chexpert(tmp_path: Path) -> None:
+    """1, 0, -1 and blank, through ``prepare folder``: blanks and uncertain ones are left out, or count as absent."""
+    cells = [("1.0", "1.0"), ("0.0", "0.0"), ("1.0", "0.0"), ("0.0", "1.0"), ("-1.0", "1.0"), ("", "1.0")]
+    lines = ["image,text,patient,split,Cardiomegaly,Support Devices"]
+    for number in range(120):
+        write_image(tmp_path / "in" / f"{number:03d}.png", number, size=(16, 16))
+        lines.append(
+            f"{number:03d}.png,chest,p{number},{'train' if number < 60 else 'fidelity'},{','.join(cells[number % 6])}"
+        )
+    (tmp_path / "in" / "meta.csv").write_text("\n".join(lines) + "\n")
+    prepare_folder(tmp_path / "in", tmp_path / "out", Path("nowhere"), store="images")
+    about = {"shards": str(tmp_path / "out"), "agreements": (0.5,), "resolution": 8}
+    strict = ShortcutDataModule("Cardiomegaly", "Support Devices", 0.5, **about)  # type: ignore[arg-type]
+    assert (strict.chosen("train").available, strict.chosen("train").unknown) == ((10, 10, 10, 10), 20)
+    lenient = ShortcutDataModule(
+        "Cardiomegaly",
+        "Support Devices",
+        0.5,
+        uncertain="positive",
+        blank="negative",
+        **about,  # type: ignore[arg-type]
+    )
+    assert lenient.chosen("train").available == (20, 10, 20, 10)
+    assert lenient.chosen("train").unknown == 0
 
 
 def test_all_arguments_can_be_given_on_the_command_line(folder: Path) -> None:

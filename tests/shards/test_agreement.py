@@ -7,7 +7,7 @@ import pytest
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
-from meddiff.shards.agreement import TOLERANCE, Chosen, choose, choose_stamped, has, phi
+from meddiff.shards.agreement import TOLERANCE, Chosen, choose, choose_stamped, has, is_column, phi
 
 Pairs = dict[str, tuple[bool | None, bool | None]]
 
@@ -124,6 +124,16 @@ def test_labels_confounders_and_attributes_say_who_has_what() -> None:
         *(True, True, False, False, None, True, None)
     ]
     assert (asked("PM", "positive"), asked("PM", "negative")) == (True, False)
+
+
+def test_a_column_of_a_table_is_unknown_where_it_is_blank() -> None:
+    rows = [{"labels": [], "attributes": {"table": {"PM": cell}}} for cell in ("1.0", "0.0", "-1.0")]
+    rows.append({"labels": ["Edema"], "attributes": {}})
+    assert is_column(rows, "PM")  # type: ignore[arg-type]
+    assert not is_column(rows, "Edema")  # type: ignore[arg-type]
+    found = [has(row, "PM", column=True) for row in rows]  # type: ignore[arg-type]
+    assert found == [True, False, None, None]
+    assert has(rows[3], "PM", blank="negative", column=True) is False  # type: ignore[arg-type]
 
 
 def test_phi_by_hand() -> None:

@@ -42,7 +42,7 @@ _FOLDERS: Mapping[Dataset, str] = {
 class TorchvisionOptions:
     """Which data set."""
 
-    dataset: Dataset
+    dataset: Dataset = "celeba"
     """celeba, cifar10 or fashion_mnist."""
     selection: Literal["all", "one_hair", "hair_smile"] = "all"
     """Of CelebA: one_hair keeps exactly one of black, blond and brown hair; hair_smile of these the published biased set."""
@@ -192,6 +192,6 @@ def _class_set(root: Path, dataset: Dataset, train: bool) -> "ClassSet":
 def _missing(root: Path, dataset: Dataset, error: Exception) -> UserError:
     reason = str(error).split(". You can use")[0]
     return UserError(
-        f"{dataset} is not whole below {root} ({reason}): torchvision looks for {_FOLDERS[dataset]} there, and nothing is "
+        f"{root} holds no {dataset} that is whole ({reason}): torchvision looks for {_FOLDERS[dataset]} there, and nothing is "
         "downloaded here; fetch it first."
     )
