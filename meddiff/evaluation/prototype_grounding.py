@@ -29,6 +29,7 @@ from meddiff.evaluation.gain import absent_findings
 from meddiff.evaluation.grounding_scores import localisation
 from meddiff.evaluation.measurement import Row
 from meddiff.evaluation.priors import usual_place
+from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.prototype_naming import aurocs, best_of, labels_of
 from meddiff.evaluation.saliency_scores import FIGURES, MACRO, MICRO, mean_row
 from meddiff.evaluation.samples import GroundingSample
@@ -84,15 +85,18 @@ def source_cells(
     encoder: PrototypeEncoder,
     inputs: Inputs,
     asked: Sequence[tuple[GroundingSample, int | None]],
+    told: Callable[[int], object],
 ) -> list[dict[str, float]]:
     """Scores of each sample by the map of a prototype; NaN where there is none.
 
     Args:
         asked: samples with the number of a prototype.
+        told: called with 1 for each of them.
     """
     device = encoder.vectors.device
     rows = []
     for sample, prototype in asked:
+        told(1)
         if prototype is None:
             rows.append(dict.fromkeys(FIGURES, float("nan")))
             continue
@@ -114,6 +118,7 @@ def ground_prototypes(
     indices: Sequence[int],
     train: LatentShardsDataset | None = None,
     seed: int = 0,
+    show_progress: bool = False,
 ) -> list[Row]:
     """The table of the module's head.
 
@@ -125,22 +130,29 @@ def ground_prototypes(
     findings = labels_of([split.metadata(index) for index in indices])
     absent = {id(one): other.label for one, other in absent_findings(split, samples)}
     rows: list[Row] = []
-    for name, (encoder, activations) in encoders.items():
-        both = halves(split, indices, activations, findings, seed)
-        of = {index: half.best for half in both for index in half.scored}
-        own = source_cells(encoder, inputs, [(one, of.get(one.index, {}).get(one.label)) for one in samples])
-        rows += _rows(name, samples, own)
-        if name != OWN:
-            continue
-        other = source_cells(
-            encoder, inputs, [(one, of.get(one.index, {}).get(absent.get(id(one), ""))) for one in samples]
-        )
-        rows += _rows(ABSENT, samples, other)
-        gains = [mine["cnr"] - theirs["cnr"] for mine, theirs in zip(own, other, strict=True)]
-        rows += _figure_rows(OWN, "gain/absent", samples, gains)
-        draws = [generator(seed, "any prototype", one.key, one.label) for one in samples]
-        anyone = [(one, int(draw.integers(encoder.m))) for one, draw in zip(samples, draws, strict=True)]
-        rows += _rows(RANDOM, samples, source_cells(encoder, inputs, anyone))
+    number = (len(encoders) + 2) * len(samples)
+    with progress_bar(number, "map", "prototypes on findings", show_progress) as bar:
+        for name, (encoder, activations) in encoders.items():
+            both = halves(split, indices, activations, findings, seed)
+            of = {index: half.best for half in both for index in half.scored}
+            own = source_cells(
+                encoder, inputs, [(one, of.get(one.index, {}).get(one.label)) for one in samples], bar.update
+            )
+            rows += _rows(name, samples, own)
+            if name != OWN:
+                continue
+            other = source_cells(
+                encoder,
+                inputs,
+                [(one, of.get(one.index, {}).get(absent.get(id(one), ""))) for one in samples],
+                bar.update,
+            )
+            rows += _rows(ABSENT, samples, other)
+            gains = [mine["cnr"] - theirs["cnr"] for mine, theirs in zip(own, other, strict=True)]
+            rows += _figure_rows(OWN, "gain/absent", samples, gains)
+            draws = [generator(seed, "any prototype", one.key, one.label) for one in samples]
+            anyone = [(one, int(draw.integers(encoder.m))) for one, draw in zip(samples, draws, strict=True)]
+            rows += _rows(RANDOM, samples, source_cells(encoder, inputs, anyone, bar.update))
     usual = usual_place(train, samples, findings)
     with one_core():
         place = [localisation(usual(one).heat, torch.from_numpy(one.box_mask())) for one in samples]

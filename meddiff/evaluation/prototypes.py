@@ -406,7 +406,8 @@ class Prototypes:
         if self.beside.untrained is not None:
             encoders[UNTRAINED] = self.beside.untrained
         pairs = {name: (one, activations_of(one, inputs, every)) for name, one in encoders.items()}
-        rows = ground_prototypes(boxed, samples, inputs, pairs, every, self.beside.train, options.seed)
+        shown = self.show_progress and ranks.is_first
+        rows = ground_prototypes(boxed, samples, inputs, pairs, every, self.beside.train, options.seed, shown)
         return headline(rows), {"prototype_grounding": Table(rows, GROUNDING)}
 
 
