@@ -133,8 +133,8 @@ def edit_image(
         for told in (start.activations, edited(start.activations, dict(edits))):
             drawn.append(denoise(known, start.noise, known.conditioning(told, texts), timesteps))
         after = known.activations(drawn[1])[0].double().cpu().numpy()
-        pictures = [Image.fromarray(_picture(known, x)) for x in (start.x0, *drawn)]
-    return Edited(*pictures, start.activations[0].double().cpu().numpy(), after)
+        image, unedited, result = (Image.fromarray(_picture(known, x)) for x in (start.x0, *drawn))
+    return Edited(image, unedited, result, start.activations[0].double().cpu().numpy(), after)
 
 
 def _picture(model: Patronus, x: Tensor) -> Pixels:

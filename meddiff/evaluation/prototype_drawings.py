@@ -6,6 +6,7 @@ them, which gives both its view and its curves of emergence. Source: Weng et al.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from meddiff.attribution.emergence import Blur, blur_of, emergence_curves, half_time_of, random_twin
+from meddiff.attribution.emergence import Blur, HalfTime, blur_of, emergence_curves, half_time_of, random_twin
 from meddiff.attribution.inversion import ddim_grid, edited
 from meddiff.attribution.prototype_edits import Inverted, Told, Watched, best_view, in_pixels, inverted, watch
 from meddiff.attribution.prototype_statistics import HIGH, Spread, mahalanobis, own_levels
@@ -38,6 +39,8 @@ Pixels = NDArray[np.uint8]
 PICTURES = "prototype_views"
 #: Images that the blur of the control is estimated from.
 BLURRED = 256
+#: A smaller change of an activation shows in no picture, however sure its sign: it has no time.
+NOTICED = 0.01
 EMERGENCE = ("model", "seed", "images", "prototype", "curve", "timestep", "value", "low", "high", "n")
 
 
@@ -88,7 +91,10 @@ class Raised:
         """``t_half`` with its ends, of the paired curve and of its controls; None where the prototype was not raised."""
         found: dict[str, float | None] = {}
         for curve, suffix in (("paired", ""), ("low_pass", "_low_pass")):
-            half = half_time_of(self.timesteps, np.array(entry["curves"][curve]), (entry["prototype"], curve))
+            values = np.array(entry["curves"][curve])
+            half = half_time_of(self.timesteps, values, (entry["prototype"], curve))
+            if not values[-1].mean() >= NOTICED:
+                half = HalfTime(math.nan, math.nan, math.nan)
             ends = (("", half.value), ("_low", half.low), ("_high", half.high))
             for end, value in ends if not suffix else ends[:1]:
                 found[f"t_half{suffix}{end}"] = value if np.isfinite(value) else None
