@@ -22,6 +22,9 @@ Floats = NDArray[np.float64]
 DRAWS, LEVEL = 2000, 0.95
 #: Fewer images than this have no interval.
 FEWEST = 10
+#: An edit that moves its finding by less, in standard deviations of the score over real images, has no leak: a ratio of two
+#: nothings can be anything, and its interval may be narrow.
+LEAST = 0.05
 
 
 class Figure(NamedTuple):
@@ -37,7 +40,7 @@ class Moves(NamedTuple):
 
     Attributes:
         keys: (N,) of the images.
-        own: (N,) change of A's score from the picture that was edited down to the one edited up.
+        own: (N,) change of A's score, in standard deviations over real images, from the picture edited down to the one edited up.
         other: (N,) the same of B's score.
     """
 
@@ -73,9 +76,15 @@ def moved(moves: Moves, address: tuple[object, ...] = ()) -> Figure:
     return _interval(float(moves.own.mean()), means, moves.keys)
 
 
+def is_moved(moves: Moves, address: tuple[object, ...] = ()) -> bool:
+    """Whether the edit moved its finding: surely, and by as much as could be seen."""
+    found = moved(moves, address)
+    return found.low > 0 and found.value >= LEAST
+
+
 def leak_of(moves: Moves, address: tuple[object, ...] = ()) -> Figure:
     """The leak of one model with its bootstrap interval over images; no number where the edit did not move A."""
-    if not moved(moves, address).low > 0:
+    if not is_moved(moves, address):
         return Figure(math.nan, math.nan, math.nan)
     value = leak(moves.own, moves.other).item()
     return _interval(value, leak(moves.own, moves.other, _draws(moves.keys, address)), moves.keys)
@@ -86,7 +95,7 @@ def shortcut_index(biased: Moves, balanced: Moves, address: tuple[object, ...] =
 
     Images of the same key are drawn together: what is odd about one picture is odd for both models.
     """
-    if not (moved(biased, address).low > 0 and moved(balanced, address).low > 0):
+    if not (is_moved(biased, address) and is_moved(balanced, address)):
         return Figure(math.nan, math.nan, math.nan)
     keys = sorted(set(map(str, biased.keys)) | set(map(str, balanced.keys)))
     draws = _draws(keys, address)
