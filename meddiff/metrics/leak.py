@@ -40,7 +40,8 @@ class Moves(NamedTuple):
 
     Attributes:
         keys: (N,) of the images.
-        own: (N,) change of A's score, in standard deviations over real images, from the picture edited down to the one edited up.
+        own: (N,) change of A's score from the picture edited down to the one edited up, in standard deviations over
+            real images.
         other: (N,) the same of B's score.
     """
 
