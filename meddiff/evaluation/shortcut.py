@@ -14,16 +14,15 @@ Source: own; the diagnosis is that of Weng et al. 2026, who show pictures and pr
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
-from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.concept_scores import ConceptScorer, Quality, check_concept, flags_of, quality, teach
 from meddiff.evaluation.feature_cache import measure, stored_images
 from meddiff.evaluation.image_sets import pixels
@@ -34,55 +33,20 @@ from meddiff.evaluation.prototype_inputs import patronus
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.shortcut_edits import ByPrototypes, ByWords, Way, prototype_cost
+from meddiff.evaluation.shortcut_settings import ShortcutOptions
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.metrics.leak import Figure, Moves, leak_of, moved, shortcut_index
-from meddiff.models.domain_classifier import DEFAULT_CLASSIFIER
 from meddiff.models.feature_extractors import Extractor, build_extractor, extractor_identity, missing_extractors
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.patronus import Patronus
-from meddiff.models.sampling import SamplingOptions
 from meddiff.shards.dataset import LatentShardsDataset
+
+__all__ = ["Shortcut", "ShortcutOptions"]
 
 Floats = NDArray[np.float64]
 FIRST = ("model", "seed", "images", "of", "figure", "value", "low", "high", "n", "edited")
 EACH = ("model", "seed", "images", "of", "key", "own_down", "own_up", "other_down", "other_up", "odd")
 BIASED, BALANCED = "biased", "balanced"
-
-
-@dataclass(frozen=True)
-class ShortcutOptions:
-    """Options of ``lightning evaluate shortcut``."""
-
-    finding: str | None = None
-    """What is edited; null takes what the run's data couple with a confounder."""
-    confounder: str | None = None
-    """What may come with it: a confounder, a second finding, a view; null takes what the run's data couple."""
-    split: str = "fidelity"
-    """Held-out split with pictures in which the two are independent: half of it teaches the scorers, half is edited."""
-    by: Literal["auto", "prototypes", "words"] = "auto"
-    """How the finding is put in; auto takes prototypes where the model has any, else words."""
-    samples: int = 200
-    """Images that are edited, at most."""
-    top: int = 2
-    """Prototypes that are raised and lowered together."""
-    steps: int = 20
-    """Timesteps of inversion and of drawing."""
-    sampling: SamplingOptions | None = None
-    """How images are drawn for words; null takes the model's own."""
-    features: dict[str, str] = field(default_factory=lambda: {"domain": DEFAULT_CLASSIFIER})
-    """One feature extractor and its weights, that the scorers look through: domain, xrv224, inception, ..."""
-    batch_size: int = 16
-    """Images at a time; changes no result."""
-    ema: bool = False
-    """Evaluate the averaged weights instead of the raw ones."""
-    seed: int = 0
-    """Of halves, captions and noise."""
-
-    def __post_init__(self) -> None:
-        steps = Range(2, 1000, whole=True)
-        check_ranges("shortcut", self, samples=COUNT, top=COUNT, steps=steps, batch_size=COUNT)
-        if len(self.features) != 1:
-            raise UserError("shortcut: features names one extractor, such as {domain: assets/phantom_classifier}.")
 
 
 class Entry(TypedDict):
@@ -107,7 +71,7 @@ class Shortcut:
 
     def __init__(
         self,
-        options: ShortcutOptions = ShortcutOptions(),
+        options: ShortcutOptions = ShortcutOptions(),  # noqa: B008 (frozen dataclass)
         balanced: LatentDiffusion | None = None,
         coupled: tuple[str, str] | None = None,
         show_progress: bool = False,
