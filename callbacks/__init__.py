@@ -8,6 +8,7 @@ from callbacks.fidelity import FidelityCallback
 from callbacks.grounding import GroundingCallback
 from callbacks.image_writer import ImageWriter
 from callbacks.progress import ImagesProgressBar
+from callbacks.prototypes import PrototypesCallback
 from callbacks.saliency import DenoisingSaliencyCallback
 from callbacks.throughput import ThroughputCallback
 from callbacks.tracking import JsonlLogger, RunWandbLogger
@@ -23,6 +24,7 @@ __all__ = [
     "ImagesProgressBar",
     "JsonlLogger",
     "ModelExport",
+    "PrototypesCallback",
     "RunCheckpoint",
     "RunWandbLogger",
     "ThroughputCallback",

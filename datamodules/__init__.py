@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from datamodules.phantom_pixels import PhantomPixelsDataModule
     from datamodules.phantom_texts import PhantomTextsDataModule
     from datamodules.shortcut import ShortcutDataModule, ShortcutLatentsDataModule
+    from datamodules.steps import StepsDataModule
 
 __all__ = [
     "ImageShardsDataModule",
@@ -21,6 +22,7 @@ __all__ = [
     "PhantomTextsDataModule",
     "ShortcutDataModule",
     "ShortcutLatentsDataModule",
+    "StepsDataModule",
 ]
 
 _HOMES = {
@@ -32,6 +34,7 @@ _HOMES = {
     "PhantomTextsDataModule": "phantom_texts",
     "ShortcutDataModule": "shortcut",
     "ShortcutLatentsDataModule": "shortcut",
+    "StepsDataModule": "steps",
 }
 
 

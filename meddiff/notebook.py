@@ -3,8 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -25,17 +24,17 @@ from meddiff.models.autoencoder import encode
 from meddiff.models.backbones import vae_downsample
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.noise_schedule import PredictionType
+from meddiff.models.patronus import Patronus
 from meddiff.models.pipeline import is_pipeline, load_pipeline
 from meddiff.models.sampling import SamplingOptions
 from meddiff.models.text.tokens import Word
 from meddiff.models.weights.sources import HUB_PREFIX, Source
+from meddiff.notebook_images import AnyImage, read_pixels
+from meddiff.notebook_prototypes import Edited, PrototypeMaps, edit_image, find_prototypes
 from meddiff.preparation.geometry import resize_image
-from meddiff.preparation.images import UnreadableImage, read_image, to_uint8
 from meddiff.runs.checkpoints import is_own_checkpoint
 from meddiff.runs.open_run import newest_run, open_run, wanted_device
 
-#: A file, a picture, or an array (H, W), (H, W, 1) or (H, W, 3).
-AnyImage = str | os.PathLike[str] | Image.Image | NDArray[np.generic]
 #: Images drawn at a time; changes no result.
 BATCH = 8
 
@@ -91,7 +90,8 @@ class LoadedModel:
     @property
     def resolution(self) -> int:
         """Side of its images in pixels."""
-        return self.model.latent_shape[1] * vae_downsample(dict(self.model.vae.config))
+        of_pixels = isinstance(self.model, Patronus) and self.model.space == "pixel"
+        return self.model.latent_shape[1] * (1 if of_pixels else vae_downsample(dict(self.model.vae.config)))
 
     def ground(
         self, image: AnyImage, text: str, timesteps: int = 40, seed: int = 0, batch_size: int = 64
@@ -162,16 +162,28 @@ class LoadedModel:
             UserError: no image, no word in ``text``, or an unknown tool.
         """
         build_tools(tools, paper)
-        pixels = read_pixels(image)
-        height, width = pixels.shape[:2]
-        side = min(height, width)
-        y, x = (height - side) // 2, (width - side) // 2
-        crop = resize_image(pixels[y : y + side, x : x + side], self.resolution)
+        crop = self._middle(image)
         with undisturbed(self.model), self.model.weights(self.ema):
             latents = encode(self.model.vae, [crop], self.model.scaling_factor).cpu()[0]  # (C, h, w)
             item = GroundingItem("window 0", latents, text, torch.empty(0, 0))
             path = renoised(self.model, [item], paper_timesteps(timesteps), seed, guidance_scale)[0]
             return explain_path(self.model, path, tools, crop, paper, seed)
+
+    def prototypes(self, image: AnyImage) -> PrototypeMaps:
+        """Which prototypes ``image`` (its middle square) has, and where; of a Patronus alone."""
+        return find_prototypes(self.model, self.ema, self._middle(image))
+
+    def edit(self, image: AnyImage, edits: Mapping[int, float], text: str | None = None, steps: int = 50) -> Edited:
+        """``image`` (its middle square) drawn again with activations set, such as ``{12: 0.8}``; of a Patronus alone."""
+        return edit_image(self.model, self.ema, self._middle(image), edits, text, steps)
+
+    def _middle(self, image: AnyImage) -> NDArray[np.uint8]:
+        """The middle square at the model's size."""
+        pixels = read_pixels(image)
+        height, width = pixels.shape[:2]
+        side = min(height, width)
+        y, x = (height - side) // 2, (width - side) // 2
+        return resize_image(pixels[y : y + side, x : x + side], self.resolution)
 
     def sample(
         self, prompts: str | Sequence[str], seed: int = 0, sampling: SamplingOptions | None = None
@@ -265,33 +277,3 @@ def windows(height: int, width: int) -> tuple[list[tuple[int, int]], int]:
     number = math.ceil(long / side)
     starts = [round(i * (long - side) / max(1, number - 1)) for i in range(number)]
     return [(start, 0) if height > width else (0, start) for start in starts], side
-
-
-def read_pixels(image: AnyImage) -> NDArray[np.uint8]:
-    """uint8 (H, W) or (H, W, 3) of a file, a picture or an array.
-
-    Raises:
-        UserError: not there, damaged, or of another shape.
-    """
-    if isinstance(image, str | os.PathLike):
-        try:
-            return read_image(Path(os.path.expanduser(image)))
-        except UnreadableImage as error:
-            raise UserError(f"No image to ground at {image} ({error}): give a PNG, JPEG, TIFF or DICOM file.") from None
-    if isinstance(image, Image.Image):
-        grey = image.mode in ("1", "L")
-        deep = image.mode.startswith(("I", "F"))
-        image = np.asarray(image if deep else image.convert("L" if grey else "RGB"))
-    array = np.asarray(image)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or 0 in array.shape:
-        raise UserError(f"The image has the shape {array.shape}: (H, W), (H, W, 1) or (H, W, 3) is needed.")
-    if array.dtype == np.uint8:
-        return array.view(np.uint8)
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
-        raise UserError(f"The image holds {array.dtype}: numbers are needed.")
-    try:
-        return to_uint8(array.astype(np.float64))
-    except UnreadableImage as error:
-        raise UserError(f"The image holds {error}: numbers are needed everywhere.") from None

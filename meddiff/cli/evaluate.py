@@ -46,9 +46,13 @@ PARTS = {
         "where meaning goes when it leaves the word, by training step: attention, states, probes", "mechanism"
     ),
     "schedules": Part("what lists of timesteps do to drawn images and to grounding", "schedules"),
+    "prototypes": Part("what prototypes are about, where and when they are drawn, what they are worth", "prototypes"),
+    "shortcut": Part("how much a finding's edit moves its confounder, beside a model trained without bias", "shortcut"),
 }
 #: "all" are the paper's tables; it leaves out what its cohort does not allow.
-BESIDE = ("controls", "mechanism", "schedules")
+BESIDE = ("controls", "mechanism", "schedules", "prototypes", "shortcut")
+#: Parts that say before they begin what they cost.
+TOLD = ("schedules", "prototypes", "shortcut")
 ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name not in BESIDE)}
 #: Parts of natural images, and parts that need radiology's phrases and labels.
 COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier")
@@ -64,7 +68,8 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: lightning evaluate PART --run RUN | --ckpt FILE | --model FOLDER_OR_FILE [-c FILE] [options]\n")
         print("\n".join(f"  {name:<12}{part.text}" for name, part in PARTS.items()))
-        print(f"  all         all of them but {', '.join(BESIDE)}\n\noptions: lightning evaluate PART --help")
+        beside = f"{', '.join(BESIDE[:-1])} and {BESIDE[-1]}"
+        print(f"  all         all of them but {beside}\n\noptions: lightning evaluate PART --help")
         return 0
     place = next((i for i, argument in enumerate(arguments) if argument in names), None)
     if place is None:
@@ -88,6 +93,12 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     parser.add_argument("--out", type=str | None, default=None, help="Folder; RUN/evaluation/<images> by default.")
     parser.add_argument("--shards", type=str | None, default=None, help="Evaluate on these shards, not the run's.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    if "prototypes" in parts:
+        text = "Run folder of a prior over activations: pictures are also drawn without any image."
+        parser.add_argument("--prior", type=str | None, default=None, help=text)
+    if "shortcut" in parts:
+        text = "Run folder of the same model trained on balanced data; without it there is no index."
+        parser.add_argument("--balanced", type=str | None, default=None, help=text)
     from meddiff.evaluation.classifier import ClassifierOptions
     from meddiff.evaluation.coco import CocoOptions
     from meddiff.evaluation.controls import ControlsOptions
@@ -95,7 +106,9 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     from meddiff.evaluation.fidelity import FidelityOptions
     from meddiff.evaluation.grounding import GroundingOptions
     from meddiff.evaluation.mechanism import MechanismOptions
+    from meddiff.evaluation.prototypes import PrototypesOptions
     from meddiff.evaluation.schedules import SchedulesOptions
+    from meddiff.evaluation.shortcut import ShortcutOptions
 
     classes: dict[str, type] = {
         "grounding": GroundingOptions,
@@ -106,6 +119,8 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
         "controls": ControlsOptions,
         "mechanism": MechanismOptions,
         "schedules": SchedulesOptions,
+        "prototypes": PrototypesOptions,
+        "shortcut": ShortcutOptions,
     }
     for group in dict.fromkeys(PARTS[part].options for part in parts):
         parser.add_class_arguments(classes[group], group)
@@ -124,6 +139,7 @@ def measurements(
     """
     from meddiff.cli.controls import control_networks
     from meddiff.cli.mechanism import mechanism_of
+    from meddiff.cli.prototypes import prototypes_of, shortcut_of
     from meddiff.evaluation.classifier import Classifier
     from meddiff.evaluation.coco import Coco
     from meddiff.evaluation.controls import Controls
@@ -147,6 +163,8 @@ def measurements(
         "schedules": lambda: Schedules(
             options["schedules"], split_with_samples(run, options["schedules"].grounding), show_progress=True
         ),
+        "prototypes": lambda: prototypes_of(run, options),
+        "shortcut": lambda: shortcut_of(run, options),
     }
     return {part: makers[part]() for part in parts}
 
@@ -165,6 +183,7 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         choose: leave out the parts that the cohort does not allow.
     """
     from meddiff.cli.mechanism import several_checkpoints
+    from meddiff.cli.prototypes import leave_pictures, tell_cost
     from meddiff.evaluation.provenance import model_digest, split_digest
     from meddiff.evaluation.ranks import Ranks
     from meddiff.runs.earlier_results import refuse_other_results
@@ -193,6 +212,8 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         refuse_other_results(out, about, made)
         writer = EvaluationWriter(out, about)
         for part, measurement in chosen.items():
+            if part in TOLD:
+                tell_cost(part, measurement, model, splits[part])
             result = measurement.run(model, splits[part], out, Ranks())
             for name, table in result.tables.items():
                 writer.table(name, table.rows, table.first, table.only)
@@ -201,6 +222,7 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
                 writer.controls(run.report_folder, "grounding", result.controls)
             if about.get("published"):
                 leave_point(writer, part, result)
+            leave_pictures(measurement, result, run, splits[part])
             show(part, result)
     print(terminal(out))
     return 0
@@ -234,6 +256,7 @@ def show(part: str, result: "Result") -> None:
     """The figures that have no class or sample in their names; of controls and of the mechanism, a table."""
     from meddiff.cli.controls import controls_text
     from meddiff.cli.mechanism import mechanism_text
+    from meddiff.cli.prototypes import prototypes_text, shortcut_text
 
     short = {key: value for key, value in result.figures.items() if "/" not in key}
     if short:
@@ -242,3 +265,7 @@ def show(part: str, result: "Result") -> None:
         print(controls_text(result))
     if part == "mechanism":
         print(mechanism_text(result))
+    if part == "prototypes":
+        print(prototypes_text(result))
+    if part == "shortcut":
+        print(shortcut_text(result))

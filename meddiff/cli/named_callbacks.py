@@ -17,6 +17,7 @@ from callbacks import (
     DenoisingSaliencyCallback,
     FidelityCallback,
     GroundingCallback,
+    PrototypesCallback,
     RunCheckpoint,
     ThroughputCallback,
     TradeoffCallback,
@@ -31,6 +32,7 @@ NAMED: dict[str, type[Callback]] = {
     "fidelity": FidelityCallback,
     "gallery": AttentionGalleryCallback,
     "saliency": DenoisingSaliencyCallback,
+    "prototypes": PrototypesCallback,
     "throughput": ThroughputCallback,
     "tradeoff": TradeoffCallback,
 }

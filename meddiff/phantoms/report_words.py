@@ -79,16 +79,27 @@ def clean(text: str) -> list[str]:
     return kept
 
 
+def denied_spans(sentence: str) -> list[tuple[int, int]]:
+    """Characters (start, stop) of what a sentence denies: from each denial to the end of its clause.
+
+    Example:
+        >>> [("No effusion but edema is seen.")[start:stop] for start, stop in denied_spans("No effusion but edema is seen.")]
+        ['No effusion']
+    """
+    spans = []
+    for match in _DENIAL.finditer(sentence):
+        end = _CLAUSE_END.search(sentence, match.end())
+        spans.append((match.start(), end.start() if end else len(sentence)))
+    return spans
+
+
 def read_sentences(sentences: list[str]) -> tuple[dict[str, list[str]], set[str], bool]:
     """What sentences assert (label -> sentences), what they deny, and whether any finding is left in doubt."""
     asserted: dict[str, list[str]] = {}
     denied: set[str] = set()
     doubtful = False
     for sentence in sentences:
-        spans = []
-        for match in _DENIAL.finditer(sentence):
-            end = _CLAUSE_END.search(sentence, match.end())
-            spans.append((match.start(), end.start() if end else len(sentence)))
+        spans = denied_spans(sentence)
         for label, words in _ASSERT.items():
             for match in words.finditer(sentence):
                 inside = _DENIAL.search(match.group(0))  # "the heart is not enlarged"

@@ -37,6 +37,7 @@ ORDER = (
     f"{names.MEDIA}/{names.ATTENTION}",
     f"{names.MEDIA}/{names.SAMPLES}",
     f"{names.MEDIA}/{names.SALIENCY}",
+    f"{names.MEDIA}/{names.PROTOTYPES}",
     names.EVALUATIONS,
     names.ABOUT,
 )
@@ -156,16 +157,20 @@ class Run:
         """Maps of every tool at every timestep, by images trained on."""
         return self._media(names.SALIENCY)
 
+    @cached_property
+    def prototype_views(self) -> dict[int, list[Entry]]:
+        """Prototypes with their pictures, by images trained on."""
+        return self._media(names.PROTOTYPES)
+
     def mechanism(self, table: str = "") -> list[dict[str, str]]:
-        """What `lightning evaluate mechanism` found of all checkpoints when most images had been seen: the summary, or the
-        table that is called ``mechanism`` and this."""
-        return self._newest(f"{names.MECHANISM}{table}")
+        """What `lightning evaluate mechanism` found last: the summary, or the table that is called ``mechanism`` and this."""
+        return self.evaluated(f"{names.MECHANISM}{table}")
 
     def saliency(self, table: str = "") -> list[dict[str, str]]:
         """What `lightning explain` found last: curves by timestep, or the table that is called ``saliency`` and this."""
-        return self._newest(f"{names.MAPS_BY_TIMESTEP}{table}")
+        return self.evaluated(f"{names.MAPS_BY_TIMESTEP}{table}")
 
-    def _newest(self, name: str) -> list[dict[str, str]]:
+    def evaluated(self, name: str) -> list[dict[str, str]]:
         """A table of the evaluation that has it when most images had been seen."""
         if name not in self._evaluated:
             files = sorted((self.path / names.EVALUATIONS).glob(f"*/{name}.csv"))
@@ -176,7 +181,7 @@ class Run:
     def problems(self) -> list[str]:
         """Files that are there and could not be read, a sentence each; reads all of them."""
         _ = self.config, self.rows, self.evaluations, self.controls, self.saliency(), self.saliency_maps
-        _ = self.phrases, self.excluded, self.attention, self.samples, self.mechanism()
+        _ = self.prototype_views, self.phrases, self.excluded, self.attention, self.samples, self.mechanism()
         return [text for _, text in sorted(self._problems, key=lambda problem: _place(problem[0]))]
 
     def series(self, key: str) -> list[tuple[Evaluation, float]]:

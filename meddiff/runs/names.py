@@ -19,6 +19,7 @@
         media/attention/IMAGES.json  ATTENTION    word maps and where their pictures lie
         media/samples/IMAGES.json    SAMPLES      drawn images beside real ones
         media/saliency/IMAGES.json   SALIENCY     maps by timestep, of each tool, and where their pictures lie
+        media/prototypes/IMAGES.json PROTOTYPES   prototypes with their pictures and patches
         media/predict/               PREDICTED    what `lightning predict` drew
         evaluation/IMAGES/           EVALUATIONS  what `lightning evaluate` found
             evaluation.json          ABOUT        of which model, with which settings
@@ -26,6 +27,8 @@
             MEASUREMENT.csv                       tables, and coco_excluded.csv or excluded.csv beside them
             mechanism.csv            MECHANISM    figures of all checkpoints; mechanism_*.csv beside it
             saliency.csv             MAPS_BY_TIMESTEP  grounding of each tool by timestep; saliency_*.csv beside it
+            prototypes.csv           PROTOTYPES   a row a prototype; prototype_*.csv beside it
+            shortcut.csv             SHORTCUT     what edits moved and leaked; shortcut_images.csv beside it
             images/                  IMAGES       what was drawn for them
 
 IMAGES in a name is the number of images trained on, as :func:`by_images` writes it.
@@ -48,12 +51,14 @@ MEDIA = "media"
 ATTENTION = "attention"
 SAMPLES = "samples"
 SALIENCY = "saliency"
+PROTOTYPES = "prototypes"
 PREDICTED = "predict"
 EVALUATIONS = "evaluation"
 ABOUT = "evaluation.json"
 SUMMARY = "summary.json"
 MECHANISM = "mechanism"
 MAPS_BY_TIMESTEP = "saliency"
+SHORTCUT = "shortcut"
 IMAGES = "images"
 
 #: What tables of words call the tokens before and behind a text (of CLIP and T5, of BERT).

@@ -16,7 +16,7 @@ from jinja2 import Environment
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.reports.html import asset, environment, policy
-from meddiff.reports.page import gallery, saliency, sections, wording
+from meddiff.reports.page import gallery, prototypes, saliency, sections, wording
 from meddiff.reports.page.claim import claim
 from meddiff.reports.page.derived import rows_of
 from meddiff.reports.page.mechanism import KEYS
@@ -53,7 +53,9 @@ def _environment() -> Environment:
 
 def data(tables: Tables) -> dict[str, object]:
     """What the script draws, and draws anew when it changes: ``{table: columns}``."""
-    return {name: getattr(tables, name) for name in DRAWN} | tables.by_timestep
+    return (
+        {name: getattr(tables, name) for name in DRAWN} | tables.by_timestep | {"emergence": prototypes.table(tables)}
+    )
 
 
 def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
@@ -66,11 +68,14 @@ def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
     from meddiff.reports.page import charts, timestep_charts  # altair: a quarter of a second that only a page needs
 
     tables = Tables(runs)
+    shown = data(tables)
     specs = {"tradeoff": charts.tradeoff(), "curve": charts.curve(), "loss": charts.loss()}
     if tables.mechanism:
         specs |= {"mechanism": charts.curve("mechanism", "mechanism_means"), "timesteps": charts.timesteps()}
     if tables.saliency:
         specs |= timestep_charts.all_of_them()
+    if shown["emergence"]:
+        specs["emergence"] = timestep_charts.emergence()
     for name, title in charts.DOTS.items():
         drawn = getattr(tables, f"{name}_means")
         places = len(set(drawn.get("what", []))), len(set(drawn.get("arm", [])))
@@ -83,6 +88,7 @@ def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
             *tables.groundings,
             *(KEYS if tables.mechanism else ()),
             *saliency.keys_of(tables.saliency),
+            *prototypes.keys_of(prototypes.table(tables)),
         )
     }
     looked = {"x": tables.distance, "y": tables.cnr, "distances": tables.distances, "groundings": tables.groundings}
@@ -90,8 +96,9 @@ def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
     galleries = {"attention": gallery.word_maps(tables), "samples": gallery.drawn_samples(tables)}
     galleries["saliency"] = gallery.timestep_maps(tables)
     return {
-        **{"tables": tables, "runs": list(runs), "who": tables.who, "claim": claim(tables), "data": data(tables)},
+        **{"tables": tables, "runs": list(runs), "who": tables.who, "claim": claim(tables), "data": shown},
         **{"links": links, "galleries": galleries, "sections": sections, "wording": wording, "saliency": saliency},
+        **{"prototypes": prototypes},
         "about": {"specs": specs, "keys": keys, "light": charts.LIGHT, **looked},
     }
 

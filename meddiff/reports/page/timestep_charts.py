@@ -58,6 +58,31 @@ def by_timestep(table: str = "saliency") -> Spec:
 
 
 @cache
+def emergence() -> Spec:
+    """Change of a prototype's activation (``value``, with its interval) against the timestep, with what blur alone (``blur``,
+    dashed) and a random prototype (``chance``, dotted) have of it."""
+    across = alt.X("timestep:Q", title="timestep")
+    rows = alt.Chart(alt.NamedData("emergence"))
+    layers = []
+    for name, dash in (("blur", [5, 4]), ("chance", [1, 3])):
+        known = rows.transform_filter(f"isValid(datum.{name})")
+        line = known.mark_line(strokeWidth=1.4, strokeDash=dash, color="var(--soft)")
+        layers.append(
+            line.encode(x=across, y=alt.Y(f"{name}:Q", title="change"), detail="run:N", opacity=_if(SHOWN, 0.9, FADED))
+        )
+    known = rows.transform_filter("isValid(datum.value)")
+    ends = known.transform_filter("isValid(datum.value_low)")
+    band = ends.mark_area(color="var(--ink)").encode(x=across, y=alt.Y("value_low:Q", title="change"), y2="value_high")
+    layers.insert(0, band.encode(detail="run:N", opacity=_if(SHOWN, 0.12)))
+    tips = _tips(("timestep", "timestep", "d"), ("value", "change", ".3f"))
+    line = known.mark_line(strokeWidth=1.8, color="var(--ink)").encode(
+        x=across, y=alt.Y("value:Q", title="change", scale=alt.Scale(zero=True))
+    )
+    layers.append(line.encode(detail="run:N", opacity=_if(SHOWN, 0.95, FADED), tooltip=tips))
+    return _finished(layers, "change of a prototype's activation against the timestep", _params(), 120)
+
+
+@cache
 def tools(figure: str, title: str) -> Spec:
     """Every tool of every run against the timestep.
 

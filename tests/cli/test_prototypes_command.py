@@ -1,0 +1,87 @@
+"""``lightning evaluate prototypes`` and ``shortcut`` as they are typed: price first, tables, pictures, the report, refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from meddiff.cli.main import dispatch
+from meddiff.cli.prototypes import coupled_pair
+from meddiff.reports.page.report import write_report
+from meddiff.runs.folder import read_run
+from meddiff.runs.open_run import open_run
+from meddiff.runs.tables import read_table
+from tests.builders.command import call, write_fit
+from tests.builders.patronus import PLAIN_UNET, PROTOTYPES
+from tests.builders.tiny import make_shards
+
+SMALL = [f"--prototypes.{name}={value}" for name, value in
+         {"samples": 60, "shown": 2, "views": 2, "steps": 2, "reconstructed": 2, "drawn": 3, "natural": 1}.items()]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> tuple[Path, Path]:
+    """Two runs of one step."""
+    folder = tmp_path_factory.mktemp("prototypes")
+    options = {"val": 2, "grounding": 10, "fidelity": 130, "normal": 0.0, "multiple": 1.0}
+    coupled = ("pacemaker:cardiomegaly:0.9",)
+    shards = make_shards(folder / "s", vae_folder, n=160, confounders=coupled, **options)
+    found = []
+    for name in ("biased", "balanced"):
+        model = {"unet": PLAIN_UNET, "text_encoder": None, "vae": str(vae_folder), "prototypes": PROTOTYPES}
+        config = write_fit(
+            *(folder / f"{name}.yaml", shards, vae_folder, {"max_steps": 1}),
+            checkpoint={"every_n_images": 8},
+            model={"class_path": "lightning_modules.PatronusModule", "init_args": model},
+            runs=str(folder / name),
+        )
+        assert dispatch(["fit", "-c", str(config)]) == 0
+        found.append(next((folder / name / "t").iterdir()))
+    return found[0], found[1]
+
+
+def test_prototypes_are_measured_and_the_report_shows_them(
+    runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs[0]
+    code, out, err = call(capsys, "evaluate", "prototypes", "--run", str(run), *SMALL, "--device", "cpu")
+    assert code == 0, err
+    # 2 images x 2 steps x (3 + 2 prototypes), 9 drawings of 2 images, 3 pictures
+    assert "prototypes: at most 62 U-Net evaluations, about" in out
+    assert out.index("U-Net evaluations") < out.index("| latent_auroc |")
+    found = read_run(run)
+    assert found.problems == []
+    assert len(found.evaluated("prototypes")) == 6
+    folder = next((run / "evaluation").iterdir())
+    rows = {row["metric"] for row in read_table(folder / "prototype_fidelity.csv")}
+    assert rows == {"fd_conditional_heldout", "fd_cond_teststate", "fd_real_vs_real"}
+    assert json.loads((folder / "evaluation.json").read_text())["parts"]["prototypes"]["steps"] == 2
+    assert len(next(iter(found.prototype_views.values()))) == 2
+    assert 'id="prototypes"' in write_report([run]).read_text()
+
+
+def test_a_shortcut_is_measured_beside_a_balanced_run(
+    runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--shortcut.samples", "10", "--shortcut.steps", "2", "--device", "cpu"]
+    code, out, err = call(capsys, "evaluate", "shortcut", "--run", str(runs[0]), "--balanced", str(runs[1]), *small)
+    assert code == 0, err
+    assert "shortcut: at most 160 U-Net evaluations" in out
+    assert "| index | index |" in out
+    rows = read_run(runs[0]).evaluated("shortcut")
+    assert {row["of"] for row in rows} == {"scorers", "biased", "balanced", "index"}
+    assert 'id="shortcut"' in write_report([runs[0]]).read_text()
+
+
+def test_the_pair_is_what_the_data_couple(runs: tuple[Path, Path]) -> None:
+    assert coupled_pair(open_run(runs[0])) == ("Cardiomegaly", "pacemaker")
+
+
+def test_refusals(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(runs[0])
+    code, _, err = call(capsys, "evaluate", "prototypes", "--run", run, "--prior", run, "--device", "cpu")
+    assert code == 2
+    assert "is no run of PrototypePriorModule" in err
+    code, _, err = call(capsys, "evaluate", "prototypes", "--run", run, "--prototypes.drawn", "100", "--device", "cpu")
+    assert code == 2
+    assert "set it to 65 or less, or to 0" in err
