@@ -59,7 +59,7 @@ class PatronusModule(LatentDiffusionModule):
         prototypes_learning_rate: of prototypes and their encoder; null means ``learning_rate``.
         decay_prototypes: let ``weight_decay`` act on prototypes and their encoder, as published.
         distinctness: weight of a loss that holds prototypes apart; 0, as published, turns it off.
-        distinctness_margin: in 1 - |cos|, how far apart.
+        distinctness_margin: in ``1 - |cos|``, how far apart.
         freeze_text_encoder, learning_rate, text_encoder_learning_rate, weight_decay, warmup_steps, learning_rate_schedule,
             prediction_type, min_snr_gamma, caption_dropout, caption_dropout_on, ema_decay, sampling, init_seed,
             noise_schedule, stop_after_skipped_steps, speed: as of :class:`LatentDiffusionModule`.

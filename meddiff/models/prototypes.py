@@ -37,7 +37,7 @@ def log_activation(d2: Tensor, eps: float = EPS) -> Tensor:
 def squared_distances(features: Tensor, prototypes: Tensor) -> Tensor:
     """Squared Euclidean distances of all patches to all prototypes.
 
-    |z|^2 - 2 z.p + |p|^2 in float64: in float32 the terms cancel near zero distance, where the similarity is steepest (an
+    ``|z|^2 - 2 z.p + |p|^2`` in float64: in float32 the terms cancel near zero distance, where the similarity is steepest (an
     activation moves by up to 0.1); summing (z - p)^2 outright (torch.cdist) takes seven times as long as the whole of
     :meth:`PrototypeEncoder.forward`, which is as fast as the identity in float32.
 
@@ -61,7 +61,7 @@ def _exact(features: Tensor) -> torch.dtype:
 
 
 def distinctness_loss(prototypes: Tensor, delta: float) -> Tensor:
-    """Mean over prototypes of how much nearer than ``delta`` the most similar other one lies, in 1 - |cos|; ().
+    """Mean over prototypes of how much nearer than ``delta`` the most similar other one lies, in ``1 - |cos|``; ().
 
     0 for orthogonal prototypes, ``delta`` for copies (also turned round). Spec section A3.
 
@@ -75,7 +75,7 @@ def distinctness_loss(prototypes: Tensor, delta: float) -> Tensor:
 
 
 def nearest_cosines(prototypes: Tensor) -> Tensor:
-    """|cos| of each prototype with the other that is most like it, (m,), of (m, D) with m >= 2."""
+    """``|cos|`` of each prototype with the other that is most like it, (m,), of (m, D) with m >= 2."""
     unit = nn.functional.normalize(prototypes, dim=1)
     cosines = (unit @ unit.T).abs()  # (m, m)
     itself = torch.eye(len(prototypes), dtype=torch.bool, device=prototypes.device)
@@ -83,7 +83,7 @@ def nearest_cosines(prototypes: Tensor) -> Tensor:
 
 
 def mean_cosine(prototypes: Tensor) -> Tensor:
-    """Mean |cos| over pairs of prototypes (m, D), (); NaN of fewer than two."""
+    """Mean ``|cos|`` over pairs of prototypes (m, D), (); NaN of fewer than two."""
     unit = nn.functional.normalize(prototypes, dim=1)
     first, second = torch.triu_indices(len(unit), len(unit), offset=1)
     return (unit @ unit.T).abs()[first, second].mean()
