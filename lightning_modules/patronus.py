@@ -45,6 +45,8 @@ class PatronusModule(LatentDiffusionModule):
     ``prototypes/usage_entropy`` (of their shares of the variance over images; 1 if all vary alike), ``prototypes/dead_share``
     and ``prototypes/mean_abs_cos``.
 
+    The arguments that are not named below are those of :class:`LatentDiffusionModule`.
+
     Source: Weng et al., ICLR 2026 (Patronus); spec part A and C1. Presets: ``configs/patronus*.yaml``.
 
     Args:
@@ -60,9 +62,6 @@ class PatronusModule(LatentDiffusionModule):
         decay_prototypes: let ``weight_decay`` act on prototypes and their encoder, as published.
         distinctness: weight of a loss that holds prototypes apart; 0, as published, turns it off.
         distinctness_margin: in ``1 - |cos|``, how far apart.
-        freeze_text_encoder, learning_rate, text_encoder_learning_rate, weight_decay, warmup_steps, learning_rate_schedule,
-            prediction_type, min_snr_gamma, caption_dropout, caption_dropout_on, ema_decay, sampling, init_seed,
-            noise_schedule, stop_after_skipped_steps, speed: as of :class:`LatentDiffusionModule`.
 
     Raises:
         UserError: a number or a combination that cannot be.

@@ -1,6 +1,6 @@
 """Prototypes: vectors that patches of an image are compared with, and how near the nearest patch comes to each.
 
-With z the features of the patches of an image and p_j a prototype:
+With z the features of the patches of an image and p_j a prototype::
 
     d_j(u, v) = |z(u, v) - p_j|^2,   d_j = min over (u, v) of d_j(u, v),   s_j = log((d_j + 1) / (d_j + eps))
 

@@ -12,7 +12,7 @@ from meddiff.metrics.functional.checks import as_double
 #: An activation whose standard deviation over images is below this tells no two images apart: the faithful start at 224 px has
 #: 1e-4 and less (spec A11, 3), a trained one some tenths.
 DEAD = 1e-3
-#: Prototypes with a higher |cosine| are duplicates.
+#: Prototypes with a higher ``|cosine|`` are duplicates.
 ALIKE = 0.95
 
 
