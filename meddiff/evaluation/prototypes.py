@@ -34,7 +34,7 @@ from meddiff.evaluation.prototype_pictures import (
 from meddiff.evaluation.prototype_settings import Beside, PrototypesOptions
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.undisturbed import undisturbed
-from meddiff.metrics.functional.prototype_use import prototype_likeness, prototype_use
+from meddiff.metrics.functional.usage import prototype_likeness, prototype_use
 from meddiff.models.feature_extractors import missing_extractors
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.patronus import Patronus

@@ -12,9 +12,9 @@ from torch import Tensor
 from meddiff.common.errors import UserError
 from meddiff.metrics.functional.checks import as_double
 from meddiff.metrics.functional.latent_probe import FOLDS, ROWS, SEED, latent_auroc
-from meddiff.metrics.functional.prototype_use import DEAD, prototype_use
 from meddiff.metrics.functional.reconstruction import reconstruction
 from meddiff.metrics.functional.tad import tad
+from meddiff.metrics.functional.usage import DEAD, prototype_use
 from meddiff.metrics.gathering import ListMetric
 from meddiff.metrics.intervals import mean_interval
 

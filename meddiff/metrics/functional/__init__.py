@@ -17,12 +17,12 @@ from meddiff.metrics.functional.iou import (
 )
 from meddiff.metrics.functional.kid import kernel_distance
 from meddiff.metrics.functional.latent_probe import latent_accuracy, latent_auroc
-from meddiff.metrics.functional.prototype_use import prototype_likeness, prototype_use
 from meddiff.metrics.functional.reconstruction import reconstruction
 from meddiff.metrics.functional.resize import min_max, resize_maps, resize_masks
 from meddiff.metrics.functional.sample_scores import SAMPLE_COLUMNS, score_grid_maps
 from meddiff.metrics.functional.tad import single_areas, tad
 from meddiff.metrics.functional.top1 import pointing_game
+from meddiff.metrics.functional.usage import prototype_likeness, prototype_use
 
 __all__ = [
     "SAMPLE_COLUMNS",
