@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meddiff.common.files import atomic_open
+from meddiff.reports.page.saliency_wording import SALIENCY
 from meddiff.reports.page.wording import CONTROLS, EXTRACTORS, GAIN_NAMES, QUESTIONS, direction, label, meaning, parts
 
 BETTER = {1: "more", -1: "less", 0: "–"}
@@ -64,6 +65,39 @@ TRAINING = {
     "throughput/evaluation_share": ("evaluations", "share of the time so far spent in evaluations", "share", -1),
     "throughput/memory_peak_gib": ("peak of memory", "allocated on the GPU, or held by the process", "GiB", -1),
 }
+PUBLISHED = "Weng et al. 2026 (Patronus), Table 1"
+UNTRAINED = "the untrained encoder"
+#: name -> label, meaning, unit, better, control, source
+PROTOTYPES = {
+    "latent_auroc": ("latent AUROC", "mean AUROC of a logistic probe of each label on activations, 5 folds", "share", 1,
+                     f"{UNTRAINED}; chance 0.5", PUBLISHED),
+    "tad": ("TAD", "how far the best single prototype of each captured label is ahead of the second, summed", "none", 1,
+            UNTRAINED, PUBLISHED),
+    "captured": ("labels captured", "labels that one prototype tells (AUROC 0.75) and that no other label explains",
+                 "labels", 1, UNTRAINED, PUBLISHED),
+    "latent_auroc_untrained": ("latent AUROC, untrained", "the same of the untrained encoder", "share", 0, "–", "own"),
+    "tad_untrained": ("TAD, untrained", "the same of the untrained encoder", "none", 0, "–", "own"),
+    "captured_untrained": ("labels captured, untrained", "the same of the untrained encoder", "labels", 0, "–", "own"),
+    "usage_entropy": ("use of prototypes", "entropy of their shares of the variance over images, over its greatest value",
+                      "share", 1, "–", "own"),
+    "dead_share": ("dead prototypes", "share of prototypes that vary by less than 0.001 over images", "share", -1, "–", "own"),
+    "duplicates": ("duplicates", "share of prototypes whose activations follow another's", "share", -1, "–", "own"),
+    "mean_abs_cos": ("likeness of prototypes", "mean absolute cosine of two prototypes", "none", -1, "–", "own"),
+    "mean_cosine": ("likeness of prototypes", "mean absolute cosine of two prototypes", "none", -1, "–", "own"),
+    "named_share": ("named prototypes", "share whose activations follow a label or a word, corrected for all tries", "share",
+                    1, "the share under shuffled labels", "own"),
+    "named_share_shuffled": ("named by chance", "the same under shuffled labels", "share", 0, "–", "own"),
+    "t_half": ("half-way timestep", "median timestep at which half of a raised prototype is there, paired", "timesteps", 0,
+               "low-pass images; a random prototype", "Weng et al. 2026 (Patronus), emergence"),
+    "odd": ("oddness of edits", "median Mahalanobis distance of the edited activations, real ones being at 1", "none", -1,
+            "1", "own"),
+    "raised_by": ("raised by", "mean change of a prototype's activation in the picture that was drawn with it raised", "none",
+                  1, "0", "own"),
+    "reconstruction_mse": ("reconstruction error", "mean squared error from inverted noise and the image's own prototypes",
+                           "none", -1, "no prototypes; another image's", "own"),
+    "variation_mse": ("variation error", "mean squared error from fresh noise and the image's own prototypes", "none", -1,
+                      "no prototypes; another image's", "own"),
+}  # fmt: skip
 COUNTS = {
     "grounding/n": ("N of phrases", "phrases with a defined map that the averages are over", "phrases", 0),
     "grounding/excluded": (
@@ -108,6 +142,8 @@ def anchor(key: str) -> str:
         ('term-grounding-cnr', 'term-fidelity-fd_domain', 'term-images')
     """
     room, slash, name = key.partition("/")
+    if room == "saliency":  # TOOL/FIGURE/tTIMESTEP
+        return f"term-{room}-{(*name.split('/'), name)[1]}"
     return f"term-{room}-{name.rpartition('/')[2]}" if slash else f"term-{room}"
 
 
@@ -133,6 +169,24 @@ def fidelity_entries() -> list[Entry]:
     return found + _plain(COUNTS, "fidelity/")
 
 
+def saliency_entries() -> list[Entry]:
+    """Figures of the maps of one tool at one timestep."""
+    control = {"cnr": "location prior; gain over an absent finding", "gain_absent": "0"}
+    return [
+        Entry(f"saliency/attention/{name}/t381", title, text, "none", "more" if name != "cnr_absent" else "–",
+              control.get(name, "location prior"), "own")
+        for name, (title, text) in SALIENCY.items()
+    ]  # fmt: skip
+
+
+def prototype_entries() -> list[Entry]:
+    """Figures of a model with prototypes."""
+    return [
+        Entry(f"prototypes/{name}", title, text, unit, BETTER[sign], control, source)
+        for name, (title, text, unit, sign, control, source) in PROTOTYPES.items()
+    ]
+
+
 def training_entries() -> list[Entry]:
     """What is logged of training itself."""
     return _plain(TRAINING, "")
@@ -150,7 +204,8 @@ def unexplained(keys: Iterable[str]) -> list[str]:
         >>> unexplained(["grounding/Edema/cnr", "grounding/prior/macro_cnr", "fidelity/pndm/fd_domain", "epoch"])
         ['epoch']
     """
-    known = {one.anchor for one in (*grounding_entries(), *fidelity_entries(), *training_entries())}
+    rooms = (grounding_entries, fidelity_entries, saliency_entries, prototype_entries, training_entries)
+    known = {one.anchor for room in rooms for one in room()}
     return [key for key in keys if anchor(key) not in known]
 
 
@@ -173,6 +228,8 @@ def page() -> str:
     for title, text, entries in (
         ("Grounding", GROUNDING, grounding_entries()),
         ("Image quality", FIDELITY, fidelity_entries()),
+        ("Maps by timestep", BY_TIMESTEP, saliency_entries()),
+        ("Prototypes", TOLD, prototype_entries()),
         ("Training", LOSSES, training_entries()),
     ):
         lines += [f"## {title}", "", text, "", "| name | called | what it is | unit | better | read against | source |"]
@@ -209,6 +266,11 @@ FIDELITY = (
     "FD. `kid_` is the kernel distance over the same features. `fidelity/SAMPLER/NAME` is that of images drawn by "
     "another sampler."
 )
+BY_TIMESTEP = (
+    "`saliency/TOOL/FIGURE/tTIMESTEP`: of a few fixed phrases while a model trains, which show a course and no result "
+    "([what the tools are](visual_analysis.md))."
+)
+TOLD = "Of a model that is told prototypes ([page](patronus.md)); each figure on held-out images."
 LOSSES = "Rows of training have `images`; a share is between 0 and 1."
 CONTROLLED = (
     "Logged beside the headline figures as `grounding/CONTROL/NAME` and `fidelity/CONTROL/NAME`, the same number "

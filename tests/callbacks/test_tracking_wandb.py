@@ -266,4 +266,6 @@ def test_every_name_that_is_logged_is_explained(run: Path) -> None:
     keys |= {key.split(".")[0] for row in history(run) for key in row if not key.startswith("_")}
     own = {"step", "time", "epoch", "trainer/global_step"}  # of Lightning and of the file
     shown = {"grounding/attention", "grounding/phrases", "fidelity/samples", "tradeoff_table"}
+    maps = ("attention_phrases", "attention_layers", "end_token_phrases")
+    shown |= {f"saliency/{sheet}_by_timestep" for sheet in maps}
     assert set(unexplained(sorted(keys))) == own | shown
