@@ -16,6 +16,7 @@ from lightning_modules.seeding import run_seed
 from lightning_modules.speed import SpeedOptions
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError, refuse
+from meddiff.metrics.functional.usage import DEAD
 from meddiff.models.patronus import Patronus
 from meddiff.models.prototype_options import PrototypeOptions, Space
 from meddiff.models.prototypes import distinctness_loss, mean_cosine
@@ -24,9 +25,6 @@ from meddiff.models.schedule_config import GivenSchedule, PredictionType
 from meddiff.models.weights.sources import Source
 from meddiff.shards.batches import LatentBatch, TokenBatch
 from meddiff.shards.manifest import Manifest
-
-#: Standard deviation over images below which a prototype tells no two of them apart.
-DEAD = 1e-3
 
 
 class PrototypeBatch(TokenBatch):

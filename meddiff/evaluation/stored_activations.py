@@ -1,14 +1,15 @@
 """Prototype activations of a run's training images, computed once and kept beside the run. Source: own."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, make_folder
+from meddiff.evaluation.prototype_inputs import activations_of as encoded
+from meddiff.evaluation.prototype_inputs import patronus
 from meddiff.evaluation.provenance import weights_digest
 from meddiff.evaluation.samples import evaluation_latents
 from meddiff.evaluation.undisturbed import undisturbed
@@ -18,8 +19,6 @@ from meddiff.shards.dataset import LatentShardsDataset
 
 #: In the run folder.
 FOLDER = "prototypes"
-#: Images that are encoded at a time; changes no result.
-BATCH = 64
 
 
 def stored_activations(opened: Opened, ema: bool = False) -> NDArray[np.float32]:
@@ -34,12 +33,7 @@ def stored_activations(opened: Opened, ema: bool = False) -> NDArray[np.float32]
     Raises:
         UserError: a model without prototypes, or activations that are not finite.
     """
-    model = opened.model
-    if not isinstance(model, Patronus):
-        raise UserError(
-            f"{opened.file} is of a {type(model).__name__}, which has no prototypes: name a run of "
-            f"lightning_modules.PatronusModule."
-        )
+    model = patronus(opened.model)
     split = opened.data.dataset(opened.data.train_split)
     with model.weights(ema):
         file = None
@@ -65,18 +59,11 @@ def identity(model: Patronus, split: LatentShardsDataset) -> str:
 
 
 def activations_of(model: Patronus, split: LatentShardsDataset) -> NDArray[np.float32]:
-    """(N, m) of all images of a split.
+    """(N, m) of all images of a split, of the latents' mean.
 
     Raises:
         UserError: they are not finite.
     """
-    rows = []
     with undisturbed(model):
-        for start in range(0, len(split), BATCH):
-            places = range(start, min(start + BATCH, len(split)))
-            x0 = torch.stack([evaluation_latents(split, place, 0, mean_only=True) for place in places])  # (B, C, h, w)
-            rows.append(model.activations(x0.to(model.device)).cpu())
-    found: NDArray[np.float32] = torch.cat(rows).numpy()
-    if not np.isfinite(found).all():
-        raise UserError("Prototype activations are not finite: take a checkpoint from before the training broke.")
-    return found
+        means = partial(evaluation_latents, split, seed=0, mean_only=True)
+        return encoded(model.prototypes, means, range(len(split))).astype(np.float32)
