@@ -192,6 +192,12 @@ def training_entries() -> list[Entry]:
     return _plain(TRAINING, "")
 
 
+def all_entries() -> list[Entry]:
+    """Of every room."""
+    rooms = (grounding_entries, fidelity_entries, saliency_entries, prototype_entries, training_entries)
+    return [one for room in rooms for one in room()]
+
+
 def control_entries() -> list[tuple[str, str]]:
     """(name in ``controls.json``, what it is)."""
     return list(CONTROLS.items())
@@ -204,8 +210,7 @@ def unexplained(keys: Iterable[str]) -> list[str]:
         >>> unexplained(["grounding/Edema/cnr", "grounding/prior/macro_cnr", "fidelity/pndm/fd_domain", "epoch"])
         ['epoch']
     """
-    rooms = (grounding_entries, fidelity_entries, saliency_entries, prototype_entries, training_entries)
-    known = {one.anchor for room in rooms for one in room()}
+    known = {one.anchor for one in all_entries()}
     return [key for key in keys if anchor(key) not in known]
 
 
