@@ -16,7 +16,7 @@ from lightning_modules.seeding import run_seed
 from lightning_modules.speed import SpeedOptions
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError, refuse
-from meddiff.metrics.functional.usage import DEAD
+from meddiff.metrics.functional.usage import DEAD, shared_out
 from meddiff.models.patronus import Patronus
 from meddiff.models.prototype_options import PrototypeOptions, Space
 from meddiff.models.prototypes import distinctness_loss, mean_cosine
@@ -263,6 +263,4 @@ class Spread:
         if number < 2:
             return math.nan, math.nan
         variance = ((square - mean.square() / number) / (number - 1)).clamp(min=0.0)  # (m,)
-        shares = variance / variance.sum()
-        entropy = float(-torch.xlogy(shares, shares).sum()) / math.log(m) if m > 1 else math.nan
-        return entropy, float((variance.sqrt() < DEAD).double().mean())
+        return shared_out(variance)[0], float((variance.sqrt() < DEAD).double().mean())

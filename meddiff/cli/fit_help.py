@@ -131,18 +131,23 @@ def classes_of(arguments: Sequence[str]) -> dict[str, str]:
     files, flags = split_configs(list(arguments))
     found: dict[str, str] = {}
     for file in files:
-        for name in CHOSEN:
-            section = read_yaml(file).get(name)
-            if isinstance(section, Mapping) and isinstance(section.get("class_path"), str):
-                found[name] = section["class_path"]
+        found |= _chosen_in(read_yaml(file))
     for flag, value in _pairs(flags):
         for name in CHOSEN:
             if flag in (f"--{name}", f"--{name}.class_path") and value and value[:1] not in "{[":
-                found[name] = value
-    # without its room, as LightningCLI takes it too
-    return {
-        name: next((full for full in _all_of(name) if full.endswith(f".{one}")), one) for name, one in found.items()
-    }
+                found[name] = _in_full(name, value)
+    return found
+
+
+def _chosen_in(config: Mapping[str, object]) -> dict[str, str]:
+    """Section -> the class that a file chooses for it."""
+    named = {name: section.get("class_path") for name in CHOSEN if isinstance(section := config.get(name), Mapping)}
+    return {name: _in_full(name, one) for name, one in named.items() if isinstance(one, str)}
+
+
+def _in_full(section: str, class_path: str) -> str:
+    """With its room, which LightningCLI does not ask for."""
+    return next((full for full in _all_of(section) if full.endswith(f".{class_path}")), class_path)
 
 
 def _pairs(flags: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -165,9 +170,11 @@ def misspelt(arguments: Sequence[str]) -> list[str]:
         name = flag.removeprefix("--").removesuffix("+")
         if (sentence := _unknown(name, classes, "--")) is not None:
             found.append(sentence)
-    for place, file in enumerate(files):
-        then = classes_of([part for one in files[: place + 1] for part in ("-c", one)])
-        for name in _keys(read_yaml(file)):
+    then: dict[str, str] = {}
+    for file in files:
+        config = read_yaml(file)
+        then |= _chosen_in(config)
+        for name in _keys(config):
             section = name.partition(".")[0]
             if section in CHOSEN and then.get(section) != classes.get(section):
                 continue  # arguments of a class that is replaced later are dropped with it

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from meddiff.attribution.scheduled import draw_along
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
 from meddiff.common.outside import file_in, terminal
@@ -66,20 +67,25 @@ def draw_prompts(
     borrow: Sequence[Path] = (),
     unet: "UNet2DConditionModel | None" = None,
     show_progress: bool = False,
+    along: Sequence[int] | None = None,
 ) -> Settings:
     """:func:`draw_images` with a model; returns the settings that the images were drawn with.
 
     Args:
+        along: timesteps to draw along by DDIM, with the options' guidance; None takes the sampler's own.
         unet: another network in the place of the module's own (a control).
     """
     sampling = options.sampling or model.sampling
     settings = drawing_settings(model, options.seed, sampling, unet)
-
-    bar = DrawingBar(show_progress)
+    if along is not None:  # as text: settings are compared as they come back from a file
+        settings |= {"timesteps": str(list(along))}
+    steps, bar = sampling.steps if along is None else len(along), DrawingBar(show_progress)
 
     def draw(texts: list[str], keys: list[str]) -> NDArray[np.uint8]:
-        batch = bar.batch(len(keys), sampling.steps)
+        batch = bar.batch(len(keys), steps)
         try:
+            if along is not None:
+                return draw_along(model, texts, keys, options.seed, along, sampling.guidance_scale, on_step=batch.step)
             return model.sample(texts, keys, options.seed, sampling, unet=unet, on_step=batch.step)
         finally:
             batch.drawn()

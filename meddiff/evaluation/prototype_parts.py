@@ -70,12 +70,11 @@ class Parts:
         metadata = [split.metadata(index) for index in indices]
         labels = [one for one in labels_of(metadata) if one in FINDINGS] or labels_of(metadata)
         targets = torch.tensor([[float(name in one["labels"]) for name in labels] for one in metadata])
-        labels = [
-            name for name, column in zip(labels, targets.T, strict=True) if 1 < float(column.sum()) < len(column) - 1
-        ]
-        if len(indices) < FEWEST or not labels:
+        counts = targets.sum(dim=0)
+        asked = (counts > 1) & (counts < len(targets) - 1)  # (A,)
+        if len(indices) < FEWEST or not bool(asked.any()):
             return {}, {}
-        targets = torch.tensor([[float(name in one["labels"]) for name in labels] for one in metadata])  # (N, A)
+        labels, targets = [name for name, one in zip(labels, asked.tolist(), strict=True) if one], targets[:, asked]
         patients = {name: place for place, name in enumerate(dict.fromkeys(str(one["patient_id"]) for one in metadata))}
         groups = torch.tensor([patients[str(one["patient_id"])] for one in metadata])
         if len(patients) == 1:  # not recorded

@@ -10,27 +10,26 @@ Source: Park, Ju and Lee (2024), exponential time-step sampling, of which they s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps
-from meddiff.attribution.scheduled import draw_along
 from meddiff.attribution.schedules import GAMMA, SCHEDULES, Schedule, schedule
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
 from meddiff.common.errors import UserError
 from meddiff.common.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
 from meddiff.evaluation.cores import one_core
-from meddiff.evaluation.drawing import draw_images, draw_prompts, drawing_settings, folder_needed, read_images, signed
+from meddiff.evaluation.drawing import draw_prompts, folder_needed, read_images, signed
 from meddiff.evaluation.feature_cache import Features, cache_folder, measure, real_features
+from meddiff.evaluation.fidelity import FidelityOptions
 from meddiff.evaluation.gain import Gains, absent_findings, absent_maps
 from meddiff.evaluation.grounding_scores import localisation
 from meddiff.evaluation.measurement import Result, Row, Table
-from meddiff.evaluation.progress import DrawingBar, progress_bar
+from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import GroundingSample, evaluation_latents, grounding_samples
 from meddiff.evaluation.undisturbed import undisturbed
@@ -145,20 +144,20 @@ class Schedules:
         """U-Net forward passes: images, then two maps a phrase and timestep."""
         images = self.number(split) * (len(self.ways) * self._sampling(model).forward_passes)
         own = self.number(split) * model.sampling.forward_passes
-        return float(images + own + 2 * len(self._phrases()) * sum(len(way.timesteps) for way in self.ways))
+        return float(images + own + 2 * len(self.phrases) * sum(len(way.timesteps) for way in self.ways))
 
     def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
         """Table ``schedules``; images stay in ``images/schedules/NAME``, so that a stopped run goes on with the rest."""
         self.check(split)
         folder = folder_needed(out, "schedules") / "images" / "schedules"
         with undisturbed(model), model.weights(self.options.ema):
-            distances = self._distances(model, split, folder)
+            distances, items = self._distances(model, split, folder), self._items(model)
             rows: list[Row] = [
                 {
                     **{"schedule": way.kind, "gamma": way.gamma, "steps": len(way.timesteps)},
                     **{"first": way.timesteps[0], "last": way.timesteps[-1], "n": self.number(split)},
                     **distances[way.name],
-                    **self._grounded(model, way),
+                    **self._grounded(model, way, items),
                 }
                 for way in self.ways
             ]
@@ -173,7 +172,9 @@ class Schedules:
         given, own = self.options.guidance_scale, model.sampling.guidance_scale
         return SamplingOptions("ddim", self.options.steps, own if given is None else given)
 
-    def _phrases(self) -> list[GroundingSample]:
+    @cached_property
+    def phrases(self) -> list[GroundingSample]:
+        """Those that are grounded; none without a split of them."""
         if self.grounding is None:
             return []
         return grounding_samples(self.grounding, list(QUERY_WORDS), self.options.phrases, self.options.seed)[0]
@@ -187,9 +188,13 @@ class Schedules:
         prompts = {split.keys[i]: str(split.metadata(i)["impression"]) for i in range(n, 2 * n)}
         found: dict[str, Features] = {}
         for way in self.ways:
-            self._draw(model, folder / way.name, prompts, way)
+            drawn = FidelityOptions(sampling=self._sampling(model), batch_size=options.batch_size, seed=options.seed)
+            draw_prompts(
+                *(model, folder / way.name, prompts, drawn), show_progress=self.show_progress, along=way.timesteps
+            )
             found[way.name] = self._features(extractors, folder / way.name, list(prompts), model)
-        draw_prompts(model, folder / SAMPLER, prompts, _Plain(options), show_progress=self.show_progress)
+        own = FidelityOptions(batch_size=options.batch_size, seed=options.seed)
+        draw_prompts(model, folder / SAMPLER, prompts, own, show_progress=self.show_progress)
         found[SAMPLER] = self._features(extractors, folder / SAMPLER, list(prompts), model)
         real = partial(real_features, split, weights=options.weights, extractors=extractors, device=model.device)
         kept = cache_folder(split.folder, folder)
@@ -207,21 +212,6 @@ class Schedules:
                 distances[name][f"kid_{extractor}"] = value["kid"]
         return distances
 
-    def _draw(self, model: LatentDiffusion, folder: Path, prompts: dict[str, str], way: Way) -> None:
-        options, sampling, bar = self.options, self._sampling(model), DrawingBar(self.show_progress)
-        # whole numbers in a row as text: settings are compared as they come back from a file
-        settings = drawing_settings(model, options.seed, sampling) | {"timesteps": str(way.timesteps)}
-
-        def draw(texts: list[str], keys: list[str]) -> NDArray[np.uint8]:
-            batch = bar.batch(len(keys), len(way.timesteps))
-            try:
-                scale = sampling.guidance_scale
-                return draw_along(model, texts, keys, options.seed, way.timesteps, scale, on_step=batch.step)
-            finally:
-                batch.drawn()
-
-        draw_images(folder, prompts, settings, draw, options.batch_size, bar=bar)
-
     def _features(
         self, extractors: dict[str, Extractor], folder: Path, keys: Sequence[str], model: LatentDiffusion
     ) -> Features:
@@ -235,16 +225,22 @@ class Schedules:
             self.show_progress,
         )
 
-    def _grounded(self, model: LatentDiffusion, way: Way) -> Row:
+    def _items(self, model: LatentDiffusion) -> list[GroundingItem]:
+        """The phrases with the latents of their images and the words that ask for their findings."""
+        items, split, tokenizer = [], self.grounding, model.text_encoder.tokenizer
+        for one in self.phrases if split is not None else ():
+            assert split is not None
+            words = query_tokens(tokenizer, one.phrase, QUERY_WORDS[one.label]).weights
+            latents = evaluation_latents(split, one.index, self.options.seed)
+            items.append(GroundingItem(one.key, latents, one.phrase, words[None]))
+        return items
+
+    def _grounded(self, model: LatentDiffusion, way: Way, items: Sequence[GroundingItem]) -> Row:
         """CNR of the finding's words at a schedule's timesteps, and what of it is left under an absent finding."""
-        samples, split = self._phrases(), self.grounding
+        samples, split = self.phrases, self.grounding
         if split is None or not samples:
             return {}
-        tokenizer, seed, steps = model.text_encoder.tokenizer, self.options.seed, way.timesteps
-        items = []
-        for one in samples:
-            words = query_tokens(tokenizer, one.phrase, QUERY_WORDS[one.label]).weights
-            items.append(GroundingItem(one.key, evaluation_latents(split, one.index, seed), one.phrase, words[None]))
+        seed, steps = self.options.seed, way.timesteps
         absent, own, gains = absent_findings(split, samples), dict[int, float](), Gains()
         total = (len(items) + len(absent)) * len(steps)
         with progress_bar(total, "pass", f"maps, {way.name}", self.show_progress) as bar:
@@ -265,22 +261,6 @@ class Schedules:
             "gain_high": found.get("high"),
             "phrases": len(samples),
         }
-
-
-@dataclass(frozen=True)
-class _Plain:
-    """What drawing by the model's own sampler is told."""
-
-    of: SchedulesOptions
-    sampling: None = None
-
-    @property
-    def batch_size(self) -> int:
-        return self.of.batch_size
-
-    @property
-    def seed(self) -> int:
-        return self.of.seed
 
 
 def _cnr(heat: torch.Tensor, sample: GroundingSample) -> float:

@@ -210,12 +210,25 @@ class LatentDiffusion(nn.Module):
         Raises:
             NotFiniteImages: some came out as no numbers; carries the others.
         """
+        with torch.no_grad():
+            text, empty = self.encode_texts(prompts), self.encode_texts([""])
+        return self.draw_told(text, empty, keys, seed, options, unet, on_step)
+
+    def draw_told(
+        self,
+        told: Conditioning,
+        nothing: Conditioning,
+        keys: Sequence[str],
+        seed: int,
+        options: SamplingOptions | None = None,
+        unet: "UNet2DConditionModel | None" = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> NDArray[np.uint8]:
+        """As :meth:`sample`, of what the U-Net is told, B rows, and of what guidance subtracts, one."""
         options = options or self.sampling
         noise = initial_noise(seed, keys, self.latent_shape).to(self.device)  # (B, C, h, w)
         scheduler = build_scheduler(options.sampler, self.noise_schedule.config)
-        with torch.no_grad():
-            text, empty = self.encode_texts(prompts), self.encode_texts([""])
-        latents = sample_latents(unet or self.unet, scheduler, noise, text, empty, options, on_step)
+        latents = sample_latents(unet or self.unet, scheduler, noise, told, nothing, options, on_step)
         return decode(self.vae, latents.float(), self.scaling_factor)
 
 

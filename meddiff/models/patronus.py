@@ -26,7 +26,7 @@ from meddiff.models.pixel_space import PixelAutoencoder
 from meddiff.models.prototype_options import PrototypeOptions, Space, check_parts, encoder_of
 from meddiff.models.prototype_unet import told_prototypes, told_prototypes_config
 from meddiff.models.prototypes import PrototypeEncoder
-from meddiff.models.sampling import SamplingOptions, build_scheduler, initial_noise, sample_latents
+from meddiff.models.sampling import SamplingOptions
 from meddiff.models.text.build import build_text_encoder
 from meddiff.models.text.no_text import NoText
 from meddiff.models.text.tower import Conditioning, TextTower
@@ -250,12 +250,9 @@ class Patronus(LatentDiffusion):
         Raises:
             NotFiniteImages: some came out as no numbers; carries the others.
         """
-        options = options or self.sampling
-        noise = initial_noise(seed, keys, self.latent_shape).to(self.device)  # (B, C, h, w)
-        scheduler = build_scheduler(options.sampler, self.noise_schedule.config)
         with torch.no_grad():
             nothing = self.conditioning(None)
-        return self.to_images(sample_latents(self.unet, scheduler, noise, told, nothing, options, on_step))
+        return self.draw_told(told, nothing, keys, seed, options, on_step=on_step)
 
 
 def refuse_pipeline(model: LatentDiffusion) -> None:

@@ -1,7 +1,5 @@
 """Distances, similarities and the encoder of prototypes."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -16,9 +14,10 @@ from meddiff.models.prototypes import (
     squared_distances,
 )
 from tests.builders.patronus import STACK
+from tests.builders.readings import SHARED
 
 PUBLISHED_224 = [(5, 2, 1, 32), (5, 2, 1, 64), (5, 1, 0, 64), (5, 1, 0, 128), (5, 1, 0, 128)]
-XRAYS = Path("/work/shared/data/nih_frontal_256")
+XRAYS = SHARED / "nih_frontal_256"
 
 
 def brute_force(features: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:

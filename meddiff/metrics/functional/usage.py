@@ -72,13 +72,23 @@ def prototype_use(activations: Tensor, dead_below: float = DEAD) -> PrototypeUse
     if not bool(values.isfinite().all()):
         raise UserError("activations are not finite: the encoder has diverged, so there is no use to speak of.")
     spread = values.std(dim=0)  # (m,)
-    total = float((spread**2).sum())
+    return PrototypeUse(*shared_out(spread**2), spread < dead_below, spread)
+
+
+def shared_out(variance: Tensor) -> tuple[float, float]:
+    """``entropy`` and ``effective`` of :class:`PrototypeUse`, of variances over images (m,).
+
+    Example:
+        >>> import torch
+        >>> [round(one, 6) for one in shared_out(torch.tensor([0.5, 0.5, 0.0, 0.0]))]
+        [0.5, 2.0]
+    """
+    total = float(variance.sum())
     if total == 0:
-        return PrototypeUse(math.nan, math.nan, spread < dead_below, spread)
-    shares = spread**2 / total
-    bits = float(-torch.xlogy(shares, shares).sum())
-    entropy = bits / math.log(len(shares)) if len(shares) > 1 else math.nan
-    return PrototypeUse(entropy, math.exp(bits), spread < dead_below, spread)
+        return math.nan, math.nan
+    shares = variance / total
+    nats = float(-torch.xlogy(shares, shares).sum())
+    return (nats / math.log(len(shares)) if len(shares) > 1 else math.nan), math.exp(nats)
 
 
 def prototype_likeness(prototypes: Tensor, alike: float = ALIKE) -> PrototypeLikeness:
