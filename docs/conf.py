@@ -54,6 +54,8 @@ autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+# There are none here, and looking for them parses every source once more.
+autodoc_use_type_comments = False
 napoleon_numpy_docstring = False
 # In "Returns: values, finite: ..." napoleon takes "values" for a type and looks it up; that several things are called so is no
 # fault of the text. What is not found at all is a warning only where a link was meant (MyST).

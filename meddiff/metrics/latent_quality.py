@@ -11,9 +11,9 @@ from torch import Tensor
 
 from meddiff.common.errors import UserError
 from meddiff.metrics.functional.checks import as_double
+from meddiff.metrics.functional.disentanglement import tad
 from meddiff.metrics.functional.latent_probe import FOLDS, ROWS, SEED, latent_auroc
-from meddiff.metrics.functional.reconstruction import reconstruction
-from meddiff.metrics.functional.tad import tad
+from meddiff.metrics.functional.reconstruction_error import reconstruction
 from meddiff.metrics.functional.usage import DEAD, prototype_use
 from meddiff.metrics.gathering import ListMetric
 from meddiff.metrics.intervals import mean_interval
@@ -149,7 +149,7 @@ class ReconstructionError(ListMetric):
             self.add_list(name)
 
     def update(self, images: Tensor, originals: Tensor) -> None:
-        """Add one batch, as for :func:`~meddiff.metrics.functional.reconstruction.reconstruction`."""
+        """Add one batch, as for :func:`~meddiff.metrics.functional.reconstruction_error.reconstruction`."""
         found = reconstruction(images, originals, self.data_range)
         self.append("mse", found.mse)
         self.append("ssim", found.ssim)

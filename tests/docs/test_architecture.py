@@ -1,7 +1,10 @@
 """``docs/architecture.md`` leads to the code: the four files a newcomer looks for stand there once, and all rooms are named."""
 
+import importlib
+import pkgutil
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -41,3 +44,13 @@ def test_every_room_of_the_library_stands_in_the_plan() -> None:
 )
 def test_the_four_files_do_what_the_page_says(path: str, content: str) -> None:
     assert content in (ROOT / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("room", ["meddiff.metrics", "meddiff.metrics.functional", "meddiff.attribution", "meddiff.common"])
+def test_no_name_of_a_package_hides_its_module(room: str) -> None:
+    """``import a.b.c`` would give the function, and the reference would describe one of the two."""
+    package = importlib.import_module(room)
+    inside = [importlib.import_module(f"{room}.{module.name}") for module in pkgutil.iter_modules(package.__path__)]
+    names = [module.__name__.rpartition(".")[2] for module in inside]
+    assert names
+    assert [name for name in names if not isinstance(getattr(package, name), ModuleType)] == []

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from meddiff.common.errors import UserError
 from meddiff.metrics import LatentQuality
+from meddiff.metrics.functional.disentanglement import shared_entropy, single_areas, tad
 from meddiff.metrics.functional.latent_probe import folds_of, latent_accuracy, latent_auroc
-from meddiff.metrics.functional.tad import shared_entropy, single_areas, tad
 
 
 def planted(n: int = 600, noise: float = 0.5) -> tuple[Tensor, Tensor]:

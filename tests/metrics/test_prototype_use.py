@@ -9,7 +9,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from meddiff.common.errors import UserError
 from meddiff.metrics import ReconstructionError
-from meddiff.metrics.functional.reconstruction import reconstruction
+from meddiff.metrics.functional.reconstruction_error import reconstruction
 from meddiff.metrics.functional.usage import prototype_likeness, prototype_use
 from meddiff.metrics.published_latents import COLUMNS, as_text, beside_published, datasets, published
 

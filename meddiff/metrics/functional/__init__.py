@@ -3,6 +3,7 @@
 from meddiff.metrics.functional.auroc import pixel_auroc
 from meddiff.metrics.functional.boxes import Boxes, box_masks, box_windows
 from meddiff.metrics.functional.cnr import Regions, box_contrast_to_noise_ratio, contrast_to_noise_ratio, region_moments
+from meddiff.metrics.functional.disentanglement import single_areas, tad
 from meddiff.metrics.functional.distance import centre_distance
 from meddiff.metrics.functional.frechet import FeatureStatistics, feature_statistics, frechet_distance
 from meddiff.metrics.functional.gain import PairedScores, grounding_gain
@@ -17,10 +18,9 @@ from meddiff.metrics.functional.iou import (
 )
 from meddiff.metrics.functional.kid import kernel_distance
 from meddiff.metrics.functional.latent_probe import latent_accuracy, latent_auroc
-from meddiff.metrics.functional.reconstruction import reconstruction
+from meddiff.metrics.functional.reconstruction_error import reconstruction
 from meddiff.metrics.functional.resize import min_max, resize_maps, resize_masks
 from meddiff.metrics.functional.sample_scores import SAMPLE_COLUMNS, score_grid_maps
-from meddiff.metrics.functional.tad import single_areas, tad
 from meddiff.metrics.functional.top1 import pointing_game
 from meddiff.metrics.functional.usage import prototype_likeness, prototype_use
 
