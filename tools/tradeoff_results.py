@@ -47,6 +47,7 @@ NO_PICTURE, NO_TABLES = "No picture yet.", "No tables yet."
 SWEEPS = {
     "main": ("phantom_tradeoff", "phantom_tradeoff_long"),
     "beside": ("phantom_tradeoff", "phantom_tradeoff_long"),
+    "mechanism": ("phantom_tradeoff_long",),
     "rate": ("phantom_rates", "phantom_tradeoff"),
     "prompt": ("phantom_texts", "phantom_tradeoff"),
     "confounders": ("phantom_confounders", "phantom_tradeoff"),

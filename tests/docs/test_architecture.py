@@ -46,7 +46,9 @@ def test_the_four_files_do_what_the_page_says(path: str, content: str) -> None:
     assert content in (ROOT / path).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("room", ["meddiff.metrics", "meddiff.metrics.functional", "meddiff.attribution", "meddiff.common"])
+@pytest.mark.parametrize(
+    "room", ["meddiff.metrics", "meddiff.metrics.functional", "meddiff.attribution", "meddiff.common"]
+)
 def test_no_name_of_a_package_hides_its_module(room: str) -> None:
     """``import a.b.c`` would give the function, and the reference would describe one of the two."""
     package = importlib.import_module(room)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from meddiff.common.errors import UserError
+from meddiff.evaluation.mechanism import FIRST
 from meddiff.reports.experiment import rows
 from meddiff.reports.experiment.answer import NOTHING, answer
 from meddiff.reports.experiment.between import between
@@ -16,7 +17,8 @@ from meddiff.reports.experiment.picture import draw, points
 from meddiff.reports.experiment.tables import FIGURES, ClaimTable, Design, markdown, tables
 from meddiff.runs import names
 from meddiff.runs.folder import read_run
-from tests.builders.experiments import EACH, Truth, make_run, make_sweep
+from meddiff.runs.tables import write_table
+from tests.builders.experiments import EACH, STOPS, Truth, make_run, make_sweep
 
 DESIGN = Design()
 
@@ -282,3 +284,31 @@ def test_the_picture_has_a_path_an_encoder_with_the_intervals_of_its_seeds(costl
 def test_without_rows_nothing_is_claimed() -> None:
     assert answer([], DESIGN) == NOTHING
     assert not any(character.isdigit() for character in NOTHING)
+
+
+def test_where_meaning_went_is_a_table_of_its_own_and_names_the_way(tmp_path: Path) -> None:
+    """The word's CNR falls by 0.4 and what it knows stays, in every learnable run; a frozen tower's never moves."""
+    sweep = make_sweep(tmp_path / "costly", Truth(), Truth(cnr=0.7, distance=13.0))
+    for number, path in enumerate(sorted(sweep.glob("*/config.yaml"))):
+        run = read_run(path.parent)
+        learnable, scatter = run.facts.encoder == "learnable", 0.01 * (number % 3)
+        lines = [
+            {"images": images, "step": images // 16, "figure": figure, "value": start + share * fall * learnable + scatter}
+            for share in STOPS for images in [round(32000 * share)]
+            for figure, start, fall in [("cnr/finding/finding", 1.6, -0.4), ("probe/denied/finding", 0.97, 0.0)]
+        ]  # fmt: skip
+        out = run.path / names.EVALUATIONS / "000032000"
+        write_table(out / "mechanism.csv", lines, FIRST["mechanism"])
+    found = made(sweep)
+    word, knows = (
+        one(found, f"mechanism/{key}", "mechanism") for key in ("cnr/finding/finding", "probe/denied/finding")
+    )
+    assert word.difference.mean == pytest.approx(-0.4, abs=0.02)
+    assert word.holds
+    assert not knows.holds
+    assert not [c for t in found if t.name != "mechanism" for c in t.claims if c.figure.startswith("mechanism/")]
+    through = answer(found, DESIGN).split("\n\n")[3]
+    assert "CNR of the finding's word on the finding −0.4" in through
+    assert "Denied or not read off the finding's word" in through.partition("Not told from chance")[2]
+    start = collected(sweep).runs[next(iter(collected(sweep).finished)), 0]
+    assert float(start["mechanism/cnr/finding/finding"]) == pytest.approx(1.61, abs=0.02)

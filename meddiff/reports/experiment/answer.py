@@ -16,6 +16,11 @@ THROUGH = (
     "controls/pairs/first",
     "controls/pairs/moved",
     "grounding/confounder_cnr",
+    "mechanism/attention/padding",
+    "mechanism/cnr/finding/finding",
+    "mechanism/cnr/end/finding",
+    "mechanism/probe/denied/finding",
+    "mechanism/probe/side/finding",
 )
 
 
@@ -25,7 +30,7 @@ def answer(found: Sequence[ClaimTable], design: Design) -> str:
     One line, which claims nothing, where there is no claim.
     """
     by_name = {table.name: table.claims for table in found}
-    main, beside = by_name.get("main", []), by_name.get("beside", [])
+    main, beside = by_name.get("main", []), by_name.get("beside", []) + by_name.get("mechanism", [])
     cnr = [one for one in main if one.figure == CNR]
     if not cnr:
         return NOTHING

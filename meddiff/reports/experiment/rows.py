@@ -15,6 +15,7 @@ from pathlib import Path
 
 from meddiff.common.errors import UserError
 from meddiff.common.outside import own_file, terminal
+from meddiff.reports.page.mechanism import stages
 from meddiff.runs import names
 from meddiff.runs.evaluation_folder import EvaluationFolder, read_evaluation
 from meddiff.runs.folder import Run
@@ -48,6 +49,18 @@ FIGURES = (
     "grounding/mask_macro_cnr",
     "grounding/confounder_cnr",
     "grounding/own_beats_other",
+)
+#: Of ``lightning evaluate mechanism``, at each kept checkpoint: the finding's word, and where its meaning may have gone.
+_PLACES = ("finding", "end")
+MECHANISM = tuple(
+    f"mechanism/{figure}"
+    for figure in (
+        *(f"attention/{token}" for token in (*_PLACES, "start", "padding")),
+        *(f"cnr/{token}/{mask}" for token in _PLACES for mask in ("finding", "other_finding")),
+        *(f"cnr/finding/{mask}" for mask in ("confounder", "other_confounder")),
+        *(f"moved/{token}" for token in _PLACES),
+        *(f"probe/{asked}/{token}" for token in _PLACES for asked in ("named", "denied", "side")),
+    )
 )
 #: Columns of a table of phrases that are kept.
 SCORES = ("cnr", "auroc", "top1", "eos_cnr")
@@ -95,10 +108,11 @@ def collect(run: Run) -> Collected:
     name, settings = name_of(run), settings_of(run, images)
     if not settings["encoder"]:
         raise UserError(f"{run.path} does not say whether its text encoder was frozen: it is none of the experiment's.")
-    found = Collected()
+    found, mechanism = Collected(), of_mechanism(run)
     for evaluation in run.evaluations:
         kept = {key: value for key, value in evaluation.values.items() if key in FIGURES or _is_gain(key)}
         more = of_controls(run, images) if evaluation.images == images else {}
+        more |= mechanism.get(evaluation.images, {})
         row = {**settings, "run": name, "step": evaluation.step, "images": evaluation.images, **kept, **more}
         found.runs[name, evaluation.images] = {key: _text(value) for key, value in row.items()}
     if (name, images) not in found.runs:
@@ -196,6 +210,15 @@ def of_controls(run: Run, images: int) -> dict[str, float]:
             found["controls/absent_finding/macro_cnr"] = number(row.get("macro_cnr"))
     found["controls/macro_cnr"] = number(figures.get("macro_cnr"))
     return {key: value for key, value in found.items() if value is not None}
+
+
+def of_mechanism(run: Run) -> dict[int, dict[str, float]]:
+    """Images of a kept checkpoint -> :data:`MECHANISM`; nothing of a run that was not asked."""
+    return {
+        int(row["images"]): {key: value for key in MECHANISM if isinstance(value := row.get(key), float)}
+        for row in stages(run)
+        if isinstance(row["images"], int)
+    }
 
 
 def _opened(folder: Path) -> EvaluationFolder | None:

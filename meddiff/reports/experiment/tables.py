@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from meddiff.common.outside import markdown_cell
 from meddiff.metrics.over_seeds import OverSeeds
 from meddiff.reports.experiment.claims import ARM, AT_EQUAL, CNR, DISTANCE, Arm, Claim, corrected
+from meddiff.reports.experiment.rows import MECHANISM
 from meddiff.reports.page.wording import MINUS, label
 
 #: What the claims rest on, and what stands beside them.
@@ -21,7 +22,7 @@ BESIDE = (
     "controls/absent_finding/macro_cnr",
     "grounding/confounder_cnr",
 )
-FIGURES = (*MAIN, *BESIDE)
+FIGURES = (*MAIN, *BESIDE, *MECHANISM)
 #: Of each setting of a single factor.
 OF_A_FACTOR = (*MAIN, "controls/gain", "grounding/eos_macro_cnr", "controls/pairs/first", "controls/pairs/moved")
 #: What `lightning evaluate controls` measures, and what else has no name in the report.
@@ -108,6 +109,7 @@ def tables(found: Sequence[Claim], design: Design) -> list[ClaimTable]:
     result = [
         ClaimTable("main", "What learning the text encoder changes", [one for one in inner if one.figure in MAIN]),
         ClaimTable("beside", "Other figures of the same runs", [one for one in inner if one.figure in BESIDE]),
+        ClaimTable("mechanism", "Where meaning goes", [one for one in inner if one.figure in MECHANISM]),
     ]
     for factor, title in FACTORS.items():
         some = [one for one in found if design.differs(one.arm) <= {factor} and one.figure in OF_A_FACTOR]
