@@ -88,11 +88,10 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
     Raises:
         UserError: an image that would be drawn is there and was drawn from something else.
     """
-    from tqdm import tqdm
-
     from meddiff.attribution.scheduled import draw_along
     from meddiff.attribution.schedules import schedule
     from meddiff.cli.named_model import open_named
+    from meddiff.common.progress import progress_bar
     from meddiff.evaluation.provenance import made_from, model_digest, weights_digest, write_image
     from meddiff.models.autoencoder import whole_images
     from meddiff.models.sampling import SamplingOptions
@@ -123,8 +122,8 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
         ]
         missing = missing_images(out, items, settings)
         about = {**settings, "checkpoint": str(run.file.resolve())}
-        with tqdm(
-            total=len(missing) * sampling.steps, unit="step", desc="sample", file=sys.stdout, disable=not missing
+        with progress_bar(
+            len(missing) * sampling.steps, "step", f"drawing into {terminal(out)}", stream=sys.stdout
         ) as bar:
             for start in range(0, len(missing), options.batch_size):
                 batch = missing[start : start + options.batch_size]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from meddiff.common.errors import UserError
+from meddiff.common.progress import progress_bar
 from meddiff.models.backbones import load_vae
 from meddiff.preparation.encode import ENCODE_BATCH, Cohort, Item, Slice, Vae, encoded_slices, item_slices
 from meddiff.preparation.jobs import Job, plan_jobs, usable_cores
@@ -81,14 +82,12 @@ def write_jobs(
         UserError: a full disk, a worker that was killed, fewer than 1 process.
         KeyboardInterrupt: Ctrl-C, once the workers have stopped; shards they were writing are not there.
     """
-    from tqdm import tqdm
-
     if processes is not None and processes < 1:
         raise UserError(f"processes is {processes}: give 1 or more.")
     name = writer.header.cohort
     workers = min(processes or usable_cores(), max(1, len(jobs)))
     done = total - sum(len(job.items) for job in jobs)
-    bar = tqdm(total=total, initial=done, unit="img", desc=f"prepare {name}", disable=not show_progress)
+    bar = progress_bar(total, "img", f"prepare {name}", show_progress, done)
     # Spawned even when there is one: a process of its own has the one thread the bytes depend on.
     context = multiprocessing.get_context("spawn")
     counter, stop = context.Value("q", 0), context.Event()
