@@ -20,6 +20,7 @@ from callbacks.wandb_server import UNREACHABLE, WRONG_KEY, logged_in_to_wandb, s
 from callbacks.wandb_trouble import give_up, unless_in_trouble
 from meddiff.common.files import atomic_open, make_folder
 from meddiff.common.outside import own_file
+from meddiff.common.progress import say
 from meddiff.runs import names
 from meddiff.runs.metrics_file import end_cut_line, read_metrics
 
@@ -107,7 +108,7 @@ def default_loggers(run_dir: Path, name: str, job_type: str | None = None) -> li
         return [JsonlLogger(run_dir)]
     online = mode == "online" or (mode is None and logged_in_to_wandb())
     if online and getattr(rank_zero_only, "rank", 0) == 0 and (trouble := server_trouble()):
-        print(trouble)
+        say(trouble)
         online = False
     return [RunWandbLogger(run_dir, name, not online, job_type), JsonlLogger(run_dir)]
 
@@ -173,7 +174,7 @@ class RunWandbLogger(WandbLogger):
                 self._wandb_init["mode"] = "disabled"
                 return super().experiment
             refused = isinstance(error, wandb.errors.AuthenticationError | wandb.errors.UsageError)
-            print(WRONG_KEY if refused else UNREACHABLE)
+            say(WRONG_KEY if refused else UNREACHABLE)
             self._offline = True
             self._wandb_init["mode"] = "offline"
             run = super().experiment

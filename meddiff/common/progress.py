@@ -17,9 +17,9 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 #: Columns of a terminal that does not say how many it has (a container's, a recorder's).
-WIDTH = 100
+WIDTH, ROWS = 100, 24
 #: Seconds between two redrawings in a terminal and two lines in a file. A loaded machine makes a second more of the latter.
-LIVE, FILE = 0.2, 3.5
+LIVE, FILE = 0.2, 3.0
 #: What runs for a day does not need a line every :data:`FILE` seconds: a line each 200th of the time so far, a minute at most.
 SHARE, MOST = 1 / 200, 60.0
 #: Seconds between two looks of the thread.
@@ -45,13 +45,16 @@ class Bar(tqdm):
 
     def __init__(self, *args: Any, plain_format: str = PLAIN, **options: Any) -> None:
         stream = options.get("file") or sys.stderr
-        self.live, self._said, self._spoke = is_terminal(stream), "", time.monotonic()
+        self.mininterval = LIVE
+        self.live, self._spoke = is_terminal(stream), time.monotonic()
+        self._state: tuple[object, ...] | None = None  # of the last line in a file
         width = columns(stream) if self.live else 120
         options |= {
             "mininterval": LIVE if self.live else FILE,
             "miniters": 0,  # by the clock alone: tqdm's own guess lets a bar stand still when batches become slower
             "ncols": width,
             "dynamic_ncols": self.live and width is None,
+            "nrows": None if width is None else ROWS,
         }
         if not self.live:
             # no bar of blocks and no place on a screen
@@ -65,10 +68,12 @@ class Bar(tqdm):
         if self.live:
             self._spoke = time.monotonic()
             return bool(super().display(msg, pos))
-        text = str(self) if msg is None else msg
-        begins = self.n == self.initial and time.monotonic() - self.started < FILE  # what is over at once has one line
-        if text.strip() and text != self._said and not begins:
-            self._said, self._spoke = text, time.monotonic()
+        text, now = str(self) if msg is None else msg, time.monotonic()
+        state = (self.n, self.total, self.postfix)
+        again = state == self._state and now - self._spoke < self.mininterval
+        begins = self.n == self.initial and now - self.started < FILE  # what is over at once has one line
+        if text.strip() and not again and not begins:
+            self._state, self._spoke = state, now
             self.mininterval = min(max(FILE, SHARE * (self._spoke - self.started)), MOST)
             self.fp.write(text.rstrip() + "\n")
             self.fp.flush()
@@ -93,7 +98,7 @@ class Bar(tqdm):
             super().close()
             return
         with self._lock:
-            if self.n != self.initial or self._said:
+            if self.n != self.initial or self._state is not None:
                 self.display()
             self.disable = True
             self._decr_instances(self)
@@ -131,11 +136,11 @@ def progress_bar(
 
 
 @contextmanager
-def doing(what: str, shown: bool = True, stays: bool = True) -> Iterator[None]:
+def doing(what: str, shown: bool = True, stays: bool | None = True) -> Iterator[None]:
     """Say ``what`` is being done while it is done, with a clock: for what cannot say how far it is.
 
     Args:
-        stays: in a terminal the line stays when it is over. A file has it in any case.
+        stays: in a terminal the line stays when it is over; None: unless it stands below a bar. A file has it in any case.
     """
     if not shown:
         yield
@@ -148,6 +153,12 @@ def doing(what: str, shown: bool = True, stays: bool = True) -> Iterator[None]:
         yield
     finally:
         bar.close()
+
+
+def say(text: str) -> None:
+    """Print a line on stdout; bars that are shown make room for it."""
+    Bar.write(text, file=sys.stdout)
+    sys.stdout.flush()
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -87,7 +87,8 @@ def write_jobs(
     name = writer.header.cohort
     workers = min(processes or usable_cores(), max(1, len(jobs)))
     done = total - sum(len(job.items) for job in jobs)
-    bar = progress_bar(total, "img", f"prepare {name}", show_progress, done)
+    title = f"prepare {name}"
+    bar = progress_bar(total, "img", f"{title}: starting {workers} processes", show_progress, done)
     # Spawned even when there is one: a process of its own has the one thread the bytes depend on.
     context = multiprocessing.get_context("spawn")
     counter, stop = context.Value("q", 0), context.Event()
@@ -101,6 +102,8 @@ def write_jobs(
                 finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in finished:
                     future.result()
+                if counter.value:
+                    bar.set_description_str(title, refresh=False)
                 bar.update(done + counter.value - bar.n)
         except BrokenProcessPool:
             raise UserError(
