@@ -112,7 +112,8 @@ class SuiteCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         home_spelled_out(self.section)
-        refuse(problems_before_start(str(self.subcommand), self.section))
+        with doing("checking weights, shards and options", is_first_process(), stays=False):
+            refuse(problems_before_start(str(self.subcommand), self.section))
         runs, name, verb = self.section.runs, self.section.name, str(self.subcommand)
         exchange = self.held.enter_context(exchange_between(Path(runs) / name, sys.argv[1:]))
         self.run_dir = self.held.enter_context(run_folder(runs, name, verb, sys.argv[2:], exchange))

@@ -15,7 +15,7 @@ from meddiff.common.errors import UserError, refuse
 from meddiff.common.outside import terminal
 from meddiff.common.places import at_home
 from meddiff.common.processes import is_first_process
-from meddiff.common.stopping import exit_code, signals_stop
+from meddiff.common.stopping import early_signal_noted, exit_code, signals_stop
 
 LIGHTNING_VERBS = {
     "fit": "train a model (LightningCLI)",
@@ -110,6 +110,11 @@ def dispatch(arguments: list[str]) -> int:
         if verb in COMPUTING and not asks_only(rest):
             read_torch(verb)
         return _own(OWN_VERBS[verb][0])(rest)
+    with early_signal_noted():
+        return _of_lightning(verb, rest)
+
+
+def _of_lightning(verb: str, rest: list[str]) -> int:
     from meddiff.cli.arguments import expand
 
     expanded = expand(rest)

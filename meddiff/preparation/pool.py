@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Generic
 
 from meddiff.common.errors import UserError
-from meddiff.common.progress import progress_bar
+from meddiff.common.outside import terminal
+from meddiff.common.progress import doing, progress_bar
 from meddiff.models.backbones import load_vae
 from meddiff.preparation.encode import ENCODE_BATCH, Cohort, Item, Slice, Vae, encoded_slices, item_slices
 from meddiff.preparation.jobs import Job, plan_jobs, usable_cores
@@ -46,15 +47,16 @@ def write_shards(
         samples_per_shard: samples per tar.
         show_progress: draw a bar with rate and remaining time.
     """
-    cohort = make_cohort()
-    writer = ShardWriter(out, header, samples_per_shard)
-    index = {key: position for position, key in enumerate(cohort.keys())}
-    if len(index) != len(cohort):
-        raise UserError(f"cohort {header.cohort}: {len(cohort)} samples but {len(index)} different keys.")
-    splits: dict[str, dict[str, int]] = {}
-    for key, position in index.items():
-        splits.setdefault(cohort.split_of(position), {})[key] = position
-    plans, jobs = plan_jobs(writer, splits)
+    with doing(f"prepare {header.cohort}: looking at what is in {terminal(out)}", show_progress, stays=False):
+        cohort = make_cohort()
+        writer = ShardWriter(out, header, samples_per_shard)
+        index = {key: position for position, key in enumerate(cohort.keys())}
+        if len(index) != len(cohort):
+            raise UserError(f"cohort {header.cohort}: {len(cohort)} samples but {len(index)} different keys.")
+        splits: dict[str, dict[str, int]] = {}
+        for key, position in index.items():
+            splits.setdefault(cohort.split_of(position), {})[key] = position
+        plans, jobs = plan_jobs(writer, splits)
     write_jobs(partial(_by_index, make_cohort), jobs, writer, processes, show_progress, total=len(cohort))
     return writer.finish(plans)
 
@@ -143,7 +145,8 @@ def _interrupts_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # SLURM's word that time is nearly up reaches all processes of a job and would end these
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:
         yield
     finally:
