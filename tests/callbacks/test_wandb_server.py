@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.wandb_server import UNREACHABLE, WRONG_KEY, server_trouble
+from meddiff.common.wandb_server import UNREACHABLE, WRONG_KEY, server_trouble
 from tests.builders.command import PATIENCE, ROOT, write_fit
 from tests.builders.wandb_records import everything
 
