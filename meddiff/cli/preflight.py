@@ -10,8 +10,8 @@ from meddiff.cli.named_callbacks import given_twice, listed_callbacks, named_arg
 from meddiff.cli.trainer_options import cuts_weights, trainer_problems
 from meddiff.common.errors import UserError
 from meddiff.common.foreign_files import instead_of_weights
+from meddiff.runs.building import import_class
 from meddiff.runs.checkpoints import broken
-from meddiff.runs.open_run import import_class
 from meddiff.shards.manifest import Manifest
 
 
