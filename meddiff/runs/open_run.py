@@ -175,12 +175,12 @@ class OpenRun:
             raise UserError(
                 f"{self.checkpoint_file} lies in no run folder with a {names.CONFIG}: give --shards DIR to evaluate on."
             )
-        arguments = self._placed(arguments)
+        placed = self._placed(arguments)
         data = build(path, arguments, DATA)
         made = getattr(data, "folder", None)  # of a cohort that is made on first use: not anew where it is elsewhere
         if arguments.get("shards") is None and isinstance(made, str):
-            there = place_of(made, self._known, self.facts.run, "data")
-            data = build(path, {**arguments, "shards": there}, DATA) if there != made else data
+            placed["shards"] = place_of(made, self._known, self.facts.run, "data")
+        data = build(path, placed, DATA) if placed != arguments else data
         if not hasattr(data, "dataset"):
             raise UserError(f"{path} of this run has no latent shards to evaluate on: give --shards DIR.")
         found = cast(ShardsData, data)

@@ -93,17 +93,20 @@ def place_of(text: str, known: Whereabouts, run: Path | None, name: str = "") ->
     if noted is None:
         return text if here is not None else _beside(text, run) or text
     before, sha256 = Path(noted["place"]), noted["sha256"]
-    # shards may be prepared once more where they were; an autoencoder that others took the place of draws something else
-    same_place = here is not None and here.resolve() == before and name != "vae"
-    if same_place or (here is not None and content_digest(here) == sha256):
+    if here is not None and content_digest(here) == sha256:
         return text
     if before.exists() and content_digest(before) == sha256:
         return str(before)
-    if here is None:
-        return _beside(text, run, sha256) or text
+    if (beside := _beside(text, run, sha256)) is not None:
+        return beside
+    # shards may be prepared once more where they were; an autoencoder that others took the place of draws something else
+    if before.exists() and name != "vae":
+        return text if here is not None and here.resolve() == before else str(before)
+    if here is None and not before.exists():
+        return text
     raise UserError(
-        f"{name or 'the run'}: {text} is not what the checkpoint was trained with, and that is no longer at {before}: go to "
-        f"the folder the training was started in, or say where it is now ({'--vae' if name == 'vae' else '--shards'})."
+        f"{name or 'the run'}: {text} is not what the checkpoint was trained with, and neither is what lies at {before} "
+        f"now: say where that is ({'--vae' if name == 'vae' else '--shards'})."
     )
 
 
