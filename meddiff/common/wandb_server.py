@@ -83,6 +83,8 @@ def why_not(error: Exception) -> str:
     import wandb
 
     said = " ".join(str(error).split())
+    if said in ("", "<no message>"):  # so it says of a server that answers 401, too: asked once more
+        return server_trouble(1.0) or UNREACHABLE
     if isinstance(error, wandb.errors.AuthenticationError) or re.search(r"api.?key|permission|401|403", said, re.I):
         return WRONG_KEY
     if re.search(r"timed? ?out|connection|unreachable|no such host|dial|network|50[0-9]", said, re.I):
