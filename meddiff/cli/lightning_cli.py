@@ -109,6 +109,10 @@ class SuiteCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         with doing("building model, data and trainer", is_first_process(), stays=False):
             super().instantiate_classes()
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # not declared
+        for starting in (one for one in callbacks if isinstance(one, Starting)):
+            starting.begin(is_first_process() and self.trainer.progress_bar_callback is not None)
+            self.held.callback(starting.end)
 
     def before_instantiate_classes(self) -> None:
         home_spelled_out(self.section)
