@@ -14,6 +14,8 @@ from meddiff.common.progress import LIVE, Bar, is_terminal
 
 #: What the bar shows of the evaluations.
 SHOWN = {"grounding/macro_cnr": "CNR", "fidelity/fd_domain": "FD"}
+#: What is logged under a longer name than a terminal has room for.
+SHORT = {"train/loss": "loss", "val/loss": "val"}
 
 
 class LightningBar(Bar, Tqdm):
@@ -24,7 +26,7 @@ class ImagesProgressBar(TQDMProgressBar):
     """Lightning's bar, counted in images of the whole run instead of batches of an endless epoch.
 
     Args:
-        refresh_seconds: how often it is redrawn; null means 0.2 in a terminal, and in a log file a line every 3.5 s, of a
+        refresh_seconds: how often it is redrawn; null means 0.2 in a terminal, and in a log file a line every 2.5 s, of a
             long run fewer.
     """
 
@@ -93,11 +95,11 @@ class ImagesProgressBar(TQDMProgressBar):
         now = time.monotonic()
         bar = self.train_progress_bar
         done = images_seen(trainer)
+        bar.n = done  # what is drawn for want of news is up to date, too
         if bar.disable or (now - self._drawn < self._seconds(bar) and done < (bar.total or 0)):
             return
         self._drawn = now
         bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
-        bar.n = done
         bar.refresh()
 
     def _seconds(self, bar: Tqdm) -> float:
@@ -112,4 +114,6 @@ class ImagesProgressBar(TQDMProgressBar):
         metrics.pop("v_num", None)
         for one in evaluations(trainer):  # the two curves, as of their last evaluation
             metrics |= {short: one.latest[name] for name, short in SHOWN.items() if name in one.latest}
-        return {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in metrics.items()}
+        return {
+            SHORT.get(key, key): f"{value:.4g}" if isinstance(value, float) else value for key, value in metrics.items()
+        }

@@ -19,7 +19,7 @@ from tqdm import tqdm
 #: Columns of a terminal that does not say how many it has (a container's, a recorder's).
 WIDTH, ROWS = 100, 24
 #: Seconds between two redrawings in a terminal and two lines in a file. A loaded machine makes a second more of the latter.
-LIVE, FILE = 0.2, 3.0
+LIVE, FILE = 0.2, 2.5
 #: What runs for a day does not need a line every :data:`FILE` seconds: a line each 200th of the time so far, a minute at most.
 SHARE, MOST = 1 / 200, 60.0
 #: Seconds between two looks of the thread.
