@@ -71,18 +71,18 @@ class Bar(tqdm):
         text, now = str(self) if msg is None else msg, time.monotonic()
         state = (self.n, self.total, self.postfix)
         again = state == self._state and now - self._spoke < self.mininterval
-        begins = self.n == self.initial and now - self.started < FILE  # what is over at once has one line
+        begins = self.n == self.initial and self.age < FILE  # what is over at once has one line
         if text.strip() and not again and not begins:
             self._state, self._spoke = state, now
-            self.mininterval = min(max(FILE, SHARE * (self._spoke - self.started)), MOST)
+            self.mininterval = min(max(FILE, SHARE * self.age), MOST)
             self.fp.write(text.rstrip() + "\n")
             self.fp.flush()
         return True
 
     @property
-    def started(self) -> float:
-        """On the clock of :func:`time.monotonic`."""
-        return time.monotonic() - (time.time() - getattr(self, "start_t", time.time()))
+    def age(self) -> float:
+        """Seconds since it began."""
+        return max(0.0, time.time() - self.start_t) if hasattr(self, "start_t") else 0.0
 
     def clear(self, nolock: bool = False) -> None:
         """Make room for a line of somebody else's; a file has it already."""
