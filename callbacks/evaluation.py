@@ -1,6 +1,7 @@
 """What all evaluations during training share: when they run, and that training does not notice. Source: own."""
 
 import math
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ from callbacks.gate import gate_of
 from callbacks.media import Media
 from callbacks.moments import log_moment
 from meddiff.common.errors import UserError
+from meddiff.common.progress import doing, say
 from meddiff.evaluation.measurement import Measurement, Result
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.undisturbed import undisturbed
@@ -176,7 +178,9 @@ class EvaluationCallback(Callback):
         """Evaluate now and remember; it is logged together with what else is measured at this moment."""
         start = time.monotonic()
         images = images_seen(trainer)
-        with undisturbed(module):
+        what = self.side or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__.removesuffix("Callback")).lower()
+        said = doing(f"evaluating {what} after {images:,} images", shows_progress(trainer), stays=None)
+        with said, undisturbed(module):
             self.latest = dict(self.measure(trainer, model_of(module), self.dataset(trainer), images))
         self.latest_images = images
         self.seconds += time.monotonic() - start
@@ -243,8 +247,7 @@ def print_cost(trainer: Trainer, module: LightningModule) -> None:
     passes = {one: one.forward_passes(trainer, module) for one in evaluations(trainer)}
     if trainer.is_global_zero and total > 0 and sum(passes.values()) > 0:
         share = sum(evaluation_share(number, one.every_n_images, total) for one, number in passes.items())
-        print(
+        say(
             f"evaluations: {sum(passes.values()):,.0f} U-Net forward passes each time, "
-            f"{100 * share:.1f} % of the computing of training",
-            flush=True,  # a file gets it before the first one begins, and not when its buffer is full
+            f"{100 * share:.1f} % of the computing of training"
         )

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks.tracking import JsonlLogger
 from meddiff.common.errors import UserError
+from meddiff.common.progress import say
 from meddiff.runs import names
 from meddiff.shards.access import Access, credentialed_titles
 
@@ -291,9 +292,9 @@ def _say(titles: Sequence[str], loggers: Sequence[Logger], run_dir: Path, allowe
     who = f"{' and '.join(titles)} {'is' if len(titles) == 1 else 'are'} credentialed"
     to = ", ".join("W&B" if isinstance(one, WandbLogger) else type(one).__name__ for one in loggers)
     if allowed:
-        print(f"{who}: pictures, captions and keys go to {to} because --allow_media_upload is true")
+        say(f"{who}: pictures, captions and keys go to {to} because --allow_media_upload is true")
     else:
-        print(
+        say(
             f"{who}: pictures, captions and keys stay in {run_dir / names.MEDIA}; only numbers go to {to}; "
             f"--allow_media_upload true changes that"
         )

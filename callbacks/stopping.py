@@ -16,7 +16,7 @@ from callbacks.checkpoint import RunCheckpoint
 from callbacks.evaluation import run_folder
 from callbacks.requeue import requeue, requeue_signal
 from callbacks.step_boundary import as_at_batch_end, call_between_steps
-from meddiff.common.stopping import ASKING, SAME_REQUEST, kill_now
+from meddiff.common.stopping import ASKING, SAME_REQUEST, early_signal, kill_now
 from meddiff.runs import names
 
 
@@ -73,6 +73,8 @@ class StopBetweenSteps(Callback):
 
         self._note = note
         self._requeue_signal = requeue_signal(trainer)
+        if (early := early_signal()) and early == self._requeue_signal:
+            note(early, None)
         requeueing = () if self._requeue_signal is None else (self._requeue_signal,)
         for one in (*ASKING, signal.SIGINT, *requeueing):
             handler = signal.getsignal(one)

@@ -37,20 +37,24 @@ def trained_flops(model: LatentDiffusion) -> float:
 
 def _flops(model: LatentDiffusion, tower: bool) -> float:
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.utils.flop_counter import FlopCounterMode
+
+    from meddiff.models.footprint import flops
 
     weight = next(model.unet.parameters())
     length = model.text_encoder.tokenizer.max_length
     compiled = any(part._compiled_call_impl is not None for part in model.modules())
     network: nn.Module = model.text_encoder if tower else model.unet
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    with eager, torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
+
+    def once() -> None:
         if tower:
             network(torch.zeros(1, length, device=weight.device, dtype=torch.long))
         else:
             noisy = torch.empty(1, *model.latent_shape, device=weight.device, dtype=weight.dtype)
             network(noisy, torch.zeros(1, device=weight.device), **model.blank(1).arguments())
-    return float(counter.get_total_flops())
+
+    with eager, FakeTensorMode(allow_non_fake_inputs=True):
+        return flops(once)
 
 
 def memory_peak(device: torch.device) -> float:

@@ -16,20 +16,24 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks.wandb_axis import draw_over_images
-from callbacks.wandb_server import UNREACHABLE, WRONG_KEY, logged_in_to_wandb, server_trouble
 from callbacks.wandb_trouble import give_up, unless_in_trouble
 from meddiff.common.files import atomic_open, make_folder
 from meddiff.common.outside import own_file
+from meddiff.common.progress import say
+from meddiff.common.wandb_server import logged_in_to_wandb, server_trouble, why_not
 from meddiff.runs import names
 from meddiff.runs.metrics_file import end_cut_line, read_metrics
 
 if TYPE_CHECKING:
     from wandb import Run
 
-#: Seconds that W&B may take to begin a run; its own 90 are too long to say nothing.
-INIT_TIMEOUT = 30.0
+#: Seconds that W&B may take to begin a run, after its server has answered within :data:`meddiff.common.wandb_server.PATIENCE`;
+#: its own 90 are too long to wait with a training. Together they are less than ten.
+INIT_TIMEOUT = 5.0
 #: Seconds that W&B may take at the end for what a server has not taken yet; its own rule is to wait for ever.
 FINISH_TIMEOUT = 300.0
+#: What W&B takes as the id of a run.
+ID_OF_WANDB = r"[^:;,#?/'\s]{1,128}"
 
 
 class JsonlLogger(Logger):
@@ -107,7 +111,7 @@ def default_loggers(run_dir: Path, name: str, job_type: str | None = None) -> li
         return [JsonlLogger(run_dir)]
     online = mode == "online" or (mode is None and logged_in_to_wandb())
     if online and getattr(rank_zero_only, "rank", 0) == 0 and (trouble := server_trouble()):
-        print(trouble)
+        say(trouble)
         online = False
     return [RunWandbLogger(run_dir, name, not online, job_type), JsonlLogger(run_dir)]
 
@@ -140,6 +144,10 @@ class RunWandbLogger(WandbLogger):
         folder = Path(run_dir)
         id_file = folder / names.WANDB_ID
         run_id = known_id(id_file)  # W&B makes names of folders of it
+        given = os.environ.get("WANDB_RUN_ID")
+        if given and not re.fullmatch(ID_OF_WANDB, given):
+            say(f"WANDB_RUN_ID is {given!r}, which cannot be an id (no :;,#?/' and no blanks): W&B gets one of its own")
+            del os.environ["WANDB_RUN_ID"]
         logging.getLogger("wandb").setLevel(logging.ERROR)
         settings = wandb.Settings(silent=True, console="off", disable_git=True, init_timeout=INIT_TIMEOUT)
         if "WANDB_FINISH_TIMEOUT" not in os.environ and "finish_timeout" in wandb.Settings.model_fields:
@@ -167,20 +175,27 @@ class RunWandbLogger(WandbLogger):
 
         try:
             run = super().experiment
-        except (wandb.errors.Error, OSError) as error:  # the server went away since it was asked, or refuses this run
-            if self._offline or isinstance(error, OSError):  # not even its files can be written
-                give_up(self, error)
-                self._wandb_init["mode"] = "disabled"
-                return super().experiment
-            refused = isinstance(error, wandb.errors.AuthenticationError | wandb.errors.UsageError)
-            print(WRONG_KEY if refused else UNREACHABLE)
+        except wandb.errors.Error as error:  # the server went away since it was asked, or refuses this run
+            if self._offline:
+                return self._disabled(error)
+            say(why_not(error))
             self._offline = True
             self._wandb_init["mode"] = "offline"
-            run = super().experiment
+            try:
+                run = super().experiment
+            except (wandb.errors.Error, OSError) as again:
+                return self._disabled(again)
+        except OSError as error:  # not even its files can be written
+            return self._disabled(error)
         if known_id(self._id_file) is None and getattr(run, "id", None):
             with atomic_open(self._id_file, "w") as stream:
                 stream.write(run.id + "\n")
         return run
+
+    def _disabled(self, error: Exception) -> "Run":
+        give_up(self, error)
+        self._wandb_init["mode"] = "disabled"
+        return super().experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -4,8 +4,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.evaluation import EvaluationCallback, evaluations, images_seen, run_folder
+from callbacks.evaluation import EvaluationCallback, evaluations, images_seen, run_folder, shows_progress
 from meddiff.common.errors import UserError
+from meddiff.common.outside import terminal
+from meddiff.common.progress import doing, say
 from meddiff.runs import names
 from meddiff.runs.tables import read_table, write_table
 
@@ -80,4 +82,12 @@ class TradeoffCallback(Callback):
     def _report(self, trainer: Trainer) -> None:
         from meddiff.reports.page.report import write_report
 
-        write_report([run_folder(trainer)])
+        file = run_folder(trainer) / names.REPORT
+        with doing(f"writing {file.name}", shows_progress(trainer), stays=False):
+            try:
+                write_report([run_folder(trainer)])
+            except (UserError, OSError) as error:
+                trouble = " ".join(str(error).split())
+                say(
+                    f"warning: {terminal(file)} was not written ({terminal(trouble)}): `lightning report RUN` makes it later"
+                )

@@ -11,6 +11,7 @@ from callbacks.gate import NumbersOnly
 from callbacks.wandb_files import kept_beside
 from callbacks.wandb_rows import sides
 from callbacks.wandb_trouble import unless_in_trouble
+from meddiff.common.progress import say
 from meddiff.reports.page.wording import direction
 from meddiff.runs.folder import Evaluation, Run
 
@@ -26,7 +27,7 @@ def sends_checkpoints(trainer: Trainer) -> bool:
             if behind
             else "this run has no logger of W&B"
         )
-        print(f"checkpoint.wandb_artifacts: checkpoints stay in the run folder, {why}")
+        say(f"checkpoint.wandb_artifacts: checkpoints stay in the run folder, {why}")
     return False
 
 

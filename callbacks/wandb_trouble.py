@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from lightning.pytorch.loggers import WandbLogger
 
+from meddiff.common.progress import say
+
 #: Mark of a logger to which nothing is sent any more.
 GIVEN_UP = "wandb_given_up"
 
@@ -16,9 +18,7 @@ def finish_wandb() -> None:
     try:
         sys.modules["wandb"].finish()
     except Exception as error:  # its own process is gone, and with it whatever it says then
-        print(
-            f"W&B did not end properly ({' '.join(str(error).split())}): metrics.jsonl and the report have everything"
-        )
+        say(f"W&B did not end properly ({' '.join(str(error).split())}): metrics.jsonl and the report have everything")
 
 
 def unless_in_trouble(logger: WandbLogger, send: Callable[[], None]) -> None:
@@ -40,4 +40,4 @@ def give_up(logger: WandbLogger, error: Exception) -> None:
     """Send nothing more to this logger, and say why."""
     setattr(logger, GIVEN_UP, True)
     why = " ".join(str(error).split()) or type(error).__name__
-    print(f"W&B gave up ({why}): training goes on without it; metrics.jsonl and the report have everything")
+    say(f"W&B gave up ({why}): training goes on without it; metrics.jsonl and the report have everything")

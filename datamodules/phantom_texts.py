@@ -9,8 +9,8 @@ from datamodules.datasets import as_it_is
 from datamodules.stream import SampleOrder, check_batch_size, micro_batches
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
+from meddiff.common.progress import progress_bar
 from meddiff.common.ranges import COUNT, COUNT_OR_NONE, check_ranges
-from meddiff.evaluation.progress import progress_bar
 from meddiff.models.text.language_heads import SEVERITIES, SIDES, UNASKED, Named, Text, TextBatch
 from meddiff.phantoms import PhantomCohort, PhantomOptions
 from meddiff.phantoms.mentions import Mention, mentions

@@ -39,6 +39,10 @@ RANGES: dict[str, Range] = {
 SAMPLING: dict[str, Range] = {"steps": Range(1, 1000, whole=True), "guidance_scale": NOT_NEGATIVE}
 #: ... and of what makes it faster.
 SPEED: dict[str, Range] = {"text_cache": COUNT_OR_NONE, "ema_every": COUNT}
+IDLE_RATE = (
+    "text_encoder_learning_rate is {} but the text encoder is frozen: set freeze_text_encoder to false, or drop the learning "
+    "rate."
+)
 PARTS: tuple[Part, ...] = ("unet", "text_encoder", "vae")
 
 
@@ -86,7 +90,15 @@ def misfits(init_args: Mapping[str, object]) -> list[str]:
 
 def quick_problems(init_args: Mapping[str, object]) -> list[str]:
     """What is certainly wrong, known without torch."""
-    return wrong_values(init_args) + missing_weights(init_args) + schedule_problems(init_args)
+    return wrong_values(init_args) + idle_rate(init_args) + missing_weights(init_args) + schedule_problems(init_args)
+
+
+def idle_rate(init_args: Mapping[str, object]) -> list[str]:
+    """A sentence where the text tower has a learning rate and does not learn."""
+    rate = init_args.get("text_encoder_learning_rate")
+    if rate is None or not init_args.get("freeze_text_encoder", True) or init_args.get("text_encoder") is None:
+        return []
+    return [IDLE_RATE.format(rate)]
 
 
 def prediction_problem(init_args: Mapping[str, object]) -> list[str]:

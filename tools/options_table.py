@@ -84,10 +84,12 @@ def table() -> dict[str, object]:
 
 
 def texts() -> dict[str, str]:
-    """Name of a file -> help of a verb, or a part of one, whose options need torch."""
+    """Name of a file -> help of a verb, or a part of one, whose parser needs torch, or a second to be imported."""
     os.environ["COLUMNS"] = "120"
     asked = {"sample": [], **{f"evaluate_{part}": [part] for part in (*PARTS, "all")}}
     asked |= {f"prepare_{cohort}": [cohort] for cohort in ("phantom", *COHORTS)}
+    asked |= {name: [] for name in ("explain", "export", "tables", "report", "sweep", "dashboard", "doctor")}
+    asked["dashboard_push"] = ["push"]
     found = {}
     for name, words in asked.items():
         verb, said = import_module(f"meddiff.cli.{name.partition('_')[0]}").main, io.StringIO()

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from meddiff.cli.quick_check import has_gpu_files
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.outside import terminal
 from meddiff.common.ranges import POSITIVE, Range, range_problems
@@ -30,6 +31,8 @@ PACKAGES = {
     "wandb": "0.22",
 }
 LOW_DISK_GB = 5.0
+#: Seconds that W&B's server may take to answer.
+ANSWER_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,42 +81,61 @@ def check_packages() -> list[Check]:
 
 
 def check_devices() -> list[Check]:
-    """GPUs and cores."""
-    import torch
-
+    """GPUs and cores. torch, which takes seconds to be read, is asked only where the system shows a GPU."""
     checks = []
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        memory = f"{properties.total_memory / 2**30:.0f} GiB"
-        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
-        checks.append(Check(f"cuda:{index}", None, f"{properties.name}, {memory}, {bf16}"))
+    if has_gpu_files() or sys.platform == "win32":
+        import torch
+
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            memory = f"{properties.total_memory / 2**30:.0f} GiB"
+            bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+            checks.append(Check(f"cuda:{index}", None, f"{properties.name}, {memory}, {bf16}"))
+        if not checks:
+            checks.append(
+                Check("gpu", None, "the system has one and torch cannot use it: is its driver as new as torch?")
+            )
     if not checks:
         checks.append(Check("gpu", None, "none: the quickstart runs on the CPU, full-size training needs a GPU"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    checks.append(Check("cpu", None, f"{cores} cores, {torch.get_num_threads()} threads"))
+    threads = os.environ.get("OMP_NUM_THREADS")
+    checks.append(Check("cpu", None, f"{cores} cores{f', OMP_NUM_THREADS is {threads}' if threads else ''}"))
     return checks
+
+
+def check_wandb() -> Check:
+    """Whether runs are sent, asked of the server itself."""
+    from meddiff.common.wandb_server import WRONG_KEY, base_url, logged_in_to_wandb, server_trouble
+
+    if mode := os.environ.get("WANDB_MODE"):
+        return Check("wandb", None, f"{mode}, as WANDB_MODE says")
+    if not logged_in_to_wandb():
+        return Check("wandb", None, "not logged in: runs stay offline in the run folder")
+    trouble = server_trouble(ANSWER_S)
+    if trouble is None:
+        return Check("wandb", None, "logged in: runs are sent")
+    if trouble == WRONG_KEY:
+        return Check("wandb", None, f"{base_url()} does not take the API key: `wandb login --relogin` mends that")
+    return Check("wandb", None, f"unreachable: {base_url()} does not answer, so runs stay offline in the run folder")
 
 
 def check_files() -> list[Check]:
     """Weights, W&B login and free disk, seen from the current folder."""
-    from callbacks.wandb_server import logged_in_to_wandb
-    from meddiff.common.places import locate
+    from meddiff.common.places import PHANTOM_VAE, locate
     from meddiff.models.weights.sources import missing_part
-    from meddiff.preparation.prepare_phantom import DEFAULT_VAE
 
-    problem = missing_part(DEFAULT_VAE, "vae")
-    found = str(locate(DEFAULT_VAE)) if problem is None else f"the installation is not whole: {problem}"
+    problem = missing_part(PHANTOM_VAE, "vae")
+    found = str(locate(PHANTOM_VAE)) if problem is None else f"the installation is not whole: {problem}"
     shipped = Check("phantom VAE", problem is None, found)
     weights = Path("weights")
     folders = sorted(p.name for p in weights.iterdir() if p.is_dir()) if weights.is_dir() else []
     free = shutil.disk_usage(".").free / 1e9
-    login = "logged in: runs are sent" if logged_in_to_wandb() else "not logged in: runs stay offline in the run folder"
     return [
         shipped,
         Check(
             "weights", None, ", ".join(folders) or "none in weights/ (needed for configs/frozen.yaml, not for phantoms)"
         ),
-        Check("wandb", None, os.environ.get("WANDB_MODE", login)),
+        check_wandb(),
         Check("free disk", free > LOW_DISK_GB, f"{free:.0f} GB here"),
     ]
 

@@ -12,6 +12,7 @@ from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
 from meddiff.common.locks import locked
 from meddiff.common.outside import terminal
+from meddiff.common.progress import doing
 from meddiff.common.targets import check_folder
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ PARTS = {
 }
 #: "all" are the paper's tables; it leaves out what its cohort does not allow.
 BESIDE = ("controls", "mechanism", "schedules", "prototypes", "shortcut")
+#: Parts that draw images.
+DRAWING = ("fidelity", "diversity", "classifier", "schedules", "shortcut")
 #: Parts that say before they begin what they cost.
 TOLD = ("schedules", "prototypes", "shortcut")
 ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name not in BESIDE)}
@@ -205,6 +208,8 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
     splits = {part: data.dataset(options[PARTS[part].options].split) for part in parts}
     for part, measurement in chosen.items():  # all settings are checked before the first long pass
         measurement.check(splits[part])
+    if any(part in DRAWING for part in chosen):
+        model.vae  # noqa: B018 (read now: the passes before the first image may take an hour)
     out = Path(options.out) if options.out else run.evaluation_folder()
     about, digest = describe(run), model_digest(model)
     made = {part: {"model": digest, "samples": split_digest(split)} for part, split in splits.items()}
@@ -214,7 +219,9 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         for part, measurement in chosen.items():
             if part in TOLD:
                 tell_cost(part, measurement, model, splits[part])
-            result = measurement.run(model, splits[part], out, Ranks())
+            what = f"evaluating {part}: {run.file.name} on {len(splits[part])} samples of {splits[part].split}"
+            with doing(terminal(what)):
+                result = measurement.run(model, splits[part], out, Ranks())
             for name, table in result.tables.items():
                 writer.table(name, table.rows, table.first, table.only)
             writer.part(part, asdict(options[PARTS[part].options]), result.figures, made[part])

@@ -208,7 +208,7 @@ def data_facts(facts: "Facts") -> "DataFacts | None":
     Nothing is made: phantoms that are gone stay gone.
     """
     from meddiff.reports.model_card import DataFacts
-    from meddiff.runs.open_run import DATA, build
+    from meddiff.runs.building import DATA, build
     from meddiff.shards.manifest import MANIFEST_NAME
 
     path, arguments = facts.section("data")

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import platform
+import select
 import sys
 import tempfile
 import traceback
@@ -26,6 +27,8 @@ FLAG = "--traceback"
 #: For the processes that a training starts: they get the arguments without the flag.
 VARIABLE = "MEDDIFF_TRACEBACK"
 MENDABLE, FAULT = 2, 70
+#: As of a tool that the system ends when nobody reads its output (128 + SIGPIPE); nothing is said then, either.
+UNREAD = 141
 #: Folders of this suite's code.
 HOUSE = ("meddiff", "lightning_modules", "datamodules", "callbacks")
 #: What Python raises for a mistake in a program, whoever's frame it is: a library was asked for what it does not have.
@@ -59,9 +62,9 @@ def last_door(error: Exception, arguments: Sequence[str]) -> int:
     """
     if os.environ.get(VARIABLE):
         visible_traceback(type(error), error, error.__traceback__)
-    if isinstance(error, BrokenPipeError) and error.filename is None:
+    if isinstance(error, BrokenPipeError) and error.filename is None and nobody_reads():
         _leave_the_pipe()
-        return _say("whoever read the output closed it before all was written", MENDABLE)
+        return UNREAD
     if is_foreign(error):
         return _say(sentence(error), MENDABLE)
     where = place(error)
@@ -149,6 +152,16 @@ def visible_traceback(kind: type[BaseException], error: BaseException, trace: Tr
 def _say(told: str, code: int) -> int:
     print(f"error: {terminal(told)}", file=sys.stderr)
     return code
+
+
+def nobody_reads() -> bool:
+    """Whether stdout is a pipe whose reader is gone, as ``head`` is when it has its lines; a pipe may break elsewhere, too."""
+    try:
+        asked = select.poll()
+        asked.register(sys.stdout.fileno(), 0)
+        return any(state & select.POLLERR for _, state in asked.poll(0))
+    except (OSError, ValueError, AttributeError):  # no file, closed, or a system without poll
+        return True
 
 
 def _leave_the_pipe() -> None:

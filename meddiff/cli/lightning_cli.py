@@ -1,9 +1,7 @@
 """LightningCLI with the suite's run folders, defaults and checks."""
 
-import logging
 import os
 import sys
-import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,8 +9,8 @@ from typing import Any, NoReturn
 import jsonargparse
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.callbacks import BasePredictionWriter, Callback, ModelCheckpoint, ModelSummary, ProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
@@ -23,7 +21,9 @@ from callbacks.finished import FinishedMark
 from callbacks.gate import cohorts_of, gated
 from callbacks.image_writer import ImageWriter
 from callbacks.learning_rates import LearningRates
+from callbacks.model_summary import Parts
 from callbacks.progress import ImagesProgressBar
+from callbacks.starting import Starting
 from callbacks.stopping import StopBetweenSteps
 from callbacks.tracking import JsonlLogger, default_loggers
 from callbacks.wandb_trouble import finish_wandb
@@ -32,29 +32,19 @@ from meddiff.cli.lost_process import end_without_launcher, lost_process
 from meddiff.cli.named_callbacks import add_named_callbacks, listed_callbacks, named_callbacks
 from meddiff.cli.parsing import home_spelled_out, one_sentence
 from meddiff.cli.preflight import problems_before_start
+from meddiff.cli.quiet import hush
 from meddiff.cli.run_config import RunConfig, last_written
 from meddiff.cli.side_by_side import exchange_between
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.outside import terminal
 from meddiff.common.processes import is_first_process
+from meddiff.common.progress import doing, say
 from meddiff.runs import names
 from meddiff.runs.checkpoints import checkpoint_to_go_on, clear_leftovers
 from meddiff.runs.new_run import RUN_DIR_VARIABLE, begin_again, restarted, run_folder
 
 # `${data.init_args.batch_size}` in a file then means the same place under every verb, and follows overrides.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-
-#: What Lightning and W&B say at every start although nothing is wrong.
-EXPECTED_WARNINGS = (
-    r".*LeafSpec.* is deprecated.*",
-    r"Found \d+ module\(s\) in eval mode at the start of training.*",  # the frozen text tower
-    r".*does not have many workers which may be a bottleneck.*",
-    r"You have overridden `(on_before_batch_transfer|transfer_batch_to_device)`.*",
-    r"The dirpath has changed from .*",  # a checkpoint of another run
-    r"Checkpoint directory .* exists and is not empty.*",  # a run that goes on in its own folder
-)
-#: ... and what it says where nothing is trained: evaluations and checkpoints are not needed to draw.
-EXPECTED_WITHOUT_TRAINING = (r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",)
 
 UPLOAD_HELP = "Send pictures, captions and keys to the loggers although a cohort is credentialed (docs/cohorts.md)."
 
@@ -112,9 +102,22 @@ class SuiteCLI(LightningCLI):
         section: jsonargparse.Namespace = self.config[self.subcommand]
         return section
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        with doing(f"lightning {self._verb or ''}: reading the configuration", is_first_process()):
+            super().parse_arguments(parser, args)
+
+    def instantiate_classes(self) -> None:
+        with doing("building model, data and trainer", is_first_process(), stays=False):
+            super().instantiate_classes()
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # not declared
+        for starting in (one for one in callbacks if isinstance(one, Starting)):
+            starting.begin(is_first_process() and self.trainer.progress_bar_callback is not None)
+            self.held.callback(starting.end)
+
     def before_instantiate_classes(self) -> None:
         home_spelled_out(self.section)
-        refuse(problems_before_start(str(self.subcommand), self.section))
+        with doing("checking weights, shards and options", is_first_process(), stays=False):
+            refuse(problems_before_start(str(self.subcommand), self.section))
         runs, name, verb = self.section.runs, self.section.name, str(self.subcommand)
         exchange = self.held.enter_context(exchange_between(Path(runs) / name, sys.argv[1:]))
         self.run_dir = self.held.enter_context(run_folder(runs, name, verb, sys.argv[2:], exchange))
@@ -125,6 +128,8 @@ class SuiteCLI(LightningCLI):
                 if self.section.ckpt_path is None and is_first_process():
                     begin_again(self.run_dir)
         end_without_launcher(self.run_dir)
+        if is_first_process() and not self.section.trainer.get("fast_dev_run"):
+            say(f"run folder: {terminal(self.run_dir)}")
         if self.section.trainer.default_root_dir is None:
             self.section.trainer.default_root_dir = str(self.run_dir)
 
@@ -155,8 +160,11 @@ class SuiteCLI(LightningCLI):
         if not any(isinstance(logger, JsonlLogger) for logger in loggers):
             loggers = [*loggers, JsonlLogger(self.run_dir)]
         loggers = gated(loggers, cohorts_of(self.datamodule), self.run_dir, self.section.allow_media_upload)
+        callbacks.insert(0, Starting())
         if self.subcommand == "fit":
             callbacks.append(LearningRates())
+            if trainer.get("enable_model_summary") is not False and not has(ModelSummary):
+                callbacks.append(Parts())
             callbacks.insert(0, StopBetweenSteps())  # first: a signal is heeded from the first moment of training on
             callbacks += [] if trainer.get("fast_dev_run") else [FinishedMark()]
         section["trainer"]["callbacks"] = callbacks
@@ -197,11 +205,7 @@ def run(verb: str, arguments: list[str]) -> int:
         UserError: preflight found something missing.
     """
     inherited = os.environ.get(RUN_DIR_VARIABLE)
-    for pattern in EXPECTED_WARNINGS + (EXPECTED_WITHOUT_TRAINING if verb != "fit" else ()):
-        warnings.filterwarnings("ignore", pattern)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    hush(verb == "fit")
     # DDP starts its child processes with sys.argv: the same program, the rewritten arguments.
     before = sys.argv
     sys.argv = [before[0], verb, *arguments]

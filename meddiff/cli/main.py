@@ -3,7 +3,6 @@
 Heavy imports happen inside the verb that needs them, so that `--help` and a mistyped verb answer at once.
 """
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,7 +14,8 @@ from meddiff.cli.last_door import last_door, visible_traceback, without_flag
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.outside import terminal
 from meddiff.common.places import at_home
-from meddiff.common.stopping import exit_code, signals_stop
+from meddiff.common.processes import is_first_process
+from meddiff.common.stopping import early_signal_noted, exit_code, signals_stop
 
 LIGHTNING_VERBS = {
     "fit": "train a model (LightningCLI)",
@@ -36,6 +36,8 @@ OWN_VERBS = {
     "dashboard": ("meddiff.cli.dashboard", "the same page, live, over a folder of runs"),
     "doctor": ("meddiff.cli.doctor", "check this installation and this machine"),
 }
+#: Own verbs that do nothing without torch.
+COMPUTING = ("sample", "evaluate", "explain", "export")
 #: What a verb says when a signal stops it.
 STOPPED = {
     "prepare": ": finished shards are whole, and the same command goes on from there",
@@ -105,7 +107,14 @@ def dispatch(arguments: list[str]) -> int:
         if (text := text_of(verb, rest)) is not None:
             print(text)
             return 0
+        if verb in COMPUTING and not asks_only(rest):
+            read_torch(verb)
         return _own(OWN_VERBS[verb][0])(rest)
+    with early_signal_noted():
+        return _of_lightning(verb, rest)
+
+
+def _of_lightning(verb: str, rest: list[str]) -> int:
     from meddiff.cli.arguments import expand
 
     expanded = expand(rest)
@@ -120,7 +129,8 @@ def dispatch(arguments: list[str]) -> int:
     refuse(misspelt(expanded))
     refuse(certain_problems(expanded))
     if not asks_only(expanded):
-        started(verb)
+        read_torch(verb)
+        read_lightning(verb)
     from meddiff.cli.lightning_cli import run
 
     return run(verb, expanded)
@@ -131,15 +141,22 @@ def asks_only(arguments: list[str]) -> bool:
     return any(flag in ("-h", "--help") or flag.startswith(("--print_config", "--help.")) for flag in arguments)
 
 
-def started(verb: str) -> None:
-    """Say so while torch and Lightning are read, which takes ten seconds on a cold machine; once for all ranks."""
-    ranks = [os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")]
-    if "lightning.pytorch" in sys.modules or any(rank != "0" for rank in ranks):
-        return
-    print(f"lightning {verb}: reading torch", file=sys.stderr, flush=True)
-    import torch  # noqa: F401
+def read_torch(verb: str) -> None:
+    """Say so while it is read, which takes ten seconds on a cold machine; once for all ranks."""
+    if "torch" not in sys.modules:
+        from meddiff.common.progress import doing
 
-    print(f"lightning {verb}: reading Lightning", file=sys.stderr, flush=True)
+        with doing(f"lightning {verb}: reading torch", is_first_process()):
+            import torch  # noqa: F401
+
+
+def read_lightning(verb: str) -> None:
+    """Likewise, with what stands on it."""
+    if "lightning.pytorch" not in sys.modules:
+        from meddiff.common.progress import doing
+
+        with doing(f"lightning {verb}: reading Lightning", is_first_process()):
+            import meddiff.cli.lightning_cli  # noqa: F401
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from callbacks import (
     ThroughputCallback,
     TradeoffCallback,
 )
-from meddiff.runs.open_run import import_class
+from meddiff.runs.building import import_class
 
 #: name -> class, in the order in which they run: the trade-off collects what the evaluations before it found.
 NAMED: dict[str, type[Callback]] = {

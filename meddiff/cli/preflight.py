@@ -10,8 +10,9 @@ from meddiff.cli.named_callbacks import given_twice, listed_callbacks, named_arg
 from meddiff.cli.trainer_options import cuts_weights, trainer_problems
 from meddiff.common.errors import UserError
 from meddiff.common.foreign_files import instead_of_weights
+from meddiff.runs.building import import_class
 from meddiff.runs.checkpoints import broken
-from meddiff.runs.open_run import import_class
+from meddiff.shards.manifest import Manifest
 
 
 def problems_before_start(verb: str, section: Namespace) -> list[str]:
@@ -38,13 +39,30 @@ def problems_before_start(verb: str, section: Namespace) -> list[str]:
         check = getattr(owner, "preflight", None)
         problems += check(**arguments) if check is not None else []
     check, read = getattr(model, "preflight_data", None), getattr(data, "read_manifest", None)
-    if not problems and check is not None and read is not None:
+    if not problems and read is not None:
         try:
             manifest = read(**data_args)
-            problems += check(manifest, **model_args) if manifest is not None else []
+            if manifest is not None:
+                problems += split_problems(verb, section.trainer, manifest, data_args)
+                problems += check(manifest, **model_args) if check is not None else []
         except UserError as error:
             problems.append(str(error))
     return problems
+
+
+def split_problems(verb: str, trainer: Namespace, manifest: Manifest, data: Mapping[str, Any]) -> list[str]:
+    """A sentence where the shards lack the split that is validated, tested or drawn; training would begin, and end there."""
+    option, limit = ("test_split", "limit_test_batches") if verb == "test" else ("val_split", "limit_val_batches")
+    limit = "limit_predict_batches" if verb == "predict" else limit
+    split = data.get(option)
+    if split is None or trainer.get(limit) == 0 or split in (data.get("splits_from") or {}) or manifest.samples(split):
+        return []
+    have = ", ".join(sorted({shard.split for shard in manifest.shards})) or "none"
+    without = f", or do without by --trainer.{limit} 0" if verb == "fit" else ""
+    return [
+        f"data: the shards at {data.get('shards')} have no samples of split {split!r} (they have: {have}): name another with "
+        f"--data.{option}{without}."
+    ]
 
 
 def ranks_asked_for(trainer: Namespace) -> int | None:

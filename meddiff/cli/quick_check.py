@@ -74,7 +74,7 @@ def certain_problems(arguments: list[str]) -> list[str]:
         if check is None:
             return []
         problems += check(section)
-    if problems and trainer.get("accelerator") == "gpu" and not glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/kfd"):
+    if problems and trainer.get("accelerator") == "gpu" and not has_gpu_files():
         problems.insert(0, no_gpu_sentence(trainer.get("devices"), 0))
     return problems
 
@@ -89,6 +89,11 @@ def quick_check_of(class_path: str | None) -> Callable[[Mapping[str, object]], l
     except Exception:  # whatever another package does when it is imported, the full check tells it
         return None
     return checks.get(name)
+
+
+def has_gpu_files() -> bool:
+    """Whether the system shows a GPU, by files alone."""
+    return bool(glob.glob("/dev/nvidia[0-9]*") + glob.glob("/dev/kfd") + glob.glob("/dev/dxg"))
 
 
 def no_gpu_sentence(wanted: object, there: int) -> str:

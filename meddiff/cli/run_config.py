@@ -1,6 +1,7 @@
 """What the run folder says of its run: ``config.yaml``, and how to go on when something stopped it."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
@@ -9,9 +10,10 @@ from lightning.pytorch.cli import SaveConfigCallback
 from callbacks.run_facts import tell_facts
 from callbacks.tracking import JsonlLogger
 from meddiff.cli.closing import ways_on
-from meddiff.common.files import atomic_open
+from meddiff.common.files import atomic_open, write_json
 from meddiff.common.outside import terminal
 from meddiff.runs import names
+from meddiff.runs.whereabouts import whereabouts
 
 
 def last_written(trainer: Trainer) -> str:
@@ -32,8 +34,16 @@ class RunConfig(SaveConfigCallback):
         name = names.CONFIG if stage == "fit" else f"config.{stage}.yaml"
         with atomic_open(Path(trainer.default_root_dir) / name, "w") as stream:
             yaml.safe_dump(config, stream, sort_keys=False, allow_unicode=True)
+        if stage == "fit":
+            folder = getattr(getattr(trainer, "datamodule", None), "folder", None)
+            self._whereabouts = whereabouts(config, folder if isinstance(folder, str) else None)
+            write_json(Path(trainer.default_root_dir) / names.WHEREABOUTS, self._whereabouts)
         for logger in trainer.loggers:
             tell_facts(logger, config)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint that is taken out of its run folder still knows where its autoencoder is."""
+        checkpoint[names.NOTED] = getattr(self, "_whereabouts", {})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Whatever stopped the run: say how to go on from what is there."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import Namespace
 
@@ -17,6 +17,12 @@ from meddiff.common.outside import terminal
 from meddiff.common.targets import check_folder
 from meddiff.common.text_files import read_text
 
+if TYPE_CHECKING:
+    from meddiff.models.latent_diffusion import LatentDiffusion
+    from meddiff.models.sampling import SamplingOptions
+
+#: How a published model draws unless told otherwise: the paper's 75 steps of pndm take three times as long for the same.
+OF_MODELS: dict[str, Any] = {"sampler": "dpm++", "steps": 25, "guidance_scale": 4.0}
 #: One image: its file, prompt and key.
 Item = dict[str, str]
 
@@ -41,8 +47,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--num_images", type=int, default=1, help="Images for each prompt.")
     parser.add_argument("--out", type=str, default="samples", help="Folder for PNG files and samples.json.")
     parser.add_argument("--seed", type=int, default=0, help="Noise is drawn from (seed, prompt number, image number).")
-    parser.add_argument("--sampler", type=Sampler, default="dpm++", help="pndm (the paper's), ddim or dpm++.")
-    parser.add_argument("--steps", type=int, default=25, help="Denoising steps (the paper's: 75, with pndm).")
+    own = "by default as the run draws; with --model"
+    text = f"pndm (the paper's), ddim or dpm++; {own} {OF_MODELS['sampler']}."
+    parser.add_argument("--sampler", type=Sampler | None, default=None, help=text)
+    text = f"Denoising steps (the paper's: 75, with pndm); {own} {OF_MODELS['steps']}."
+    parser.add_argument("--steps", type=int | None, default=None, help=text)
     parser.add_argument(
         "--schedule",
         type=Literal["uniform", "exponential_early", "exponential_late"] | None,
@@ -50,7 +59,8 @@ def main(arguments: list[str]) -> int:
         help="Timesteps to draw along, by DDIM whatever --sampler is; by default the sampler's own.",
     )
     parser.add_argument("--gamma", type=float, default=60.0, help="How crowded an exponential --schedule is.")
-    parser.add_argument("--guidance_scale", type=float, default=4.0, help="Classifier-free guidance; 1 turns it off.")
+    text = f"Classifier-free guidance; 1 turns it off; {own} {OF_MODELS['guidance_scale']:g}."
+    parser.add_argument("--guidance_scale", type=float | None, default=None, help=text)
     parser.add_argument("--batch_size", type=int, default=8, help="Images at once; does not change them.")
     parser.add_argument("--ema", type=bool, default=False, help="Draw from the averaged weights.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -60,15 +70,40 @@ def main(arguments: list[str]) -> int:
         raise UserError('No prompts: give --prompts "..." or --prompts_file FILE.')
     if options.num_images < 1 or options.batch_size < 1:
         raise UserError(f"--num_images {options.num_images} and --batch_size {options.batch_size} must be 1 or more.")
-    if options.schedule is not None:
+    told = sampling_told(options)
+    if options.schedule is not None and options.steps is not None:
         from meddiff.attribution.schedules import schedule
 
         schedule(options.schedule, options.steps, options.gamma)  # one that repeats timesteps is refused at once
     check_folder(Path(options.out))
     with locked(options.out, "lightning sample"):
-        files = draw(prompts, options)
+        files = draw(prompts, options, told)
     print(terminal(f"{len(files)} images in {options.out}"))
     return 0
+
+
+def sampling_told(options: Namespace) -> dict[str, Any]:
+    """What the command line says of how to draw; the rest is the run's own.
+
+    Raises:
+        UserError: a number that cannot be.
+    """
+    from meddiff.models.sampling import SamplingOptions
+
+    told = {name: options[name] for name in OF_MODELS if options[name] is not None}
+    SamplingOptions(**told)
+    return told
+
+
+def sampling_of(model: "LatentDiffusion", told: Mapping[str, Any], published: bool) -> "SamplingOptions":
+    """How to draw: as told, else as the run was told to, whose evaluations then show the same images.
+
+    Args:
+        published: the model is not of a run of ours, and says nothing of it.
+    """
+    from meddiff.models.sampling import SamplingOptions
+
+    return SamplingOptions(**{**(OF_MODELS if published else asdict(model.sampling)), **told})
 
 
 def _read_prompts(file: str | None) -> list[str]:
@@ -79,28 +114,31 @@ def _read_prompts(file: str | None) -> list[str]:
     return [line.strip() for line in read_text(file).splitlines() if line.strip()]
 
 
-def draw(prompts: list[str], options: Namespace) -> list[str]:
+def draw(prompts: list[str], options: Namespace, told: Mapping[str, Any]) -> list[str]:
     """Draw ``options.num_images`` images for each prompt into ``options.out``; returns the file names.
 
     Images that are there already are kept if they say that they were drawn from the same weights, prompt and settings, so a
     stopped call goes on. A call that failed before its first image leaves nothing.
 
+    Args:
+        told: what was said of how to draw (:func:`sampling_told`).
+
     Raises:
         UserError: an image that would be drawn is there and was drawn from something else.
     """
-    from tqdm import tqdm
-
     from meddiff.attribution.scheduled import draw_along
     from meddiff.attribution.schedules import schedule
     from meddiff.cli.named_model import open_named
+    from meddiff.common.progress import doing, progress_bar
     from meddiff.evaluation.provenance import made_from, model_digest, weights_digest, write_image
     from meddiff.models.autoencoder import whole_images
-    from meddiff.models.sampling import SamplingOptions
     from meddiff.models.weights.fitting import first_three
 
-    sampling = SamplingOptions(options.sampler, options.steps, options.guidance_scale)
     run = open_named(options)
-    out, model = Path(options.out), run.model
+    with doing(f"reading {terminal(run.file)}", stays=False):
+        out, model = Path(options.out), run.model
+        model.vae  # noqa: B018 (read now: without it nothing is drawn)
+    sampling = sampling_of(model, told, options.model is not None)
     lost: list[str] = []  # prompts
     # Every step of every image counts, so that the bar moves on a slow machine too.
     with model.weights(options.ema):
@@ -113,7 +151,7 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
         }
         draw_some = partial(model.sample, options=sampling)
         if options.schedule is not None:
-            timesteps = schedule(options.schedule, options.steps, options.gamma)
+            timesteps = schedule(options.schedule, sampling.steps, options.gamma)
             settings |= {"sampler": "ddim", "schedule": options.schedule, "timesteps": timesteps}
             draw_some = partial(draw_along, model, timesteps=timesteps, guidance_scale=sampling.guidance_scale)
         items = [
@@ -123,8 +161,8 @@ def draw(prompts: list[str], options: Namespace) -> list[str]:
         ]
         missing = missing_images(out, items, settings)
         about = {**settings, "checkpoint": str(run.file.resolve())}
-        with tqdm(
-            total=len(missing) * sampling.steps, unit="step", desc="sample", file=sys.stdout, disable=not missing
+        with progress_bar(
+            len(missing) * sampling.steps, "step", f"drawing into {terminal(out)}", stream=sys.stdout
         ) as bar:
             for start in range(0, len(missing), options.batch_size):
                 batch = missing[start : start + options.batch_size]

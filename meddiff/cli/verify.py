@@ -79,13 +79,13 @@ def verify(paths: list[Path]) -> None:
     Raises:
         UserError: one differs, is missing or cannot be read.
     """
-    from tqdm import tqdm
+    from meddiff.common.progress import is_terminal, progress_bar
 
     claims = claims_of(paths)
     total = sum(claim.file.stat().st_size for claim in claims if claim.sha256 and claim.file.is_file())
     bad: list[Path] = []
     without: list[Path] = []
-    with tqdm(total=total, unit="B", unit_scale=True, desc="verify", file=sys.stderr, disable=None) as bar:
+    with progress_bar(total, "B", "verify", is_terminal(sys.stderr)) as bar:
         for claim in claims:
             word = _compare(claim, bar.update)
             mark = "ok  " if word == "" else "    " if claim.sha256 is None else "BAD "

@@ -168,14 +168,11 @@ def _holder(path: Path) -> Process | None:
 
 
 def _wait(path: Path, doing: str) -> str:
-    from tqdm import tqdm
+    from meddiff.common.progress import doing as said
 
-    with tqdm(
-        bar_format="{desc} {elapsed}", desc=terminal(f"waiting for {_holder(path) or 'another process'}"), leave=False
-    ) as bar:
+    with said(terminal(f"waiting for {_holder(path) or 'another process'}"), stays=False):
         while (where := _acquire(path, doing)) is None:
             time.sleep(0.2)
-            bar.refresh()
     return where
 
 

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+#: The shipped autoencoder that phantoms are encoded with.
+PHANTOM_VAE = "assets/phantom_vae"
 #: Folder names that are looked up in the suite when a path does not exist from here.
 OWN = ("assets", "configs", "sweeps")
 

@@ -11,6 +11,10 @@ from types import FrameType
 #: Seconds within which a signal again is the same request: GNU `timeout` and SLURM send it to the process and its group.
 SAME_REQUEST = 2.0
 
+#: By which SLURM says that a job's time is nearly up (``#SBATCH --signal=SIGUSR1@300``): what Lightning waits for, too.
+TIME_IS_UP = getattr(signal, "SIGUSR1", None)
+_early: list[int] = []
+
 #: What schedulers, `kill`, `docker stop` and closed terminals send. SIGINT has Python's own handler already.
 ASKING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -41,6 +45,36 @@ def kill_now(signum: int) -> None:
     """End this process by the signal, as if it had no handler."""
     signal.signal(signum, signal.SIG_DFL)
     os.kill(os.getpid(), signum)
+
+
+@contextmanager
+def early_signal_noted() -> Iterator[None]:
+    """Within a job of SLURM's: that its time is up, told before anybody heeds it, is noted instead of ending the process.
+
+    Reading torch, making a cohort and a first evaluation may take longer than a short job lasts. Who heeds the signal asks
+    :func:`early_signal` when he begins to.
+    """
+    asked_for = TIME_IS_UP is not None and "SLURM_JOB_ID" in os.environ
+    if not asked_for or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    assert TIME_IS_UP is not None
+    before = signal.getsignal(TIME_IS_UP)
+    if before is signal.SIG_DFL:
+        signal.signal(TIME_IS_UP, lambda signum, frame: _early.append(signum))
+    try:
+        yield
+    finally:
+        if before is signal.SIG_DFL:
+            signal.signal(TIME_IS_UP, before)
+        _early.clear()
+
+
+def early_signal() -> int:
+    """The signal that was noted, 0 for none; it is told once."""
+    found = _early[0] if _early else 0
+    _early.clear()
+    return found
 
 
 @contextmanager

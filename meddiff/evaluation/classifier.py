@@ -10,12 +10,12 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.common.places import locate
+from meddiff.common.progress import progress_bar
 from meddiff.common.ranges import COUNT, check_ranges
 from meddiff.evaluation.drawing import draw_prompts, folder_needed, read_images, signed
 from meddiff.evaluation.feature_cache import stored_images
@@ -161,8 +161,12 @@ class Classifier:
 
     def _classify(self, judge: Judge, batches: Iterable[Tensor], model: LatentDiffusion, count: int) -> Tensor:
         """(N, C) scores on the CPU."""
-        bar = tqdm(batches, total=count, unit="batch", desc="classifying", disable=not self.show_progress)
-        return torch.cat([judge.scores(images.to(model.device)).cpu() for images in bar])
+        found = []
+        with progress_bar(count, "batch", "classifying", self.show_progress) as bar:
+            for images in batches:
+                found.append(judge.scores(images.to(model.device)).cpu())
+                bar.update()
+        return torch.cat(found)
 
 
 def class_prompts(

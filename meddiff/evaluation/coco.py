@@ -25,11 +25,11 @@ from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, me
 from meddiff.attribution.words import Preset, Query
 from meddiff.common.coco_classes import classes_in
 from meddiff.common.errors import UserError
+from meddiff.common.progress import progress_bar
 from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.grounding_scores import unscored
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Exclusion, evaluation_latents

@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from meddiff.attribution.grounding_pass import paper_timesteps
 from meddiff.attribution.words import QUERY_WORDS
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.common.progress import Bar, progress_bar
 from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.gain import Gains, absent_findings, absent_maps, other_places
 from meddiff.evaluation.grounding import GroundingOptions, ground_items, text_item
@@ -36,7 +36,6 @@ from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.evaluation.mirrored_twins import mirrored
 from meddiff.evaluation.own_first import by_class, compare, cross_table, naming_samples, own_part
 from meddiff.evaluation.priors import grounding_priors
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import GroundingSample, grounding_samples
 from meddiff.metrics.summary import summarise_defined
@@ -173,7 +172,7 @@ class Controls:
     def _samples(self, split: LatentShardsDataset) -> list[GroundingSample]:
         return grounding_samples(split, list(QUERY_WORDS), self.options.samples)[0]
 
-    def _bar(self, items: int, title: str) -> "tqdm[None]":
+    def _bar(self, items: int, title: str) -> Bar:
         return progress_bar(items * len(self.steps), "pass", title, self.show_progress)
 
     def _rows(

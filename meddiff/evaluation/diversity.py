@@ -8,10 +8,10 @@ from itertools import combinations
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.common.progress import progress_bar
 from meddiff.common.ranges import COUNT, check_ranges
 from meddiff.evaluation.drawing import draw_prompts, finished_keys, folder_needed, read_images
 from meddiff.evaluation.measurement import Result, Row, Table
@@ -131,9 +131,10 @@ class Diversity:
         device: torch.device,
     ) -> list[Row]:
         """One row a pair of images; the metric takes each group."""
-        hidden = not (self.show_progress and groups)
-        for _, keys in tqdm(groups, unit="set", desc=f"MS-SSIM, {protocol}", disable=hidden):
-            metric.update(read_images(folder, keys).to(device))
+        with progress_bar(len(groups), "set", f"MS-SSIM, {protocol}", self.show_progress) as bar:
+            for _, keys in groups:
+                metric.update(read_images(folder, keys).to(device))
+                bar.update()
         pairs = [(group, f"{a}|{b}") for group, keys in groups for a, b in combinations(keys, 2)]
         return [
             dict(zip(FIRST, (protocol, group, pair, value), strict=True))

@@ -16,8 +16,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from meddiff.common.files import atomic_open
+from meddiff.common.progress import progress_bar
 from meddiff.evaluation.cores import READING, over_cores
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import image_tensor
 from meddiff.models.feature_extractors import Extractor, extractor_identity

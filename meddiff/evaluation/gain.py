@@ -23,10 +23,10 @@ from torch import Tensor
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps
 from meddiff.attribution.words import query_tokens
 from meddiff.common.draws import generator
+from meddiff.common.progress import progress_bar
 from meddiff.evaluation.cores import one_core
 from meddiff.evaluation.grounding_scores import localisation
 from meddiff.evaluation.measurement import Row, Table, Value
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import GroundingSample, Pixels, balanced, evaluation_latents
 from meddiff.evaluation.undisturbed import undisturbed

@@ -23,6 +23,7 @@ from meddiff.attribution.grounding_pass import (
     paper_timesteps,
 )
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
+from meddiff.common.progress import progress_bar
 from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.cores import one_core
 from meddiff.evaluation.gain import Scored, absent_findings, gains_during_training, other_places, score_elsewhere
@@ -30,7 +31,6 @@ from meddiff.evaluation.grounding_scores import grounding_summary, score_sample,
 from meddiff.evaluation.grounding_texts import EOS, PAPER, SOS, STANDARD, Item, impressions, text_item
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import Exclusion, GroundingSample, balanced, evaluation_latents, grounding_samples

@@ -22,12 +22,12 @@ import torch
 from meddiff.attribution.grounding_pass import paper_timesteps
 from meddiff.attribution.words import QUERY_WORDS
 from meddiff.common.draws import torch_seed
+from meddiff.common.progress import progress_bar
 from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.ledger import Ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
 from meddiff.evaluation.mechanism_maps import ALL, mean_shares, measure_maps, ratio_rows, share_rows, word_rows
 from meddiff.evaluation.mechanism_states import Caption, moved_rows, probe_rows, read_captions
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.provenance import model_digest, split_digest, weights_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import GroundingSample, grounding_samples

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.common.progress import progress_bar
 from meddiff.evaluation.cores import one_core
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import GroundingSample, Pixels, grounding_samples
 from meddiff.metrics.functional import mixture_threshold, resize_maps

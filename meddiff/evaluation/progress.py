@@ -1,38 +1,9 @@
-"""The progress of a measurement: a bar with rate and remaining time, also where the output is a file. Source: own."""
+"""The progress of drawing: a bar in images that also moves while a batch is being drawn. Source: own."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
-#: Seconds between two redrawings in a terminal and in a file. A bar is told after every batch or denoising step, and with
-#: what one of them takes on top a file is still written to every five seconds.
-LIVE, FILE = 0.2, 2.5
-
-
-def progress_bar(total: int, unit: str, title: str, shown: bool = True, done: int = 0) -> "tqdm[None]":
-    """A bar on stderr; nothing where it is not ``shown`` or nothing is left to do.
-
-    Below another bar (that of training) it is gone when it has ended; in a file each keeps a line of its own.
-
-    Args:
-        done: items that are there already; they do not count for the rate.
-    """
-    live = sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        initial=done,
-        unit=unit,
-        desc=title,
-        disable=not (shown and total > done),
-        mininterval=LIVE if live else FILE,
-        miniters=0,  # by the clock alone: tqdm's own guess lets a bar stand still when batches become slower
-        position=None if live else 0,
-        leave=None,
-        unit_scale=unit == "image",  # parts of images have decimals
-        ncols=None if live else 120,
-    )
+from meddiff.common.progress import Bar, progress_bar
 
 
 class DrawingBar:
@@ -44,7 +15,7 @@ class DrawingBar:
 
     def __init__(self, shown: bool = False) -> None:
         self.shown = shown
-        self._bar: tqdm[None] | None = None
+        self._bar: Bar | None = None
 
     @contextmanager
     def over(self, total: int, title: str, done: int = 0) -> Iterator[None]:

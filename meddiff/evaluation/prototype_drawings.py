@@ -23,9 +23,9 @@ from meddiff.attribution.prototype_edits import Inverted, Told, Watched, best_vi
 from meddiff.attribution.prototype_statistics import HIGH, Spread, mahalanobis, own_levels
 from meddiff.common.files import atomic_open
 from meddiff.common.outside import file_in
+from meddiff.common.progress import progress_bar
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Row
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.prototype_inputs import inputs_of
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.saliency_scores import mean_row

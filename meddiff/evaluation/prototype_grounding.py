@@ -24,12 +24,12 @@ from torch import Tensor
 
 from meddiff.attribution.prototype_maps import maps_on_input
 from meddiff.common.draws import generator
+from meddiff.common.progress import progress_bar
 from meddiff.evaluation.cores import one_core
 from meddiff.evaluation.gain import absent_findings
 from meddiff.evaluation.grounding_scores import localisation
 from meddiff.evaluation.measurement import Row
 from meddiff.evaluation.priors import usual_place
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.prototype_naming import aurocs, best_of, labels_of
 from meddiff.evaluation.saliency_scores import FIGURES, MACRO, MICRO, mean_row
 from meddiff.evaluation.samples import GroundingSample

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
+from meddiff.common.progress import progress_bar
 from meddiff.evaluation.feature_cache import Features, cache_folder, measure, real_features
 from meddiff.evaluation.measurement import Row, Table
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.prototype_grounding import COLUMNS as GROUNDING
 from meddiff.evaluation.prototype_grounding import OWN, UNTRAINED, ground_prototypes, headline
 from meddiff.evaluation.prototype_inputs import activations_of, inputs_of

@@ -21,11 +21,11 @@ from pathlib import Path
 
 from meddiff.attribution.grounding_pass import paper_timesteps
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
+from meddiff.common.progress import progress_bar
 from meddiff.evaluation.cores import one_core
 from meddiff.evaluation.gain import absent_findings, other_places
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Table
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.saliency_answers import (

@@ -19,9 +19,9 @@ from meddiff.attribution.baselines import centre_prior, random_order
 from meddiff.attribution.grounding_pass import GroundingItem
 from meddiff.attribution.trajectory import Trajectory, renoised
 from meddiff.attribution.views import view
+from meddiff.common.progress import progress_bar
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Row, Table
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.saliency import Saliency
 from meddiff.evaluation.saliency_maps import Kept
 from meddiff.evaluation.saliency_scores import mean_row

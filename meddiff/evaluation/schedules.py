@@ -21,6 +21,7 @@ from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, me
 from meddiff.attribution.schedules import GAMMA, SCHEDULES, Schedule, schedule
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
 from meddiff.common.errors import UserError
+from meddiff.common.progress import progress_bar
 from meddiff.common.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
 from meddiff.evaluation.cores import one_core
 from meddiff.evaluation.drawing import draw_prompts, folder_needed, read_images, signed
@@ -29,7 +30,6 @@ from meddiff.evaluation.fidelity import FidelityOptions
 from meddiff.evaluation.gain import Gains, absent_findings, absent_maps
 from meddiff.evaluation.grounding_scores import localisation
 from meddiff.evaluation.measurement import Result, Row, Table
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import GroundingSample, evaluation_latents, grounding_samples
 from meddiff.evaluation.undisturbed import undisturbed

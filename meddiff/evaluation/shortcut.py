@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.common.progress import progress_bar
 from meddiff.evaluation.concept_scores import ConceptScorer, Quality, check_concept, flags_of, quality, teach
 from meddiff.evaluation.feature_cache import measure, stored_images
 from meddiff.evaluation.image_sets import pixels
 from meddiff.evaluation.ledger import Ledger, open_ledger
 from meddiff.evaluation.measurement import Result, Row, Table, Value
-from meddiff.evaluation.progress import progress_bar
 from meddiff.evaluation.prototype_inputs import patronus
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks

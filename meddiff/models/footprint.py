@@ -146,7 +146,7 @@ def put_on_device(network: nn.Module) -> None:
                 part._buffers[name] = torch.empty(value.shape, dtype=value.dtype, device=DEVICE)
 
 
-def flops(run: Callable[[], Tensor]) -> float:
+def flops(run: Callable[[], object]) -> float:
     """FLOPs of ``run``, 2 a multiplication and addition."""
     from torch.utils.flop_counter import FlopCounterMode
 

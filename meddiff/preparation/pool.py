@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Generic
 
 from meddiff.common.errors import UserError
+from meddiff.common.outside import terminal
+from meddiff.common.progress import doing, progress_bar
 from meddiff.models.backbones import load_vae
 from meddiff.preparation.encode import ENCODE_BATCH, Cohort, Item, Slice, Vae, encoded_slices, item_slices
 from meddiff.preparation.jobs import Job, plan_jobs, usable_cores
@@ -45,15 +47,16 @@ def write_shards(
         samples_per_shard: samples per tar.
         show_progress: draw a bar with rate and remaining time.
     """
-    cohort = make_cohort()
-    writer = ShardWriter(out, header, samples_per_shard)
-    index = {key: position for position, key in enumerate(cohort.keys())}
-    if len(index) != len(cohort):
-        raise UserError(f"cohort {header.cohort}: {len(cohort)} samples but {len(index)} different keys.")
-    splits: dict[str, dict[str, int]] = {}
-    for key, position in index.items():
-        splits.setdefault(cohort.split_of(position), {})[key] = position
-    plans, jobs = plan_jobs(writer, splits)
+    with doing(f"prepare {header.cohort}: looking at what is in {terminal(out)}", show_progress, stays=False):
+        cohort = make_cohort()
+        writer = ShardWriter(out, header, samples_per_shard)
+        index = {key: position for position, key in enumerate(cohort.keys())}
+        if len(index) != len(cohort):
+            raise UserError(f"cohort {header.cohort}: {len(cohort)} samples but {len(index)} different keys.")
+        splits: dict[str, dict[str, int]] = {}
+        for key, position in index.items():
+            splits.setdefault(cohort.split_of(position), {})[key] = position
+        plans, jobs = plan_jobs(writer, splits)
     write_jobs(partial(_by_index, make_cohort), jobs, writer, processes, show_progress, total=len(cohort))
     return writer.finish(plans)
 
@@ -81,14 +84,13 @@ def write_jobs(
         UserError: a full disk, a worker that was killed, fewer than 1 process.
         KeyboardInterrupt: Ctrl-C, once the workers have stopped; shards they were writing are not there.
     """
-    from tqdm import tqdm
-
     if processes is not None and processes < 1:
         raise UserError(f"processes is {processes}: give 1 or more.")
     name = writer.header.cohort
     workers = min(processes or usable_cores(), max(1, len(jobs)))
     done = total - sum(len(job.items) for job in jobs)
-    bar = tqdm(total=total, initial=done, unit="img", desc=f"prepare {name}", disable=not show_progress)
+    title = f"prepare {name}"
+    bar = progress_bar(total, "img", f"{title}: starting {workers} processes", show_progress, done)
     # Spawned even when there is one: a process of its own has the one thread the bytes depend on.
     context = multiprocessing.get_context("spawn")
     counter, stop = context.Value("q", 0), context.Event()
@@ -102,6 +104,8 @@ def write_jobs(
                 finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in finished:
                     future.result()
+                if counter.value:
+                    bar.set_description_str(title, refresh=False)
                 bar.update(done + counter.value - bar.n)
         except BrokenProcessPool:
             raise UserError(
@@ -141,7 +145,8 @@ def _interrupts_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # SLURM's word that time is nearly up reaches all processes of a job and would end these
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ and a VAE pass takes the same images whatever their number, so the bytes do not 
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Generic, TypeAlias
+from typing import Generic, TypeAlias
 
 import lightning
 import numpy as np
@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.utils.data import DataLoader, Dataset
 
 from meddiff.common.errors import UserError
+from meddiff.common.progress import Bar, progress_bar
 from meddiff.models.backbones import load_vae
 from meddiff.preparation.encode import ENCODE_BATCH, Item, Slice, encoded_slices, make_slice
 from meddiff.preparation.jobs import Job, usable_cores
@@ -22,9 +23,6 @@ from meddiff.shards.members import IMAGE_SPLITS
 from meddiff.shards.one_shard import Pair
 from meddiff.shards.sample import CohortSample
 from meddiff.shards.writer import ShardWriter
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 #: Images a VAE pass takes on a GPU; fixed, because the bytes depend on it.
 GPU_BATCH = 16
@@ -73,7 +71,7 @@ class ShardEncoder(lightning.LightningModule, Generic[Item]):
         self.jobs, self.make_source, self.writer, self.show_progress = jobs, make_source, writer, show_progress
         self._pairs: list[Pair] = []
         self._unreadable: dict[str, str] = {}
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
 
     def configure_model(self) -> None:
         if not hasattr(self, "vae"):
@@ -96,16 +94,14 @@ class ShardEncoder(lightning.LightningModule, Generic[Item]):
         return batch  # samples stay where they are; encode_images moves pixels
 
     def on_predict_start(self) -> None:
-        from tqdm import tqdm
-
         if self.device.type == "cpu":
             torch.set_num_threads(1)  # as in the pool: the bytes depend on it
         ranks = self.trainer.world_size
-        self._bar = tqdm(
-            total=sum(len(job.items) for job in self.own),
-            unit="img",
-            desc=f"prepare {self.writer.header.cohort}" + (f" (rank 0 of {ranks})" if ranks > 1 else ""),
-            disable=not (self.show_progress and self.trainer.is_global_zero),
+        self._bar = progress_bar(
+            sum(len(job.items) for job in self.own),
+            "img",
+            f"prepare {self.writer.header.cohort}" + (f" (rank 0 of {ranks})" if ranks > 1 else ""),
+            self.show_progress and self.trainer.is_global_zero,
         )
 
     def predict_step(self, batch: Found) -> int:

@@ -13,6 +13,7 @@ from meddiff.common.files import atomic_open
 from meddiff.common.locks import locked
 from meddiff.common.outside import terminal
 from meddiff.common.processes import is_first_process
+from meddiff.common.progress import progress_bar
 from meddiff.common.ranges import check_finite_fields
 from meddiff.preparation.cohorts import reader
 from meddiff.preparation.encode import shard_header
@@ -110,18 +111,18 @@ def dry_run(reading: Reading) -> None:
     Raises:
         UserError: an image is a link that leads out of the root.
     """
-    from tqdm import tqdm
-
     refuse_links_out(reading)
     reasons: dict[str, str] = {}
     boxed: list[tuple[Record, tuple[int, int]]] = []
     files = reading.records if reading.pictures is None else []
-    for record in tqdm(files, unit="img", desc="dry run", disable=None, leave=False):
-        found = _probe(reading.root, record)
-        if isinstance(found, str):
-            reasons[record.path] = found
-        else:
-            boxed.append((record, found))
+    with progress_bar(len(files), "img", "dry run") as bar:
+        for record in files:
+            found = _probe(reading.root, record)
+            if isinstance(found, str):
+                reasons[record.path] = found
+            else:
+                boxed.append((record, found))
+            bar.update()
     left = len(reading.records) - len(reasons)
     reading.funnel.keep(f"{UNREADABLE} (missing, or no image by its first bytes)", left)
     print_funnel([*reading.funnel.rows(), ("written (with a dry run: nothing)", left, 0)])

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from meddiff.common.locks import locked
+from meddiff.common.places import PHANTOM_VAE
 from meddiff.phantoms import PhantomCohort, PhantomOptions
 from meddiff.preparation.encode import shard_header
 from meddiff.preparation.pool import write_shards
@@ -14,7 +15,7 @@ from meddiff.shards.manifest import Manifest
 from meddiff.shards.stored import Store
 
 #: The autoencoder that ships with the suite, trained on phantoms (configs/phantom_vae.yaml).
-DEFAULT_VAE = "assets/phantom_vae"
+DEFAULT_VAE = PHANTOM_VAE
 
 
 def phantom_folder(options: PhantomOptions, vae: str, store: Store = "latents") -> str:

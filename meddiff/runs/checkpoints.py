@@ -183,7 +183,7 @@ def _newest(root: Path, to_train: bool) -> tuple[tuple[int, Path] | None, dict[P
     """(steps, file) of the best one if there is any, and why others were passed over."""
     passed: dict[Path, str] = {}
     ranked: list[tuple[int, bool, int, str, Path]] = []
-    for file in _candidates(root):
+    for file in candidates(root):
         try:
             steps = _steps_in_pieces(file) if file.is_dir() else _steps(file)
             # of equal steps: a file before a link to it, then the newer one
@@ -200,7 +200,7 @@ def _newest(root: Path, to_train: bool) -> tuple[tuple[int, Path] | None, dict[P
     return None, passed
 
 
-def _candidates(root: Path) -> Iterator[Path]:
+def candidates(root: Path) -> Iterator[Path]:
     """Everything called ``*.ckpt``: at any depth, but not in the run folders that lie in ``root``."""
     below = root / names.CHECKPOINTS
     if below.is_dir():

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meddiff.common.errors import UserError
-from meddiff.runs import names
-from meddiff.runs.checkpoints import SUFFIX, images_of, read_checkpoint
+from meddiff.runs.checkpoints import candidates, images_of, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,7 @@ def kept_checkpoints(run: Path) -> tuple[list[Kept], list[str]]:
 
     Links are left out: what they lead to stands beside them.
     """
-    below = run / names.CHECKPOINTS
-    files = [
-        file for file in sorted(below.rglob(f"*{SUFFIX}")) if not file.is_symlink() and not file.name.startswith(".")
-    ]
-    return at_steps(files)
+    return at_steps([file for file in candidates(run) if not file.is_symlink()])
 
 
 def at_steps(files: Sequence[Path]) -> tuple[list[Kept], list[str]]:

@@ -9,6 +9,7 @@
         tradeoff.csv                 TRADEOFF     one row an evaluation
         controls.json                CONTROLS     what the numbers have to be compared with
         report.html                  REPORT
+        whereabouts.json             WHEREABOUTS  where its parts and its cohort lay, each with a digest
         wandb_id.txt                 WANDB_ID     under which W&B knows the run
         job.json                     JOB          of a SLURM or torchrun job: the command, by which it finds its folder again
         finished.json                FINISHED     written when a training has ended as it should; an exit code of 0 says less
@@ -40,6 +41,9 @@ SKIPPED = "skipped_steps.jsonl"
 TRADEOFF = "tradeoff.csv"
 CONTROLS = "controls.json"
 REPORT = "report.html"
+WHEREABOUTS = "whereabouts.json"
+#: ... under which a checkpoint has them, too.
+NOTED = "whereabouts"
 WANDB_ID = "wandb_id.txt"
 JOB = "job.json"
 FINISHED = "finished.json"

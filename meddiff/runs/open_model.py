@@ -12,9 +12,10 @@ from meddiff.common.errors import UserError
 from meddiff.common.outside import file_in
 from meddiff.common.places import locate
 from meddiff.runs import names
+from meddiff.runs.building import DATA, build
 from meddiff.runs.checkpoints import is_own_checkpoint
 from meddiff.runs.facts import Facts
-from meddiff.runs.open_run import DATA, build, wanted_device
+from meddiff.runs.open_run import wanted_device
 from meddiff.runs.opened import ShardsData
 from meddiff.runs.shards_that_fit import refuse_other_shards
 

@@ -6,9 +6,8 @@ Source: own.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -16,65 +15,18 @@ from meddiff.common.errors import UserError, refuse
 from meddiff.common.foreign_files import instead_of_weights
 from meddiff.common.outside import inside
 from meddiff.runs import names
+from meddiff.runs.building import DATA, MODULE, build
 from meddiff.runs.checkpoints import Checkpoint, find_checkpoint, images_of, read_checkpoint
 from meddiff.runs.config_file import parse_config
 from meddiff.runs.facts import Facts
 from meddiff.runs.opened import ShardsData
 from meddiff.runs.shards_that_fit import over_shards
+from meddiff.runs.whereabouts import Whereabouts, found_again, place_of, read_whereabouts
 
 if TYPE_CHECKING:
     from torch import nn
 
     from meddiff.models.latent_diffusion import LatentDiffusion
-
-
-def import_class(path: str) -> type:
-    """The class a ``class_path`` names.
-
-    Raises:
-        UserError: there is none.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        found: type = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"No class {path} ({error}): install the package that the run was made with.") from None
-    return found
-
-
-#: What the class of a run's module and of its data must have. Their names come from a file (config.yaml, a checkpoint):
-#: without this, ``subprocess.Popen`` would be a class like any other, and its arguments a command.
-MODULE = ("configure_model", "on_load_checkpoint", "load_state_dict")
-DATA = ("prepare_data", "train_dataloader")
-
-
-def build(path: str, arguments: Mapping[str, object], has: Sequence[str]) -> object:
-    """An object of the class at ``path``; arguments are read as a config file's are (dicts become dataclasses).
-
-    Args:
-        has: :data:`MODULE` or :data:`DATA`, what the class must have before it is called.
-
-    Raises:
-        UserError: no such class, one of another kind, or arguments it does not take.
-    """
-    from jsonargparse import ArgumentParser
-
-    found = import_class(path)
-    lacks = [name for name in has if not isinstance(found, type) or not callable(getattr(found, name, None))]
-    if lacks:
-        raise UserError(
-            f"{path} is not the class of a module or of data of this suite (no {lacks[0]}): it is not called."
-        )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(found, "it")
-    try:
-        return parser.instantiate_classes(parser.parse_object({"it": dict(arguments)}))["it"]
-    except UserError:
-        raise
-    except Exception as error:  # jsonargparse raises whatever its parts do
-        raise UserError(
-            f"{path} does not take the arguments it was made with: {' '.join(str(error).split())}"
-        ) from error
 
 
 class OpenRun:
@@ -133,7 +85,7 @@ class OpenRun:
                 f"{self.checkpoint_file} does not say of which class it is: give the run folder it was made in."
             )
         arguments = {**self.checkpoint["hyper_parameters"], **self.checkpoint.get("architecture", {})}
-        module = self._built(str(path), {**arguments, **self._overrides})
+        module = self._built(str(path), {**self._placed(arguments), **self._overrides})
         checkpoint = dict(self.checkpoint)  # the hook may rename what an older version wrote
         try:
             module.on_load_checkpoint(checkpoint)
@@ -206,7 +158,7 @@ class OpenRun:
         path, arguments = self.facts.section("model")
         if path is None:
             raise UserError(f"{self.checkpoint_file} lies in no run folder: what it started from is not known.")
-        module = self._built(path, {**arguments, **self._overrides, **overrides})
+        module = self._built(path, {**self._placed(arguments), **self._overrides, **overrides})
         return cast("nn.Module", module.to(wanted_device(self._device)).eval())
 
     @cached_property
@@ -223,13 +175,28 @@ class OpenRun:
             raise UserError(
                 f"{self.checkpoint_file} lies in no run folder with a {names.CONFIG}: give --shards DIR to evaluate on."
             )
+        placed = self._placed(arguments)
         data = build(path, arguments, DATA)
+        made = getattr(data, "folder", None)  # of a cohort that is made on first use: not anew where it is elsewhere
+        if arguments.get("shards") is None and isinstance(made, str):
+            placed["shards"] = place_of(made, self._known, self.facts.run, "data")
+        data = build(path, placed, DATA) if placed != arguments else data
         if not hasattr(data, "dataset"):
             raise UserError(f"{path} of this run has no latent shards to evaluate on: give --shards DIR.")
         found = cast(ShardsData, data)
         if self._shards is None:
             found.prepare_data()  # phantoms are made at first use
         return found
+
+    @cached_property
+    def _known(self) -> Whereabouts:
+        noted = self.facts.run is not None and (self.facts.run / names.WHEREABOUTS).is_file()
+        return read_whereabouts(self.facts.run, None if noted else self.checkpoint)
+
+    def _placed(self, arguments: Mapping[str, object]) -> dict[str, object]:
+        """The arguments with files and folders where they lie now; those that are replaced are not looked for."""
+        kept = {name: value for name, value in arguments.items() if name not in self._overrides}
+        return {**arguments, **found_again(kept, self._known, self.facts.run)}
 
     def _built(self, path: str, arguments: Mapping[str, object]) -> "_Module":
         module = cast(_Module, build(path, arguments, MODULE))

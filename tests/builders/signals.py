@@ -1,4 +1,4 @@
-"""A callback that sends its own process a signal, and one that looks at the rows when a checkpoint is written."""
+"""Callbacks that send their own process a signal, and one that looks at the rows when a checkpoint is written."""
 
 import os
 import signal
@@ -19,6 +19,16 @@ class Signaller(Callback):
     ) -> None:
         if trainer.global_step == self.step and trainer.global_rank == self.rank:
             os.kill(os.getpid(), getattr(signal, self.name))
+
+
+class EarlySignaller(Callback):
+    """Sends signal ``name`` to this process before training begins."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        os.kill(os.getpid(), getattr(signal, self.name))
 
 
 class RowsAtCheckpoints(Callback):

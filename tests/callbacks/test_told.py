@@ -10,7 +10,7 @@ import pytest
 from callbacks import AttentionGalleryCallback, GroundingCallback, ImagesProgressBar
 from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
-from meddiff.evaluation import progress
+from meddiff.common import progress
 from meddiff.evaluation.drawing import draw_prompts
 from meddiff.evaluation.fidelity import FidelityOptions
 from meddiff.evaluation.grounding import Grounding, GroundingOptions

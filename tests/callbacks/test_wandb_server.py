@@ -7,13 +7,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from callbacks.wandb_server import UNREACHABLE, WRONG_KEY, server_trouble
+from callbacks.tracking import INIT_TIMEOUT, RunWandbLogger
+from callbacks.wandb_trouble import finish_wandb
+from meddiff.cli.doctor import check_wandb
+from meddiff.common import wandb_server
+from meddiff.common.wandb_server import UNREACHABLE, WRONG_KEY, server_trouble, why_not
 from tests.builders.command import PATIENCE, ROOT, write_fit
 from tests.builders.wandb_records import everything
 
@@ -80,6 +84,70 @@ def test_a_server_that_is_away_or_never_answers(monkeypatch: pytest.MonkeyPatch)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert server_trouble(patience=0.2) == UNREACHABLE
+
+
+def test_a_server_that_drips_an_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time-out of a socket begins anew with every byte, so that a line could take for ever."""
+    ended = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not ended.wait(0.05):
+                connection.sendall(b"X-Wait: a\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=drip, args=(listening,), daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        try:
+            assert server_trouble(patience=0.4) == UNREACHABLE
+        finally:
+            ended.set()
+
+
+def test_all_waiting_together_is_less_than_ten_seconds() -> None:
+    assert wandb_server.PATIENCE + INIT_TIMEOUT < 10.0
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Run initialization has timed out after 5.0 sec.", UNREACHABLE),
+        ("Error uploading run: returned error 401: unauthorised", WRONG_KEY),
+        (
+            "run abc was previously created and deleted; try a new run name",
+            "W&B refuses this run (run abc was previously",
+        ),
+    ],
+)
+def test_why_a_run_could_not_begin(said: str, told: str) -> None:
+    assert why_not(RuntimeError(said)).startswith(told)
+
+
+def test_an_id_that_cannot_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "a/b c")
+    logger = RunWandbLogger(tmp_path / "t" / "time", "name")
+    logger.log_metrics({"loss": 0.25}, 1)
+    finish_wandb()
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "WANDB_RUN_ID" in line]
+    assert "'a/b c'" in told
+    assert b"0.25" in everything(tmp_path / "t" / "time")[1], "logged, under an id of its own"
+
+
+def test_doctor_says_that_it_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
+    assert check_wandb().text.startswith(f"unreachable: {NOWHERE}")
+    with server(401, {}) as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert "does not take the API key" in check_wandb().text
+    with server(200, {"data": {"viewer": {"id": "me"}}}) as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert check_wandb().text == "logged in: runs are sent"
 
 
 def test_the_key_that_a_login_has_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meddiff.cli import main as command
-from meddiff.cli.last_door import VARIABLE
+from meddiff.cli.last_door import VARIABLE, last_door
 from meddiff.runs.new_run import RUN_DIR_VARIABLE
 from tests.builders.command import ROOT, call
 from tests.builders.failing_verb import SECRET
@@ -100,5 +101,11 @@ def test_a_pipe_that_nobody_reads_is_no_riddle() -> None:
         arguments, stdout=writer, stderr=subprocess.PIPE, text=True, env=env, timeout=120, check=False
     )
     os.close(writer)
-    assert done.returncode == 2
-    assert done.stderr == "error: whoever read the output closed it before all was written\n"
+    assert done.returncode == 128 + signal.SIGPIPE, "as of other tools, which the system ends"
+    assert done.stderr == ""
+
+
+def test_a_pipe_that_breaks_elsewhere_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    """The control: to a process that is gone, while the output is read."""
+    assert last_door(BrokenPipeError(32, "Broken pipe"), ["fit"]) == 2
+    assert "Broken pipe" in capfd.readouterr().err

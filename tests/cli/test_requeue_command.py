@@ -3,6 +3,7 @@
 With a real SLURM: ``tools/slurm_proof.py``. Here ``scontrol`` is a program that writes down what it is asked.
 """
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ def test_the_job_goes_back_and_goes_on(
     assert [one.name for one in (tmp_path / "runs" / "t").iterdir()] == [run.name]
     assert (run / "checkpoints" / "last.ckpt").resolve().name == f"step-{STEPS:08d}.ckpt"
     assert slurm.read_text() == "requeue 17\n"  # step 3 did not come again
+
+
+def test_time_that_is_up_before_training_begins(
+    slurm: Path, tmp_path: Path, shards: Path, vae_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Reading torch, making a cohort and a first evaluation take their time, too: the signal would end the process."""
+    sender = {"class_path": "tests.builders.signals.EarlySignaller", "init_args": {"name": "SIGUSR1"}}
+    trainer = {"max_steps": STEPS, "callbacks": [sender]}
+    file = write_fit(tmp_path / "c.yaml", shards, vae_folder, trainer, checkpoint={"every_n_images": 800})
+    code, _, err = call(capsys, "fit", "-c", str(file))
+    assert code == 0, err
+    assert "job 17 is back in the queue and goes on from step 1" in err
+    assert slurm.read_text() == "requeue 17\n"
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL, "and what is not ours is left as it was"
 
 
 def test_a_queue_that_does_not_take_it_is_said(

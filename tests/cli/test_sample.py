@@ -23,7 +23,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, shards: Path, vae_folde
 
 
 def draw(capsys: pytest.CaptureFixture[str], checkpoint: Path, out: Path, *more: str) -> tuple[int, str]:
-    code, _, err = call(capsys, "sample", "--ckpt", str(checkpoint), "--steps", "1", "--out", str(out), *more)
+    code, _, err = call(
+        capsys, "sample", "--ckpt", str(checkpoint), "--sampler", "dpm++", "--steps", "1", "--out", str(out), *more
+    )
     return code, err
 
 

@@ -14,7 +14,8 @@ from lightning_modules import LatentDiffusionModule, PatronusModule, PrototypePr
 from meddiff.common.errors import UserError
 from meddiff.evaluation.stored_activations import FOLDER, activations_of
 from meddiff.models.patronus import Patronus
-from meddiff.runs.open_run import build, open_run
+from meddiff.runs.building import build
+from meddiff.runs.open_run import open_run
 from tests.builders.tiny import model_config, quiet_trainer
 from tests.lightning_modules.test_patronus import arguments
 

