@@ -1,9 +1,9 @@
 """Is a generated image a training image? Distances to the nearest, calibrated by the others and by held-out images.
 
 A distance alone says nothing on chest X-rays: two thirds of held-out patients lie nearer to a training image than the level
-that is published for photographs. So the distance is divided by that to the next neighbours (:func:`calibrated_ratio`), or compared
-with what held-out images have (:func:`copy_threshold`). Pixels are compared under small shifts (:func:`nearest_pixels`).
-Source: Carlini et al. (USENIX Security 2023), the ratio; shifts, borders and thresholds own.
+that is published for photographs. So the distance is divided by that to the next neighbours (:func:`calibrated_ratio`), or
+compared with what held-out images have (:func:`copy_threshold`). Pixels are compared under small shifts
+(:func:`nearest_pixels`). Source: Carlini et al. (USENIX Security 2023), the ratio; shifts, borders and thresholds own.
 """
 
 from itertools import product

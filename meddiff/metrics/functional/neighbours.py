@@ -1,6 +1,7 @@
 """Nearest neighbours between two sets of features, block by block: what coverage, novelty and copies are counted from.
 
-Distances come from differences, never from ``x.x + y.y - 2 x.y``: in float32 that breaks ties, and a copy is not at distance 0. Source: own.
+Distances come from differences, never from ``x.x + y.y - 2 x.y``: in float32 that breaks ties, and a copy is
+not at distance 0. Source: own.
 """
 
 import torch
