@@ -40,6 +40,8 @@ PARTS = {
     "fidelity": Part("Frechet and kernel distances of drawn to real images (Table 4)", "fidelity"),
     "diversity": Part("MS-SSIM between images drawn for one prompt (Table 4)", "diversity"),
     "classifier": Part("AUROC of a classifier on drawn images (Table 5)", "classifier"),
+    "coverage": Part("whether drawn images cover the population: precision, recall, classes, diversity", "coverage"),
+    "copies": Part("whether drawn images are training images, in pixels and in features", "copies"),
     "coco": Part("grounding of MS-COCO captions on instance masks (Table 2)", "coco"),
     "controls": Part("what a grounding figure must be read against: priors, absent findings, twins", "controls"),
     "mechanism": Part(
@@ -102,6 +104,8 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     from meddiff.evaluation.classifier import ClassifierOptions
     from meddiff.evaluation.coco import CocoOptions
     from meddiff.evaluation.controls import ControlsOptions
+    from meddiff.evaluation.copies import CopiesOptions
+    from meddiff.evaluation.coverage import CoverageOptions
     from meddiff.evaluation.diversity import DiversityOptions
     from meddiff.evaluation.fidelity import FidelityOptions
     from meddiff.evaluation.grounding import GroundingOptions
@@ -115,6 +119,8 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
         "fidelity": FidelityOptions,
         "diversity": DiversityOptions,
         "classifier": ClassifierOptions,
+        "coverage": CoverageOptions,
+        "copies": CopiesOptions,
         "coco": CocoOptions,
         "controls": ControlsOptions,
         "mechanism": MechanismOptions,
@@ -143,18 +149,23 @@ def measurements(
     from meddiff.evaluation.classifier import Classifier
     from meddiff.evaluation.coco import Coco
     from meddiff.evaluation.controls import Controls
+    from meddiff.evaluation.copies import Copies
+    from meddiff.evaluation.coverage import Coverage
     from meddiff.evaluation.diversity import Diversity
     from meddiff.evaluation.fidelity import Fidelity
     from meddiff.evaluation.grounding import Grounding
     from meddiff.evaluation.schedules import Schedules
     from meddiff.evaluation.words import Words
 
+    train = split_with_samples(run, run.data.train_split)
     makers: dict[str, Callable[[], Measurement]] = {
         "grounding": lambda: Grounding(options["grounding"], show_progress=True),
         "words": lambda: Words(options["grounding"], show_progress=True),
         "fidelity": lambda: Fidelity(options["fidelity"], show_progress=True),
         "diversity": lambda: Diversity(options["diversity"], show_progress=True),
         "classifier": lambda: Classifier(options["classifier"], show_progress=True),
+        "coverage": lambda: Coverage(options["coverage"], train, show_progress=True),
+        "copies": lambda: Copies(options["copies"], train, show_progress=True),
         "coco": lambda: Coco(options["coco"], show_progress=True),
         "controls": lambda: Controls(
             options["controls"], control_networks(run, options["controls"]), show_progress=True
