@@ -157,15 +157,17 @@ def measurements(
     from meddiff.evaluation.schedules import Schedules
     from meddiff.evaluation.words import Words
 
-    train = split_with_samples(run, run.data.train_split)
+    def train() -> "LatentShardsDataset | None":
+        return split_with_samples(run, run.data.train_split)
+
     makers: dict[str, Callable[[], Measurement]] = {
         "grounding": lambda: Grounding(options["grounding"], show_progress=True),
         "words": lambda: Words(options["grounding"], show_progress=True),
         "fidelity": lambda: Fidelity(options["fidelity"], show_progress=True),
         "diversity": lambda: Diversity(options["diversity"], show_progress=True),
         "classifier": lambda: Classifier(options["classifier"], show_progress=True),
-        "coverage": lambda: Coverage(options["coverage"], train, show_progress=True),
-        "copies": lambda: Copies(options["copies"], train, show_progress=True),
+        "coverage": lambda: Coverage(options["coverage"], train(), show_progress=True),
+        "copies": lambda: Copies(options["copies"], train(), show_progress=True),
         "coco": lambda: Coco(options["coco"], show_progress=True),
         "controls": lambda: Controls(
             options["controls"], control_networks(run, options["controls"]), show_progress=True

@@ -1,9 +1,10 @@
 """Does the generator give back its patients? Each drawn image beside its nearest training image, in pixels and in features.
 
-A distance counts as a copy's where it falls short of what 1 % of held-out images have; the ratio of Carlini et al. divides it by
-the distances to the next neighbours. Prompts are captions of training images (the worst case) and, apart from them, of held-out
-images. Controls on the same lines: ``held_out`` images themselves, ``exact`` training images, and training images ``shifted`` as
-by 4 px of 256 with noise on top. Held-out patients must have no training images; those that do are counted.
+A distance counts as a copy's where it falls short of what 1 % of held-out images have; the ratio of Carlini et al.
+divides it by the distances to the next neighbours. Prompts are captions of training images (the worst case) and,
+apart from them, of held-out images. Controls on the same lines: ``held_out`` images, ``exact`` training images, and
+training images ``shifted`` as by 4 px of 256 with noise on top. Held-out patients must have no training images; those
+that do are counted.
 Nearest pairs are kept as pictures in the folder of the evaluation, on this machine and nowhere else.
 Source: Carlini et al. (USENIX Security 2023), Alaa et al. (ICML 2022), Meehan et al. (AISTATS 2020); calibration own.
 """

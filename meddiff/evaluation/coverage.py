@@ -1,9 +1,9 @@
 """Do drawn images cover the population, and how many training images does the generator reach?
 
 Precision, recall, density and coverage (k = 5, equal N, the reference held out), the image retrieval score and its ratio to
-held-out images, the Vendi score as a ratio, and the kernel distance, also class by class with N and interval. Every figure stands
-beside the same of three controls: ``held_out`` (the real images of the prompts, the best there is), ``training_copies`` (training
-images in the place of drawn ones: what looks perfect here and is not) and ``one_image`` (one real image, repeated).
+held-out images, the Vendi score as a ratio, and the kernel distance, also class by class with N and interval. Every figure
+stands beside the same of three controls: ``held_out`` (the real images of the prompts, the best there is), ``training_copies``
+(training images in the place of drawn ones: what looks perfect here and is not) and ``one_image`` (one real image, repeated).
 Source: as named in `meddiff.metrics.functional`; controls own.
 """
 
