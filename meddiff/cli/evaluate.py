@@ -42,6 +42,7 @@ PARTS = {
     "classifier": Part("AUROC of a classifier on drawn images (Table 5)", "classifier"),
     "coverage": Part("whether drawn images cover the population: precision, recall, classes, diversity", "coverage"),
     "copies": Part("whether drawn images are training images, in pixels and in features", "copies"),
+    "absent": Part("whether maps are silent when a finding is absent; scores by the size of the lesion", "absent"),
     "coco": Part("grounding of MS-COCO captions on instance masks (Table 2)", "coco"),
     "controls": Part("what a grounding figure must be read against: priors, absent findings, twins", "controls"),
     "mechanism": Part(
@@ -57,7 +58,9 @@ BESIDE = ("controls", "mechanism", "schedules", "prototypes", "shortcut")
 TOLD = ("schedules", "prototypes", "shortcut")
 ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name not in BESIDE)}
 #: Parts of natural images, and parts that need radiology's phrases and labels.
-COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier")
+COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier", "absent")
+#: Parts that compare with training images.
+TRAINED = ("coverage", "copies")
 
 
 def main(arguments: list[str]) -> int:
@@ -101,6 +104,7 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     if "shortcut" in parts:
         text = "Run folder of the same model trained on balanced data; without it there is no index."
         parser.add_argument("--balanced", type=str | None, default=None, help=text)
+    from meddiff.evaluation.absent import AbsentOptions
     from meddiff.evaluation.classifier import ClassifierOptions
     from meddiff.evaluation.coco import CocoOptions
     from meddiff.evaluation.controls import ControlsOptions
@@ -121,6 +125,7 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
         "classifier": ClassifierOptions,
         "coverage": CoverageOptions,
         "copies": CopiesOptions,
+        "absent": AbsentOptions,
         "coco": CocoOptions,
         "controls": ControlsOptions,
         "mechanism": MechanismOptions,
@@ -146,6 +151,7 @@ def measurements(
     from meddiff.cli.controls import control_networks
     from meddiff.cli.mechanism import mechanism_of
     from meddiff.cli.prototypes import prototypes_of, shortcut_of
+    from meddiff.evaluation.absent import Absent
     from meddiff.evaluation.classifier import Classifier
     from meddiff.evaluation.coco import Coco
     from meddiff.evaluation.controls import Controls
@@ -168,6 +174,7 @@ def measurements(
         "classifier": lambda: Classifier(options["classifier"], show_progress=True),
         "coverage": lambda: Coverage(options["coverage"], train(), show_progress=True),
         "copies": lambda: Copies(options["copies"], train(), show_progress=True),
+        "absent": lambda: Absent(options["absent"], train(), show_progress=True),
         "coco": lambda: Coco(options["coco"], show_progress=True),
         "controls": lambda: Controls(
             options["controls"], control_networks(run, options["controls"]), show_progress=True
@@ -213,6 +220,8 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
     if choose:
         other = RADIOLOGY if data.manifest.cohort == "mscoco" else COCO
         parts = tuple(part for part in parts if part not in other)
+        if split_with_samples(run, data.train_split) is None:
+            parts = tuple(part for part in parts if part not in TRAINED)
     refuse_averages(parts, options, model.ema is not None)
     chosen = measurements(parts, options, run, kept)
     splits = {part: data.dataset(options[PARTS[part].options].split) for part in parts}
