@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meddiff.common.files import atomic_open
+from meddiff.reports.page.beyond_wording import READ, beyond_rows
 from meddiff.reports.page.saliency_wording import SALIENCY
 from meddiff.reports.page.wording import CONTROLS, EXTRACTORS, GAIN_NAMES, QUESTIONS, direction, label, meaning, parts
 
@@ -187,6 +188,11 @@ def prototype_entries() -> list[Entry]:
     ]
 
 
+def beyond_entries() -> list[Entry]:
+    """Figures of coverage, copies and absent findings."""
+    return [Entry(key, *words, BETTER[sign], *rest) for key, *words, sign, *rest in map(list, beyond_rows())]
+
+
 def training_entries() -> list[Entry]:
     """What is logged of training itself."""
     return _plain(TRAINING, "")
@@ -194,7 +200,7 @@ def training_entries() -> list[Entry]:
 
 def all_entries() -> list[Entry]:
     """Of every room."""
-    rooms = (grounding_entries, fidelity_entries, saliency_entries, prototype_entries, training_entries)
+    rooms = (grounding_entries, fidelity_entries, saliency_entries, prototype_entries, beyond_entries, training_entries)
     return [one for room in rooms for one in room()]
 
 
@@ -235,6 +241,7 @@ def page() -> str:
         ("Image quality", FIDELITY, fidelity_entries()),
         ("Maps by timestep", BY_TIMESTEP, saliency_entries()),
         ("Prototypes", TOLD, prototype_entries()),
+        ("Coverage, copies, absent findings", READ, beyond_entries()),
         ("Training", LOSSES, training_entries()),
     ):
         lines += [f"## {title}", "", text, "", "| name | called | what it is | unit | better | read against | source |"]
