@@ -190,7 +190,7 @@ def prototype_entries() -> list[Entry]:
 
 def beyond_entries() -> list[Entry]:
     """Figures of coverage, copies and absent findings."""
-    return [Entry(key, *words, BETTER[sign], *rest) for key, *words, sign, *rest in map(list, beyond_rows())]
+    return [Entry(*one[:4], BETTER[one[4]], *one[5:]) for one in beyond_rows()]
 
 
 def training_entries() -> list[Entry]:
