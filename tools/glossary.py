@@ -40,6 +40,8 @@ FEATURES = {
     "xrv512": "Dombrowski et al. 2024, Table 4, as written",
     "xrv224": "Dombrowski et al. 2024, Table 4, as computed",
     "xrv_gap": "later papers on chest X-rays",
+    "raddino": "Heusel et al. 2017, on Perez-Garcia et al. 2025",
+    "raddino_299": "benchmarks of 2025 that squash images to 299 px",
 }
 REAL = "real against real; autoencoder; untrained; noise"
 IMAGES = {
@@ -101,12 +103,7 @@ PROTOTYPES = {
 }  # fmt: skip
 COUNTS = {
     "grounding/n": ("N of phrases", "phrases with a defined map that the averages are over", "phrases", 0),
-    "grounding/excluded": (
-        "excluded",
-        "phrases left out of grounding; `grounding/excluded.csv` says why",
-        "phrases",
-        0,
-    ),
+    "grounding/excluded": ("excluded", "phrases left out; `grounding/excluded.csv` says why", "phrases", 0),
     "fidelity/n": ("N of images", "images drawn, and real images they are compared with", "images", 0),
 }
 
@@ -163,7 +160,7 @@ def fidelity_entries() -> list[Entry]:
     """Distances of drawn to real images, their likeness, what a classifier finds in them."""
     found = []
     for name, source in FEATURES.items():
-        frechet = "fd" if name == "domain" else "fid"
+        frechet = "fd" if name == "domain" or name.startswith("raddino") else "fid"
         found.append(_entry(f"fidelity/{frechet}_{name}", "squared feature units", REAL, source))
     found += [_entry(f"fidelity/kid_{name}", "none", REAL, "Binkowski et al. 2018") for name in FEATURES]
     found += [_entry(f"fidelity/{name}", *rest) for name, rest in IMAGES.items()]

@@ -75,7 +75,7 @@ class CopiesOptions:
     samples: int | None = None
     """Images drawn for training captions, and as many for held-out ones; null takes half of the split, at most 2,000."""
     weights: dict[str, str] = field(default_factory=lambda: {"domain": DEFAULT_CLASSIFIER})
-    """Feature extractor -> weights, beside pixels: domain, inception, inception_paper, xrv224, xrv512, xrv_gap."""
+    """Feature extractor -> weights, beside pixels: domain, inception, xrv224, xrv512, xrv_gap, raddino, ..."""
     share: float = 0.01
     """Of held-out images that lie nearer than the threshold; a thousand of them are needed for it to be fine."""
     sampling: SamplingOptions | None = None

@@ -64,7 +64,7 @@ class CoverageOptions:
     """Images drawn, and size of the reference (the split must hold twice as many). Only figures of one N compare. Null
     takes half of the split, at most 5,000."""
     weights: dict[str, str] = field(default_factory=lambda: {"domain": DEFAULT_CLASSIFIER})
-    """Feature extractor -> weights: domain, inception, inception_paper, xrv224, xrv512, xrv_gap."""
+    """Feature extractor -> weights: domain, inception, inception_paper, xrv224, xrv512, xrv_gap, raddino, raddino_299."""
     sampling: SamplingOptions | None = None
     """How images are drawn; null takes the model's own."""
     batch_size: int = 32
