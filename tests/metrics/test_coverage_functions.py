@@ -221,7 +221,7 @@ def test_classes_are_ranked_by_distance_and_not_by_how_frequent_they_are() -> No
     labels = [[name] for name, n in sizes.items() for _ in range(n)]
     real, fake = normal(1650, 32, 2), normal(1650, 32, 3)
     spread = {}
-    for name, n in sizes.items():
+    for name in sizes:
         rows = [i for i, one in enumerate(labels) if one == [name]]
         spread[name] = frechet_distance(feature_statistics(real[rows]), feature_statistics(fake[rows]))
     assert spread["often"] == pytest.approx(32 * 33 / (2 * 1500), rel=0.3), "d (d + 1) / (2 n)"
