@@ -81,6 +81,7 @@ def features_address(
         "split": dataset.split,
         "indices": hashlib.sha256(json.dumps(list(indices)).encode()).hexdigest(),
         "images": len(indices),
+        **({"part": dataset.part} if dataset.part else {}),  # numbers in a part are not those in the whole
         "resolution": dataset.manifest.resolution,
         "device": device.type,
         "torch": ".".join(torch.__version__.split(".")[:2]),
