@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meddiff.common.files import atomic_open
+from meddiff.reports.page.beyond_wording import READ, beyond_rows
 from meddiff.reports.page.saliency_wording import SALIENCY
 from meddiff.reports.page.wording import CONTROLS, EXTRACTORS, GAIN_NAMES, QUESTIONS, direction, label, meaning, parts
 
@@ -39,6 +40,8 @@ FEATURES = {
     "xrv512": "Dombrowski et al. 2024, Table 4, as written",
     "xrv224": "Dombrowski et al. 2024, Table 4, as computed",
     "xrv_gap": "later papers on chest X-rays",
+    "raddino": "Heusel et al. 2017, on Perez-Garcia et al. 2025",
+    "raddino_299": "benchmarks of 2025 that squash images to 299 px",
 }
 REAL = "real against real; autoencoder; untrained; noise"
 IMAGES = {
@@ -100,12 +103,7 @@ PROTOTYPES = {
 }  # fmt: skip
 COUNTS = {
     "grounding/n": ("N of phrases", "phrases with a defined map that the averages are over", "phrases", 0),
-    "grounding/excluded": (
-        "excluded",
-        "phrases left out of grounding; `grounding/excluded.csv` says why",
-        "phrases",
-        0,
-    ),
+    "grounding/excluded": ("excluded", "phrases left out; `grounding/excluded.csv` says why", "phrases", 0),
     "fidelity/n": ("N of images", "images drawn, and real images they are compared with", "images", 0),
 }
 
@@ -162,7 +160,7 @@ def fidelity_entries() -> list[Entry]:
     """Distances of drawn to real images, their likeness, what a classifier finds in them."""
     found = []
     for name, source in FEATURES.items():
-        frechet = "fd" if name == "domain" else "fid"
+        frechet = "fd" if name == "domain" or name.startswith("raddino") else "fid"
         found.append(_entry(f"fidelity/{frechet}_{name}", "squared feature units", REAL, source))
     found += [_entry(f"fidelity/kid_{name}", "none", REAL, "Binkowski et al. 2018") for name in FEATURES]
     found += [_entry(f"fidelity/{name}", *rest) for name, rest in IMAGES.items()]
@@ -187,6 +185,11 @@ def prototype_entries() -> list[Entry]:
     ]
 
 
+def beyond_entries() -> list[Entry]:
+    """Figures of coverage, copies and absent findings."""
+    return [Entry(*one[:4], BETTER[one[4]], *one[5:]) for one in beyond_rows()]
+
+
 def training_entries() -> list[Entry]:
     """What is logged of training itself."""
     return _plain(TRAINING, "")
@@ -194,7 +197,7 @@ def training_entries() -> list[Entry]:
 
 def all_entries() -> list[Entry]:
     """Of every room."""
-    rooms = (grounding_entries, fidelity_entries, saliency_entries, prototype_entries, training_entries)
+    rooms = (grounding_entries, fidelity_entries, saliency_entries, prototype_entries, beyond_entries, training_entries)
     return [one for room in rooms for one in room()]
 
 
@@ -235,6 +238,7 @@ def page() -> str:
         ("Image quality", FIDELITY, fidelity_entries()),
         ("Maps by timestep", BY_TIMESTEP, saliency_entries()),
         ("Prototypes", TOLD, prototype_entries()),
+        ("Coverage, copies, absent findings", READ, beyond_entries()),
         ("Training", LOSSES, training_entries()),
     ):
         lines += [f"## {title}", "", text, "", "| name | called | what it is | unit | better | read against | source |"]

@@ -41,6 +41,9 @@ PARTS = {
     "fidelity": Part("Frechet and kernel distances of drawn to real images (Table 4)", "fidelity"),
     "diversity": Part("MS-SSIM between images drawn for one prompt (Table 4)", "diversity"),
     "classifier": Part("AUROC of a classifier on drawn images (Table 5)", "classifier"),
+    "coverage": Part("whether drawn images cover the population: precision, recall, classes, diversity", "coverage"),
+    "copies": Part("whether drawn images are training images, in pixels and in features", "copies"),
+    "absent": Part("whether maps are silent when a finding is absent; scores by the size of the lesion", "absent"),
     "coco": Part("grounding of MS-COCO captions on instance masks (Table 2)", "coco"),
     "controls": Part("what a grounding figure must be read against: priors, absent findings, twins", "controls"),
     "mechanism": Part(
@@ -58,7 +61,9 @@ DRAWING = ("fidelity", "diversity", "classifier", "schedules", "shortcut")
 TOLD = ("schedules", "prototypes", "shortcut")
 ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name not in BESIDE)}
 #: Parts of natural images, and parts that need radiology's phrases and labels.
-COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier")
+COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier", "absent")
+#: Parts that compare with training images.
+TRAINED = ("coverage", "copies")
 
 
 def main(arguments: list[str]) -> int:
@@ -102,9 +107,12 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     if "shortcut" in parts:
         text = "Run folder of the same model trained on balanced data; without it there is no index."
         parser.add_argument("--balanced", type=str | None, default=None, help=text)
+    from meddiff.evaluation.absent import AbsentOptions
     from meddiff.evaluation.classifier import ClassifierOptions
     from meddiff.evaluation.coco import CocoOptions
     from meddiff.evaluation.controls import ControlsOptions
+    from meddiff.evaluation.copies import CopiesOptions
+    from meddiff.evaluation.coverage import CoverageOptions
     from meddiff.evaluation.diversity import DiversityOptions
     from meddiff.evaluation.fidelity import FidelityOptions
     from meddiff.evaluation.grounding import GroundingOptions
@@ -118,6 +126,9 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
         "fidelity": FidelityOptions,
         "diversity": DiversityOptions,
         "classifier": ClassifierOptions,
+        "coverage": CoverageOptions,
+        "copies": CopiesOptions,
+        "absent": AbsentOptions,
         "coco": CocoOptions,
         "controls": ControlsOptions,
         "mechanism": MechanismOptions,
@@ -143,14 +154,20 @@ def measurements(
     from meddiff.cli.controls import control_networks
     from meddiff.cli.mechanism import mechanism_of
     from meddiff.cli.prototypes import prototypes_of, shortcut_of
+    from meddiff.evaluation.absent import Absent
     from meddiff.evaluation.classifier import Classifier
     from meddiff.evaluation.coco import Coco
     from meddiff.evaluation.controls import Controls
+    from meddiff.evaluation.copies import Copies
+    from meddiff.evaluation.coverage import Coverage
     from meddiff.evaluation.diversity import Diversity
     from meddiff.evaluation.fidelity import Fidelity
     from meddiff.evaluation.grounding import Grounding
     from meddiff.evaluation.schedules import Schedules
     from meddiff.evaluation.words import Words
+
+    def train() -> "LatentShardsDataset | None":
+        return split_with_samples(run, run.data.train_split)
 
     makers: dict[str, Callable[[], Measurement]] = {
         "grounding": lambda: Grounding(options["grounding"], show_progress=True),
@@ -158,6 +175,9 @@ def measurements(
         "fidelity": lambda: Fidelity(options["fidelity"], show_progress=True),
         "diversity": lambda: Diversity(options["diversity"], show_progress=True),
         "classifier": lambda: Classifier(options["classifier"], show_progress=True),
+        "coverage": lambda: Coverage(options["coverage"], train(), show_progress=True),
+        "copies": lambda: Copies(options["copies"], train(), show_progress=True),
+        "absent": lambda: Absent(options["absent"], train(), show_progress=True),
         "coco": lambda: Coco(options["coco"], show_progress=True),
         "controls": lambda: Controls(
             options["controls"], control_networks(run, options["controls"]), show_progress=True
@@ -203,6 +223,8 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
     if choose:
         other = RADIOLOGY if data.manifest.cohort == "mscoco" else COCO
         parts = tuple(part for part in parts if part not in other)
+        if split_with_samples(run, data.train_split) is None:
+            parts = tuple(part for part in parts if part not in TRAINED)
     refuse_averages(parts, options, model.ema is not None)
     chosen = measurements(parts, options, run, kept)
     splits = {part: data.dataset(options[PARTS[part].options].split) for part in parts}

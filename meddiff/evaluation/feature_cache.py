@@ -1,4 +1,4 @@
-"""Features of real images, computed once for all evaluations of a cohort.
+"""Features of real images, and of latents through the autoencoder, computed once for all evaluations of a cohort.
 
 Features and not their moments are kept: the kernel distance needs them, and mean and covariance are seconds away.
 Source: own.
@@ -8,6 +8,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,11 +21,14 @@ from meddiff.common.progress import progress_bar
 from meddiff.evaluation.cores import READING, over_cores
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import image_tensor
-from meddiff.models.feature_extractors import Extractor, extractor_identity
+from meddiff.metrics.functional.copies import BORDER, SIDE, pixel_grid
+from meddiff.models.feature_extractors import Extractor, build_extractor, extractor_identity
 from meddiff.shards.dataset import LatentShardsDataset
 
 FOLDER = ".statistics"
 VERSION = 1
+#: Name of the features that need no weights: the grid that copies are looked for on.
+PIXELS = "pixels"
 #: Images that a core of a CPU looks at at once: the activations of more leave its cache.
 CPU_LOOKS = 8
 #: Everything that changes features; JSON values.
@@ -33,6 +37,19 @@ Address = dict[str, object]
 Features = dict[str, Tensor]
 #: Indices of images -> (B, 3, H, W) in [-1, 1].
 Images = Callable[[Sequence[int]], Tensor]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images come from that are not the stored ones.
+
+    Attributes:
+        images: makes them.
+        made_from: all that decides them beside the stored sample; JSON values.
+    """
+
+    images: Images
+    made_from: Mapping[str, str]
 
 
 def cache_folder(shards: Path, out: Path) -> Path:
@@ -64,6 +81,7 @@ def features_address(
         "split": dataset.split,
         "indices": hashlib.sha256(json.dumps(list(indices)).encode()).hexdigest(),
         "images": len(indices),
+        **({"part": dataset.part} if dataset.part else {}),  # numbers in a part are not those in the whole
         "resolution": dataset.manifest.resolution,
         "device": device.type,
         "torch": ".".join(torch.__version__.split(".")[:2]),
@@ -153,6 +171,7 @@ def real_features(
     ranks: Ranks = Ranks(),  # noqa: B008 (frozen dataclass)
     before: int = 0,
     show_progress: bool = False,
+    source: Source | None = None,
 ) -> Features:
     """Features of this rank's share of real images, from ``folder`` where all are known: extractor -> (N, D) float32.
 
@@ -164,20 +183,24 @@ def real_features(
         extractors: the same, built.
         folder: None keeps nothing and knows nothing.
         before: as :meth:`meddiff.evaluation.ranks.Ranks.share`.
+        source: of the images; None takes those that are stored.
     """
     found: Features = {}
     place = {index: k for k, index in enumerate(indices)}
     mine = ranks.share(indices, before)
     for name, path in weights.items():
-        stored = None if folder is None else read_features(folder, _address(dataset, indices, name, path, device))
+        stored = (
+            None if folder is None else read_features(folder, _address(dataset, indices, name, path, device, source))
+        )
         if stored is not None:
             found[name] = stored[[place[index] for index in mine]]
     missing = {name: extractors[name] for name in weights if name not in found}
     if missing:
-        made = measure(missing, stored_images(dataset), mine, device, batch_size, "real images", show_progress)
+        images = stored_images(dataset) if source is None else source.images
+        made = measure(missing, images, mine, device, batch_size, "real images", show_progress)
         if folder is not None and ranks.world == 1:
             for name, features in made.items():
-                write_features(folder, _address(dataset, indices, name, weights[name], device), features)
+                write_features(folder, _address(dataset, indices, name, weights[name], device, source), features)
         found |= made
     return {name: found[name] for name in weights}
 
@@ -189,15 +212,30 @@ def keep_features(
     device: torch.device,
     folder: Path,
     features: Features,
+    source: Source | None = None,
 ) -> None:
     """Store the features of all of ``indices`` where ``folder`` has none of them."""
     for name, path in weights.items():
-        address = _address(dataset, indices, name, path, device)
+        address = _address(dataset, indices, name, path, device, source)
         if read_features(folder, address) is None:
             write_features(folder, address, features[name])
 
 
 def _address(
-    dataset: LatentShardsDataset, indices: Sequence[int], name: str, path: str, device: torch.device
+    dataset: LatentShardsDataset,
+    indices: Sequence[int],
+    name: str,
+    path: str,
+    device: torch.device,
+    source: Source | None = None,
 ) -> Address:
-    return features_address(dataset, indices, extractor_identity(name, path), device)
+    pixels: dict[str, str | int] = {"extractor": PIXELS, "version": 1, "side": SIDE, "border": BORDER}
+    identity = pixels if name == PIXELS else extractor_identity(name, path)
+    return {**features_address(dataset, indices, identity, device), **(source.made_from if source is not None else {})}
+
+
+def looks(weights: Mapping[str, str], device: torch.device) -> dict[str, Extractor]:
+    """The extractors of ``weights``; :data:`PIXELS` needs none."""
+    return {
+        name: pixel_grid if name == PIXELS else build_extractor(name, path, device) for name, path in weights.items()
+    }

@@ -48,7 +48,7 @@ class FidelityOptions:
     """Images drawn, and size of the reference (the split must hold twice as many). Only figures of one N compare. Null
     takes half of the split, at most the paper's 5,000."""
     weights: dict[str, str] = field(default_factory=lambda: {"domain": DEFAULT_CLASSIFIER})
-    """Feature extractor -> weights: domain, inception, inception_paper, xrv224, xrv512, xrv_gap."""
+    """Feature extractor -> weights: domain, inception, inception_paper, xrv224, xrv512, xrv_gap, raddino, raddino_299."""
     controls: list[str] = field(default_factory=lambda: list(CONTROLS))
     """What is measured beside the drawn images, during training once: real_vs_real, autoencoder, noise, untrained (draws as
     many again)."""

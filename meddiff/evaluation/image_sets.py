@@ -17,7 +17,15 @@ from torch import Tensor
 from meddiff.common.draws import generator
 from meddiff.evaluation.cores import READING, over_cores
 from meddiff.evaluation.drawing import DrawingOptions, draw_prompts, read_images, signed
-from meddiff.evaluation.feature_cache import Features, Images, cache_folder, keep_features, measure, real_features
+from meddiff.evaluation.feature_cache import (
+    Features,
+    Images,
+    Source,
+    cache_folder,
+    keep_features,
+    measure,
+    real_features,
+)
 from meddiff.evaluation.not_finite import tell
 from meddiff.evaluation.progress import DrawingBar
 from meddiff.evaluation.ranks import Ranks
@@ -87,7 +95,7 @@ class ImageSets:
         self.images: dict[int, NDArray[np.uint8]] = {}
         self._found: list[Share] = []
         self._sets: dict[str, tuple[str, Sequence[int]]] = {}  # name -> title, indices
-        self._real: list[str] = []
+        self._real: dict[str, Source | None] = {}
         self._drawn = self._seen = 0  # images shared out so far: to be drawn, to be looked at
 
     def drawn(
@@ -97,12 +105,14 @@ class ImageSets:
         indices: Sequence[int],
         way: SamplingOptions,
         unet: "UNet2DConditionModel | None" = None,
+        borrow: Sequence[str] = (),
     ) -> None:
         """Images drawn for the captions of ``indices``.
 
         Args:
             part: name of their folder.
             unet: in the place of the model's.
+            borrow: folders of other parts that may have some of them already.
         """
         self._sets[name] = part, indices
         keys, prompts = self.split.keys, {i: str(self.split.metadata(i)["impression"]) for i in indices}
@@ -110,7 +120,8 @@ class ImageSets:
             place, options = self.out / "images" / part, replace(self.options, sampling=way)  # type: ignore[type-var]
             texts = {keys[i]: text for i, text in prompts.items()}
             try:
-                draw_prompts(self.model, place, texts, options, unet=unet, show_progress=self.show_progress)
+                others = [self.out / "images" / other for other in borrow]
+                draw_prompts(self.model, place, texts, options, others, unet, self.show_progress)
             except NotFiniteImages as error:
                 self._found.append(Share(name, [], {}, list(map(str, error.broken))))
                 return
@@ -144,10 +155,10 @@ class ImageSets:
         self._look(name, images, self.ranks.share(indices, self._seen), name)
         self._seen += len(indices)
 
-    def real(self, name: str, indices: Sequence[int]) -> None:
-        """The cohort's own images; their features may be known already."""
+    def real(self, name: str, indices: Sequence[int], source: Source | None = None) -> None:
+        """The cohort's own images, or what ``source`` makes of them; their features may be known already."""
         self._sets[name] = name, indices
-        self._real.append(name)
+        self._real[name] = source
         features = real_features(
             self.split,
             indices,
@@ -159,6 +170,7 @@ class ImageSets:
             self.ranks,
             self._seen,
             self.show_progress,
+            source,
         )
         self._found.append(Share(name, list(self.ranks.share(indices, self._seen)), features, []))
         self._seen += len(indices)
@@ -179,10 +191,10 @@ class ImageSets:
             parts = [share.features for share in mine if share.indices]
             found[name] = {kind: torch.cat([part[kind] for part in parts])[order] for kind in self.extractors}
         if (folder := self._folder()) is not None and self.ranks.world > 1 and self.ranks.is_first:
-            for name in self._real:
+            for name, source in self._real.items():
                 features = found[name] or {}
                 weights, device = self.options.weights, self.model.device
-                keep_features(self.split, self._sets[name][1], weights, device, folder, features)
+                keep_features(self.split, self._sets[name][1], weights, device, folder, features, source)
         return found
 
     def _look(self, name: str, images: Images, mine: Sequence[int], title: str) -> None:

@@ -18,6 +18,7 @@ from meddiff.common.foreign_files import instead_of_weights
 from meddiff.common.places import locate
 from meddiff.models.domain_classifier import WEIGHTS, domain_features, load_classifier
 from meddiff.models.inception import inception_features, load_inception, paper_inception_features
+from meddiff.models.rad_dino import SQUASHED, load_rad_dino, rad_dino_features
 from meddiff.models.xrv import CONVERT_XRV, default_pathologies, load_xrv, xrv_features, xrv_gap_features
 
 __all__ = [
@@ -59,6 +60,7 @@ class Protocol:
 _CLASSIFIER = "folder of a classifier trained by `lightning fit -c configs/phantom_classifier.yaml`"
 _INCEPTION = "pt_inception-2015-12-05-6726825d.pth or weights-inception-2015-12-05-6726825d.pth of torch-fidelity"
 _XRV = "state dict of torchxrayvision's densenet121-res224-all as .safetensors"
+_RAD_DINO = "folder of rad-dino: config.json and model.safetensors"
 #: name -> protocol; the name is the suffix of the metric (``fd_domain``, ``kid_inception_paper``).
 EXTRACTORS: dict[str, Protocol] = {
     "domain": Protocol(
@@ -90,6 +92,20 @@ EXTRACTORS: dict[str, Protocol] = {
         partial(xrv_features, side=512),
     ),
     "xrv_gap": Protocol(_XRV, "[0, 1], stored size, global average pool without ReLU", load_xrv, xrv_gap_features),
+    "raddino": Protocol(
+        _RAD_DINO,
+        "antialiased bicubic to 518, middle cut out, class token",
+        load_rad_dino,
+        rad_dino_features,
+        frechet="fd",
+    ),
+    "raddino_299": Protocol(
+        _RAD_DINO,
+        "squashed to bytes of 299 px, then bicubic to 518, class token",
+        load_rad_dino,
+        partial(rad_dino_features, squash=SQUASHED),
+        frechet="fd",
+    ),
 }
 
 

@@ -31,6 +31,9 @@ SMALL = [
     "--fidelity.samples", "4",
     "--diversity.prompts", "2", "--diversity.per_prompt", "2", "--diversity.paper_sets", "2",
     "--classifier.per_class", "1",
+    "--coverage.samples", "6",
+    "--copies.samples", "4",
+    "--absent.samples", "4", "--absent.timesteps", "1",
 ]  # fmt: skip
 
 
@@ -66,7 +69,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> tuple
         main(["fit", "-c", str(folder / "config.yaml")])
     assert not end.value.code
     judge = str(folder / "judge")
-    options = [*SMALL, "--fidelity.weights", json.dumps({"domain": judge}), "--classifier.classifier", judge]
+    options = list(SMALL)
+    for part in ("coverage", "copies", "fidelity"):
+        options += [f"--{part}.weights", json.dumps({"domain": judge})]
+    options += ["--classifier.classifier", judge]
     return next((folder / "runs" / "small").iterdir()), options
 
 
@@ -93,9 +99,14 @@ def test_all_parts_leave_their_tables(evaluated: Path) -> None:
     record = json.loads((evaluated / "evaluation.json").read_text())
     assert (record["model"], record["images"], record["seed"], record["prompt"]) == ("small", 24, 5, "impression")
     assert record["freeze_text_encoder"] is True
-    assert set(record["parts"]) == {"grounding", "words", "fidelity", "diversity", "classifier"}
+    assert set(record["parts"]) == {
+        *("grounding", "words", "fidelity", "diversity", "classifier", "coverage", "copies", "absent")
+    }
     assert set(json.loads((evaluated / "summary.json").read_text())) == set(record["parts"])
-    for name in ("grounding", "impressions", "words", "fidelity", "diversity", "classifier"):
+    for name in (
+        *("grounding", "impressions", "words", "fidelity", "diversity", "classifier"),
+        *("coverage", "copies", "absent"),
+    ):
         assert table(evaluated / f"{name}.csv"), name
     controls = {row["control"] for row in table(evaluated / "fidelity.csv")}
     assert controls == {"", "real_vs_real", "autoencoder", "noise", "untrained"}

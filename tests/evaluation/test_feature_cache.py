@@ -4,6 +4,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -57,6 +58,7 @@ def test_the_address_follows_images_weights_indices_and_split(
     assert name_of(split, classifier, range(5)) != before
     assert name_of(split, classifier, range(1, 5)) != before
     assert name_of(LatentShardsDataset(split.folder, "val"), classifier) != before
+    assert name_of(split.only(np.arange(2, 8)), classifier) != before, "the same numbers in a part are other images"
     identity = extractor_identity("domain", str(classifier))
     ours = features_address(split, range(4), identity, CPU)
     assert features_address(split, range(4), identity, torch.device("cuda")) != ours

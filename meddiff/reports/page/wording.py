@@ -76,6 +76,8 @@ EXTRACTORS = {
     "xrv224": "XRV features at 224 px",
     "xrv512": "XRV features at 512 px",
     "xrv_gap": "XRV features, globally pooled",
+    "raddino": "RadDINO features",
+    "raddino_299": "RadDINO features of images squashed to 299 px",
 }
 FIDELITY = {
     "ms_ssim": ("MS-SSIM", "similarity among images of one prompt, 0 to 1; lower is more diverse"),
