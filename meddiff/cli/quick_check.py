@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from meddiff.cli.arguments import read_yaml, split_configs
+from meddiff.common.bounded import parse_yaml
 
 
 def merged(arguments: list[str]) -> dict[str, Any] | None:
@@ -32,8 +33,8 @@ def merged(arguments: list[str]) -> dict[str, Any] | None:
         if len(path) == 1:
             continue  # --name, --seed_everything, --ckpt_path, --print_config, ...
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+            parsed, _ = parse_yaml(value)
+        except (yaml.YAMLError, ValueError):
             return None
         for part in reversed([part for part in path if part != "init_args"]):
             parsed = {part: parsed}
