@@ -218,7 +218,10 @@ class Run(RunFiles):
     def updated(self) -> str:
         """Time of the newest row, e.g. ``2026-11-21 09:10 UTC``; "" if no row has one."""
         times = [value for row in self.rows if (value := number(row.get("time"))) is not None]
-        return datetime.fromtimestamp(max(times), UTC).strftime("%Y-%m-%d %H:%M UTC") if times else ""
+        try:
+            return datetime.fromtimestamp(max(times), UTC).strftime("%Y-%m-%d %H:%M UTC") if times else ""
+        except (OverflowError, ValueError, OSError):  # no moment of any calendar
+            return ""
 
     def _media(self, kind: str) -> dict[int, list[Entry]]:
         found: dict[int, list[Entry]] = {}

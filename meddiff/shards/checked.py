@@ -21,6 +21,7 @@ Side = Annotated[int, Ge(1), Le(LARGEST_SIDE)]
 SideOrNone = Annotated[int, Ge(0), Le(LARGEST_SIDE)]
 Count = Annotated[int, Ge(0), Le(2**40)]
 Finite = Annotated[float, Gt(-1e9), Lt(1e9)]
+Factor = Annotated[float, Gt(0), Lt(1e6)]
 #: Without these no sample can be trained on.
 NEEDED = ("impression", "labels")
 
@@ -77,7 +78,7 @@ Vae = TypedDict(
         "class": str,
         "sha256": str,
         "source": str,
-        "scaling_factor": float,
+        "scaling_factor": Factor,
         "latent_channels": SideOrNone,
         "downsample": Side,
     },

@@ -8,14 +8,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import yaml
 from PIL import Image
 
-from meddiff.shards.manifest import Manifest
+from meddiff.common.errors import UserError
 from tests.builders.command import write_fit
 from tests.builders.run_folders import make_run
-from tests.builders.shard_samples import write_folder
 
 #: As deep as no file that a person or this suite writes, and far deeper than Python's own stack.
 DEEP = 50_000
@@ -66,11 +66,11 @@ class Place:
         return text
 
 
-def make_place(folder: Path, vae: Path) -> Place:
-    """All of them whole."""
+def make_place(folder: Path, vae: Path, shards: Path) -> Place:
+    """All of them whole; the shards are a copy."""
     place = Place(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_folder(place.shards, {"train": 8, "val": 4, "grounding": 4, "fidelity": 4})
+    shutil.copytree(shards, place.shards)
     write_fit(place.config, place.shards, vae)
     make_run(place.run, evaluations=2, overlays=1, samples=1, size=16)
     (place.run / "checkpoints").mkdir()
@@ -81,7 +81,7 @@ def make_place(folder: Path, vae: Path) -> Place:
     place.images.mkdir()
     for name in "abc":
         Image.new("L", (32, 32), 90).save(place.images / f"{name}.png")
-    (place.images / "metadata.csv").write_text("file_name,text\na.png,a\nb.png,b\nc.png,c\n")
+    (place.images / "metadata.csv").write_text("image,text\na.png,a\nb.png,b\nc.png,c\n")
     place.sweep.write_text(
         yaml.safe_dump(
             {
@@ -224,5 +224,17 @@ def huge_png(side: int) -> bytes:
     )
 
 
-def read_manifest(place: Place) -> Manifest:
-    return Manifest.read(place.shards)
+def read_batch(place: Place, err: IO[str]) -> int:
+    """The first batch of the whole training split, as every verb reads it; exit code, and the sentence in ``err``."""
+    from datamodules import LatentShardsDataModule
+    from meddiff.shards.manifest import Manifest
+
+    try:
+        whole = Manifest.read(place.shards).samples("train")
+        data = LatentShardsDataModule(str(place.shards), batch_size=whole)
+        data.setup("fit")
+        next(iter(data.train_dataloader()))
+    except UserError as error:
+        print(f"error: {error}", file=err)
+        return 2
+    return 0
