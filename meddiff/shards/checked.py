@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Sides of images and latents, in pixels; the largest X-ray has a tenth of it.
 LARGEST_SIDE = 65_536
+#: Pixels of a stored picture; ten times those of the largest X-ray, and before Pillow warns of a bomb.
+LARGEST_PICTURE = 80_000_000
 Side = Annotated[int, Ge(1), Le(LARGEST_SIDE)]
 SideOrNone = Annotated[int, Ge(0), Le(LARGEST_SIDE)]
 Count = Annotated[int, Ge(0), Le(2**40)]

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from meddiff.common.errors import UserError
-from meddiff.shards.checked import parse_sample
+from meddiff.shards.checked import LARGEST_PICTURE, parse_sample
 from meddiff.shards.index import LATENT, METADATA, ShardIndex, ShardReader
 from meddiff.shards.latents import Entry, parse_latent
 from meddiff.shards.manifest import Manifest
@@ -104,7 +104,9 @@ class LatentShardsDataset(Dataset[StoredSample]):
 
     def _open(self, sample: int, suffix: str) -> Image.Image:
         try:
-            image = Image.open(io.BytesIO(self.reader.read(sample, suffix)))
+            image = Image.open(io.BytesIO(self.reader.read(sample, suffix)), formats=("PNG",))
+            if image.width * image.height > LARGEST_PICTURE:
+                raise ValueError(f"{suffix} of {image.width} x {image.height} pixels")
             image.load()
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise self._damaged(sample, error) from None

@@ -450,10 +450,6 @@ RUNS = [
         for what, text in TEXTS
         if what not in ("half a character", "a number of 400 digits")
     ),
-    *(
-        Bad("run", f"resume: config.yaml: {what}", "fit --resume {run}", write("{run}/config.yaml", text))
-        for what, text in YAMLS
-    ),
     Bad("run", "resume: no checkpoint", "fit --resume {run}", nothing),
     Bad(
         "run",
