@@ -34,6 +34,10 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
+#: Made once: ``json.loads`` with an option makes one for each text.
+_DECODER = json.JSONDecoder(parse_int=_whole)
+
+
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 (what JSON can be; a schema says what it is)
     """The value of a JSON text.
 
@@ -50,14 +54,16 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 (what JSON can be; a s
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8")
+    if text.startswith("\ufeff"):
+        raise ValueError("begins with a byte order mark")
     if text.count("[") + text.count("{") > DEPTH:  # most texts have fewer, and need no second look
         _check_json_depth(text)
     if "\\u" in text or "\\U" in text:
-        value = json.loads(text, parse_int=_whole)
+        value = _DECODER.decode(text)
         if _has_half(value):
             raise Unbounded("holds half a character (a lone surrogate)")
         return value
-    return json.loads(text, parse_int=_whole)
+    return _DECODER.decode(text)
 
 
 _TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
