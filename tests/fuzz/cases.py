@@ -528,7 +528,7 @@ FLAGS = {
     "--trainer.max_step": "4",
     "--nam": "x",
     "--data.shard": "x",
-    "--name": "../x a/b ${oc.env:HOME}",
+    "--name": "../x ${oc.env:HOME}",
     "--model.learning_rate ": "${nothing.there}",
     "--runs": "/dev/null /proc/x",
     "--ckpt_path": "/nothing /dev/zero",
