@@ -4,7 +4,6 @@ Every random number of an item comes from ``generator(seed, purpose, epoch, key)
 workers and ranks, any batch size, and after any resume. Evaluation uses the word "val" in the place of the epoch.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -17,11 +16,11 @@ from datamodules.prompts import Prompt, Texts, choose_caption
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.shards.batches import LatentBatch
+from meddiff.shards.checked import parse_sample
 from meddiff.shards.index import LATENT, PICTURE
 from meddiff.shards.latents import Entry, parse_latent, scale_latent
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.pixels import Pixels
-from meddiff.shards.schema import SampleMetadata
 
 #: What an item draws; each purpose has random numbers of its own.
 PURPOSES = ("caption", "posterior", "noise", "timestep", "dropout")
@@ -101,7 +100,7 @@ def make_batch(entries: Sequence[Entry], rules: Rules) -> LatentBatch:
         when = "val" if entry.epoch is None else entry.epoch
         caption, posterior, noise_, timestep_, dropout_ = ((rules.seed, what, when, entry.key) for what in PURPOSES)
         try:
-            metadata: SampleMetadata = json.loads(entry.metadata)
+            metadata = parse_sample(entry.metadata)
             captions.append(choose_caption(metadata, rules.prompt, caption, rules.texts))
             labels.append(list(metadata["labels"]))
             rules.fill(entry, posterior, latents[place])

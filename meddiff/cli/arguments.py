@@ -10,13 +10,18 @@ from typing import Any
 
 import yaml
 
+from meddiff.common.bounded import Unbounded, check_yaml, no_yaml, parse_yaml
 from meddiff.common.errors import UserError
 from meddiff.common.places import at_home, locate
-from meddiff.common.text_files import read_text
+from meddiff.common.text_files import check_file, read_text
 from meddiff.runs import names
 from meddiff.runs.new_run import RUN_DIR_VARIABLE
 
 CONFIG_FLAGS = ("-c", "--config")
+#: Bytes of a config file; the longest here has five thousand.
+LARGEST = 16 * 2**20
+#: Files that one ``-c FILE`` may bring with it through ``base:``, each counted as often as it is named.
+BASES = 100
 
 
 def split_configs(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -46,13 +51,13 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         UserError: missing, not text in UTF-8, not YAML, not a mapping, or one that says a thing twice.
     """
     path = locate(file)
-    if not path.is_file():
+    check_file(path, LARGEST)
+    if not os.path.isfile(path):
         raise UserError(f"No config file at {file}: the suite's own are in configs/, e.g. -c configs/quickstart.yaml.")
     try:
-        text = read_text(path)
-        content, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+        content, tree = parse_yaml(read_text(path, LARGEST))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{file} {no_yaml(error)}: correct it.") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} must hold a mapping such as `trainer:`, `model:`, `data:`.")
     if twice := said_twice(tree):
@@ -83,23 +88,32 @@ def said_twice(node: yaml.Node | None, above: str = "") -> str | None:
     return next((found for part, where in inner if (found := said_twice(part, where))), None)
 
 
-def with_bases(file: str | Path, above: tuple[Path, ...] = ()) -> list[str]:
+def with_bases(file: str | Path) -> list[str]:
     """``file`` preceded by the files its ``base:`` names: relative to the file that names them, else the suite's own.
 
     Raises:
-        UserError: a base is missing or refers back to itself.
+        UserError: a base is missing, is no name of a file, refers back to itself, or there are more than ``BASES``.
     """
+    files: list[str] = []
+    _add_with_bases(file, (), files)
+    return files
+
+
+def _add_with_bases(file: str | Path, above: tuple[Path, ...], files: list[str]) -> None:
     path = locate(file)
-    if path.resolve() in above:
+    if (real := Path(os.path.realpath(path))) in above:
         raise UserError(f"{file} is its own base: remove it from the `base:` chain.")
     base = read_yaml(path).get("base")
-    names = [base] if isinstance(base, str) else (base or [])
-    files: list[str] = []
+    names = [base] if isinstance(base, str) else [] if base is None else base
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{file} has `base: {base!s:.60}`: it must be the name of a file, or a list of names.")
     for name in names:
         beside = path.parent / str(at_home(name))
-        own = not beside.exists() and Path(name).parts[:1] == ("configs",)
-        files += with_bases(locate(name) if own else beside, (*above, path.resolve()))
-    return [*files, str(path)]
+        own = not os.path.exists(beside) and Path(name).parts[:1] == ("configs",)
+        if len(above) + len(files) >= BASES:
+            raise UserError(f"{file} and its `base:` chain name more than {BASES} files: shorten the chain.")
+        _add_with_bases(locate(name) if own else beside, (*above, real), files)
+    files.append(str(path))
 
 
 def expand(arguments: list[str]) -> list[str]:
@@ -137,7 +151,9 @@ def said_once(argument: str) -> None:
     text = value if equals and flag.startswith("--") else argument
     if text.lstrip()[:1] in ("{", "["):
         try:
-            twice = said_twice(yaml.compose(text, Loader=yaml.SafeLoader))
+            twice = said_twice(check_yaml(text))
+        except Unbounded as error:
+            raise UserError(f"{flag if equals else 'an argument'} {error}: write less.") from None
         except yaml.YAMLError:
             return  # a text that only begins like one
         if twice:

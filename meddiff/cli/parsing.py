@@ -9,6 +9,8 @@ from typing import NoReturn
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from meddiff.cli.arguments import read_yaml, split_configs
+from meddiff.common.bounds import out_of_bounds
+from meddiff.common.errors import refuse
 from meddiff.common.outside import terminal
 from meddiff.common.places import at_home, locate
 
@@ -56,7 +58,13 @@ def brief(message: str) -> str:
 
 
 class SentenceParser(ArgumentParser):
-    """jsonargparse's parser for the suite's own verbs, which finds the suite's own configs from anywhere."""
+    """jsonargparse's parser for the suite's own verbs, which finds the suite's own configs from anywhere.
+
+    An option that is abbreviated is none: what it stands for would change with the next option that begins alike.
+    """
+
+    def __init__(self, prog: str | None = None, description: str | None = None, **how: bool) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False, **how)
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Namespace | None = None, **how: bool
@@ -67,8 +75,20 @@ class SentenceParser(ArgumentParser):
             for file in files:
                 read_yaml(file)  # its complaints are one sentence, and it reads nothing twice
             args = [part for file in files for part in ("--config", str(locate(file)))] + flags
+        if args is not None:
+            refuse(self._abbreviated(args))
         parsed: Namespace = super().parse_args(args, namespace, **how)
+        refuse([f"--{problem}" for problem in out_of_bounds(parsed.as_dict())])
         return home_spelled_out(parsed)
+
+    def _abbreviated(self, args: Sequence[str]) -> list[str]:
+        """A sentence for each option that is only the beginning of one."""
+        whole = {name for action in self._actions for name in action.option_strings}
+        given = dict.fromkeys(one.partition("=")[0] for one in args if one.startswith("--") and len(one) > 2)
+        meant = {flag: sorted(name for name in whole if name.startswith(flag)) for flag in given if flag not in whole}
+        return [
+            f"{flag} is no option: write {' or '.join(names[:3])} in full." for flag, names in meant.items() if names
+        ]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         one_sentence(self, message, ex)

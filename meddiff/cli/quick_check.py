@@ -13,6 +13,9 @@ from typing import Any
 import yaml
 
 from meddiff.cli.arguments import read_yaml, split_configs
+from meddiff.common.bounded import parse_yaml
+from meddiff.common.bounds import OF_TRAINER, out_of_bounds
+from meddiff.common.ranges import range_problems
 
 
 def merged(arguments: list[str]) -> dict[str, Any] | None:
@@ -32,8 +35,8 @@ def merged(arguments: list[str]) -> dict[str, Any] | None:
         if len(path) == 1:
             continue  # --name, --seed_everything, --ckpt_path, --print_config, ...
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
+            parsed, _ = parse_yaml(value)
+        except (yaml.YAMLError, ValueError):
             return None
         for part in reversed([part for part in path if part != "init_args"]):
             parsed = {part: parsed}
@@ -65,15 +68,23 @@ def certain_problems(arguments: list[str]) -> list[str]:
     config = merged(arguments)
     if config is None:
         return []
+    for name in ("model", "data", "trainer"):
+        if isinstance(value := config.get(name), int | float | list):
+            return [f"{name} is {value!r:.40}: it must be a section, with its options a line each."]
+    if any(isinstance(config.get(name), str) for name in ("model", "data", "trainer")):
+        return []  # a class path alone, which the full check reads
     model, data, trainer = (config.get(name) or {} for name in ("model", "data", "trainer"))
     checks = [quick_check_of(section.get("class_path")) for section in (model, data)]
     if "${" in str((model, data, trainer)):
         return []
+    absurd = [*range_problems(trainer, OF_TRAINER, "trainer."), *out_of_bounds(model), *out_of_bounds(data)]
+    if None in checks:
+        return absurd
     problems: list[str] = []
     for check, section in zip(checks, (model, data), strict=True):
-        if check is None:
-            return []
-        problems += check(section)
+        problems += check(section) if check is not None else []
+    told = {problem.partition(" is ")[0] for problem in problems}
+    problems += [problem for problem in absurd if problem.partition(" is ")[0] not in told]
     if problems and trainer.get("accelerator") == "gpu" and not has_gpu_files():
         problems.insert(0, no_gpu_sentence(trainer.get("devices"), 0))
     return problems

@@ -91,7 +91,7 @@ def _file(path: Path, arguments: list[str], patience_s: float) -> Exchange:
             except (OSError, ValueError):
                 said = {}
             # A step may run several commands, one after the other: this one's folder is wanted.
-            if said.get("arguments") == arguments:
+            if isinstance(said, dict) and said.get("arguments") == arguments:
                 return str(said["folder"])
             time.sleep(0.2)
         raise UserError(_unheard(str(path), patience_s))

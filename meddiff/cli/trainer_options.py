@@ -1,27 +1,14 @@
 """What the trainer is asked for and cannot do, told from the configuration alone. Source: own."""
 
+import re
 from collections.abc import Sequence
 
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from meddiff.cli.quick_check import no_gpu_sentence
-from meddiff.common.ranges import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, Range, range_problems
-
-#: Numbers that no trainer can have are refused; Lightning takes several of them without a word.
-RANGES = {
-    "max_steps": Range(-1, whole=True),
-    "num_sanity_val_steps": Range(-1, whole=True),
-    "log_every_n_steps": COUNT_OR_NONE,
-    "accumulate_grad_batches": COUNT,
-    "num_nodes": COUNT,
-    "gradient_clip_val": NOT_NEGATIVE,
-    "val_check_interval": NOT_NEGATIVE,
-    "limit_train_batches": NOT_NEGATIVE,
-    "limit_val_batches": NOT_NEGATIVE,
-    "limit_test_batches": NOT_NEGATIVE,
-    "limit_predict_batches": NOT_NEGATIVE,
-}
+from meddiff.common.bounds import OF_TRAINER
+from meddiff.common.ranges import range_problems
 
 
 def trainer_problems(verb: str, trainer: Namespace, data: type | None, callbacks: Sequence[type | None]) -> list[str]:
@@ -33,7 +20,10 @@ def trainer_problems(verb: str, trainer: Namespace, data: type | None, callbacks
         data: class of the data module; one whose training stream has no end says so (``endless = True``).
         callbacks: classes of the callbacks, listed and by name.
     """
-    problems = range_problems({name: trainer.get(name) for name in RANGES}, RANGES, "trainer.")
+    problems = range_problems({name: trainer.get(name) for name in OF_TRAINER}, OF_TRAINER, "trainer.")
+    devices = trainer.get("devices")
+    if isinstance(devices, str) and not re.fullmatch(r"auto|-?\d+|\d+(\s*,\s*\d+)*,?", devices):
+        problems.append(f"trainer.devices is {devices!r}; it must be auto, a number, or numbers of GPUs such as 0,1.")
     if verb == "fit":
         if trainer.get("max_steps", -1) in (-1, None) and not trainer.get("fast_dev_run"):
             problems.append("The training stream is endless: say how long with --trainer.max_steps N.")

@@ -4,6 +4,7 @@ Everything but the last step, sending it, is built here without asking a server 
 Source: own; panels and queries as W&B's web editor writes them (spec/sweeps_dashboard.md 2).
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,9 @@ CNR, AUROC, TOP1, DISTANCE = (
 TABLE = "tradeoff_table"
 #: Runs that are drawn; W&B's own is 10.
 MOST_RUNS = 100
+
+#: What an id of a W&B run is made of.
+WANDB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def push(runs: Sequence[Path], project: str, entity: str, distance: str = DISTANCE) -> list[str]:
@@ -83,7 +87,10 @@ def run_ids(runs: Sequence[Path]) -> list[str]:
         file = run / names.WANDB_ID
         if not file.is_file():
             raise UserError(f"{run} was not logged to W&B (no {names.WANDB_ID}): leave it out.")
-        found.append(file.read_text(encoding="utf-8").strip())
+        name = file.read_text(encoding="utf-8", errors="replace").strip()
+        if not WANDB_ID.fullmatch(name):
+            raise UserError(f"{file} holds no id of a W&B run: put the run's own back, or leave the run out.")
+        found.append(name)
         unsent = [folder for folder in (run / "wandb").glob("offline-run-*") if not any(folder.glob("*.wandb.synced"))]
         if unsent:
             raise UserError(f"{run} was not sent yet: `wandb sync {unsent[0]}` first.")

@@ -32,7 +32,7 @@ class Range:
         """
         low = value > self.low if self.above else value >= self.low
         high = value < self.high if self.below else value <= self.high
-        return math.isfinite(value) and low and high and not (self.whole and value != int(value))
+        return _finite(value) and low and high and not (self.whole and value != int(value))
 
     def __str__(self) -> str:
         """In words.
@@ -43,11 +43,23 @@ class Range:
         """
         if math.isfinite(self.low) and math.isfinite(self.high):
             whole = "be a whole number and " if self.whole else ""
-            return f"{whole}lie in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
+            begin, end = "(" if self.above else "[", ")" if self.below else "]"
+            return f"{whole}lie in {begin}{_said(self.low)}, {_said(self.high)}{end}"
         kind = "be a whole number" if self.whole else "be a finite number"
         if not math.isfinite(self.low):
             return kind
         return f"{kind} above {self.low:g}" if self.above else f"{kind} of {self.low:g} or more"
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of more digits than a float takes
+        return False
+
+
+def _said(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 and value == int(value) else f"{value:g}"
 
 
 FINITE = Range()

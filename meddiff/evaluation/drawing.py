@@ -1,6 +1,5 @@
 """The images of an evaluation: drawn once, kept as files, taken up again where a stopped evaluation left them. Source: own."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from meddiff.attribution.scheduled import draw_along
+from meddiff.common.bounded import parse_json
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
 from meddiff.common.outside import file_in, terminal
+from meddiff.common.text_files import read_bytes
 from meddiff.evaluation.progress import DrawingBar
 from meddiff.evaluation.provenance import (
     Settings,
@@ -204,7 +205,12 @@ def _borrow(other: Path, folder: Path, prompts: Mapping[str, str], settings: Set
 
 def _read(path: Path) -> dict[str, str]:
     """A JSON file; an absent one is empty."""
-    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        found = parse_json(read_bytes(path)) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}): delete the folder and evaluate again.") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no mapping of names to values: delete the folder and evaluate again.")
     return found
 
 

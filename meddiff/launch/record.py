@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from meddiff.common.bounded import parse_json
 from meddiff.common.errors import UserError
 from meddiff.common.files import make_folder, sync_folder
 from meddiff.common.outside import own_file
+from meddiff.common.text_files import read_bytes
 from meddiff.launch.parameters import Values
 from meddiff.launch.sweep_file import canonical
 from meddiff.runs.metrics_file import end_cut_line
@@ -121,10 +123,10 @@ def read_record(path: Path) -> dict[int, RunRecord]:
         UserError: a folder's name that is none of this sweep.
     """
     runs: dict[int, RunRecord] = {}
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    text = read_bytes(path).decode("utf-8", errors="replace") if path.is_file() else ""
     for line in text.splitlines():
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError:
             continue
         if isinstance(entry, dict):
@@ -146,7 +148,8 @@ def _apply(runs: dict[int, RunRecord], entry: Mapping[str, object]) -> None:
     elif number not in runs:
         return
     elif event == "process":
-        runs[number].pid, runs[number].began = int(cast("int", entry.get("pid", 0))), str(entry.get("began", ""))
+        pid = entry.get("pid")
+        runs[number].pid, runs[number].began = pid if isinstance(pid, int) else 0, str(entry.get("began", ""))
     elif event == "stop":
         runs[number].stopped_by = str(entry.get("reason", ""))
     elif event == "ended":

@@ -9,6 +9,7 @@ from typing import cast
 
 import yaml
 
+from meddiff.common.bounded import no_yaml, parse_yaml
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.places import locate
 from meddiff.common.text_files import read_text
@@ -112,10 +113,11 @@ def read_sweep_file(path: str | Path) -> SweepFile:
     path = locate(path)
     text = read_text(path)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        config = yaml.safe_load(text)
+        config, node = parse_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: {_yaml_sentence(text, error)}") from None
+    except ValueError as error:
+        raise UserError(f"{path} {no_yaml(error)}: correct it.") from None
     if not isinstance(config, dict):
         raise UserError(f"{path} is no sweep file: it needs method, parameters and command, a key a line.")
     problems = [*switches(node), *schema_problems(config)]

@@ -5,9 +5,11 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from meddiff.common.bounded import parse_json
 from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
 from meddiff.common.outside import own_file
+from meddiff.common.text_files import read_bytes
 from meddiff.launch.parameters import Parameter, Values, nested
 from meddiff.launch.parameters import Path as Names
 from meddiff.launch.search import axis, quantile
@@ -39,9 +41,9 @@ def open_sweep(folder: Path, sweep: SweepFile, seed: int | None) -> tuple[str, i
         write_json(file, {"id": sweep_id, "seed": seed or 0, "definition": definition})
         return sweep_id, seed or 0
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        sweep_id, before, other = str(found["id"]), int(found["seed"]), found["definition"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = parse_json(read_bytes(file))
+        sweep_id, before, other = str(found["id"]), int(found["seed"]), dict(found["definition"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         raise UserError(f"{file} is not what a sweep wrote: give another --name, or remove {folder}.") from None
     different = [key for key in definition if definition[key] != other.get(key)]
     if different:

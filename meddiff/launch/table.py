@@ -10,7 +10,9 @@ from typing import TextIO, cast
 
 import yaml
 
+from meddiff.common.errors import UserError
 from meddiff.common.outside import own_file, terminal
+from meddiff.common.text_files import read_bytes
 from meddiff.launch.job import Job, last_lines
 from meddiff.launch.objective import Measured, goal_of
 from meddiff.launch.optuna_search import front
@@ -132,8 +134,8 @@ def beginning(job: Job) -> str:
 def steps_of(run: Path) -> float | None:
     """Steps that a run is to take, by its ``config.yaml``."""
     try:
-        config = parse_config((run / names.CONFIG).read_text(encoding="utf-8", errors="replace"))
-    except (OSError, yaml.YAMLError):
+        config = parse_config(read_bytes(run / names.CONFIG).decode("utf-8", errors="replace"))
+    except (OSError, UserError, yaml.YAMLError):
         return None
     most = number(nested(config, "trainer", "max_steps"))
     return most if most is not None and most > 0 else None

@@ -8,6 +8,10 @@ from typing import IO
 
 from meddiff.common.errors import UserError
 from meddiff.common.outside import check_relative, inside
+from meddiff.common.text_files import check_file
+
+#: Bytes of a table as it lies on the disk; the annotations of MS-COCO have half of it.
+LARGEST = 2**30
 
 
 def open_text(root: str | Path, name: str) -> IO[str]:
@@ -16,9 +20,10 @@ def open_text(root: str | Path, name: str) -> IO[str]:
     ``NAME.gz`` is unpacked, and so is ``NAME.zip`` when it holds one file.
 
     Raises:
-        UserError: outside the root, not there, or a zip of none or several files.
+        UserError: outside the root, not there, no file, larger than a gigabyte, or a zip of none or several files.
     """
     path = inside(root, name)
+    check_file(path, LARGEST)
     try:
         if name.endswith(".gz"):
             return gzip.open(path, "rt", encoding="utf-8-sig", newline="")

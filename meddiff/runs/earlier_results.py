@@ -3,12 +3,12 @@
 Source: own.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from meddiff.common.errors import UserError
 from meddiff.runs import names
+from meddiff.runs.records import read_record
 
 #: Key of ``evaluation.json`` under which each part says from which weights and which samples it was made.
 MADE = "made"
@@ -28,7 +28,7 @@ def refuse_other_results(folder: Path, about: Mapping[str, object], made: Mappin
     Raises:
         UserError: one sentence that says what differs; the folder is left as it is.
     """
-    record = _read(folder / names.ABOUT)
+    record = read_record(folder / names.ABOUT, "give another --out, or delete it")
     model = next((one.get("model") for one in made.values()), None)
     parts, before = (value if isinstance(value := record.get(name), dict) else {} for name in ("parts", MADE))
     for part in parts:
@@ -43,13 +43,3 @@ def refuse_other_results(folder: Path, about: Mapping[str, object], made: Mappin
             raise UserError(
                 f"{folder} holds {part} of another model or other data ({', '.join(other)}): give another --out, or delete it."
             )
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): give another --out, or delete it.") from error
-    return found if isinstance(found, dict) else {}

@@ -1,6 +1,5 @@
 """What `lightning evaluate` left in ``RUN/evaluation/NAME/``, read lazily. No torch. Source: own."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,9 +7,11 @@ import yaml
 
 from meddiff.common.errors import UserError
 from meddiff.common.outside import inside
+from meddiff.common.text_files import read_text
 from meddiff.runs import names
 from meddiff.runs.config_file import parse_config
 from meddiff.runs.earlier_names import current_name
+from meddiff.runs.records import read_record
 from meddiff.runs.tables import read_table
 from meddiff.runs.values import number
 
@@ -93,12 +94,7 @@ def read_evaluation(run: str | Path, name: str | None = None) -> EvaluationFolde
 
 def _open(folder: Path) -> EvaluationFolder:
     file = folder / names.ABOUT
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}): evaluate again.") from error
-    if not isinstance(about, dict):
-        raise UserError(f"{file} does not describe an evaluation: evaluate again.")
+    about = read_record(file, "evaluate again")
     # what lies two folders above a published model's evaluation has nothing to do with it
     return EvaluationFolder(folder, about, {} if about.get("published") is True else _settings(folder))
 
@@ -109,7 +105,7 @@ def _settings(folder: Path) -> dict[str, object]:
     if not file.is_file():
         return {}
     try:
-        config = parse_config(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        config = parse_config(read_text(file))
+    except (UserError, yaml.YAMLError):
         return {}
     return {part: config.get(part) for part in ("model", "data")} if config else {}

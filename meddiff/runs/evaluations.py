@@ -1,6 +1,5 @@
 """What ``lightning evaluate`` writes: tables, what was measured, averages. Each file is whole or absent. Source: own."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from meddiff.common.files import write_json
 from meddiff.runs import names
 from meddiff.runs.earlier_names import current_controls
 from meddiff.runs.earlier_results import MADE
+from meddiff.runs.records import read_record
 from meddiff.runs.tables import update_controls, write_table
 
 #: Columns by which tables tell models apart; a table that lists them among its first gets them.
@@ -57,6 +57,4 @@ class EvaluationWriter:
             update_controls(run, side, controls)
 
     def _read(self, name: str) -> dict[str, object]:
-        path = self.folder / name
-        found: dict[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return found
+        return read_record(self.folder / name)

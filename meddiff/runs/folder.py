@@ -4,8 +4,6 @@ Nothing here imports torch or Lightning: the page is rewritten from a training p
 also be made on a machine that has neither. Source: own (the run folder of the design).
 """
 
-import csv
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from meddiff.runs.config_file import parse_config
 from meddiff.runs.earlier_names import current_controls
 from meddiff.runs.facts import Facts
 from meddiff.runs.metrics_file import MetricsRow, parse_metrics
-from meddiff.runs.tables import parse_table
+from meddiff.runs.run_files import RunFiles
 from meddiff.runs.values import nested, number
 
 #: What a gallery shows: file names, texts, numbers.
@@ -52,7 +50,7 @@ class Evaluation:
     values: dict[str, float]
 
 
-class Run:
+class Run(RunFiles):
     """Everything of one run folder that a report shows; each file is read once, when it is first asked for.
 
     Args:
@@ -60,8 +58,7 @@ class Run:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._problems: list[tuple[str, str]] = []  # (file, sentence)
+        super().__init__(path)
         self._evaluated: dict[str, list[dict[str, str]]] = {}
 
     @cached_property
@@ -221,30 +218,10 @@ class Run:
     def updated(self) -> str:
         """Time of the newest row, e.g. ``2026-11-21 09:10 UTC``; "" if no row has one."""
         times = [value for row in self.rows if (value := number(row.get("time"))) is not None]
-        return datetime.fromtimestamp(max(times), UTC).strftime("%Y-%m-%d %H:%M UTC") if times else ""
-
-    def _text(self, name: str) -> str:
-        file = self.path / name
         try:
-            return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-        except OSError as error:
-            self._problems.append((name, f"{name} could not be read ({error.strerror})."))
+            return datetime.fromtimestamp(max(times), UTC).strftime("%Y-%m-%d %H:%M UTC") if times else ""
+        except (OverflowError, ValueError, OSError):  # no moment of any calendar
             return ""
-
-    def _json(self, name: str) -> object:
-        text = self._text(name)
-        try:
-            return json.loads(text) if text else None
-        except json.JSONDecodeError:
-            self._problems.append((name, f"{name} is not valid JSON."))
-            return None
-
-    def _table(self, name: str) -> list[dict[str, str]]:
-        try:
-            return parse_table(self._text(name))
-        except csv.Error:
-            self._problems.append((name, f"{name} is not a valid table."))
-            return []
 
     def _media(self, kind: str) -> dict[int, list[Entry]]:
         found: dict[int, list[Entry]] = {}

@@ -1,9 +1,10 @@
 """``metrics.jsonl`` of a run: every logged row, the source of every report. Source: own."""
 
-import json
 import os
 from pathlib import Path
 
+from meddiff.common.bounded import parse_json
+from meddiff.common.text_files import read_bytes
 from meddiff.runs.earlier_names import current_names
 
 __all__ = ["MetricsRow", "end_cut_line", "parse_metrics", "read_metrics"]
@@ -22,8 +23,8 @@ def parse_metrics(text: str) -> list[MetricsRow]:
     rows = []
     for line in text.splitlines():
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except ValueError:
             continue
         if isinstance(row, dict):
             rows.append(current_names(row))
@@ -33,7 +34,7 @@ def parse_metrics(text: str) -> list[MetricsRow]:
 def read_metrics(path: str | os.PathLike[str]) -> list[MetricsRow]:
     """As :func:`parse_metrics`; a missing file is no rows."""
     file = Path(path)
-    return parse_metrics(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else []
+    return parse_metrics(read_bytes(file).decode("utf-8", errors="replace")) if file.is_file() else []
 
 
 def end_cut_line(path: str | os.PathLike[str]) -> None:

@@ -1,17 +1,18 @@
 """The folder of a run that begins: RUNS/NAME/TIME, made for it, the same for all its processes. Source: own."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from meddiff.common.bounded import parse_json
 from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
 from meddiff.common.locks import locked
 from meddiff.common.outside import run_name
 from meddiff.common.processes import is_first_process
+from meddiff.common.text_files import read_bytes
 from meddiff.runs import names
 
 #: Child processes of DDP, and a run that goes on, find their folder here.
@@ -86,10 +87,10 @@ def _made(runs: str, name: str, verb: str, arguments: list[str]) -> Path:
 
 def _command_of(folder: Path) -> list[str] | None:
     try:
-        found: list[str] = json.loads((folder / names.JOB).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = parse_json(read_bytes(folder / names.JOB))
+    except (OSError, ValueError, UserError):
         return None
-    return found
+    return [str(one) for one in found] if isinstance(found, list) else None
 
 
 def job_id() -> str:

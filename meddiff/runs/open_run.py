@@ -17,7 +17,7 @@ from meddiff.common.outside import inside
 from meddiff.runs import names
 from meddiff.runs.building import DATA, MODULE, build
 from meddiff.runs.checkpoints import Checkpoint, find_checkpoint, images_of, read_checkpoint
-from meddiff.runs.config_file import parse_config
+from meddiff.runs.config_file import read_config
 from meddiff.runs.facts import Facts
 from meddiff.runs.opened import ShardsData
 from meddiff.runs.shards_that_fit import over_shards
@@ -262,6 +262,6 @@ def open_run(
     given = Path(os.path.expanduser(cast(str | Path, run if ckpt is None else ckpt)))
     checkpoint = find_checkpoint(newest_run(given))
     folder = next((p for p in checkpoint.parents if (p / names.CONFIG).is_file()), None)
-    config = parse_config((folder / names.CONFIG).read_text(encoding="utf-8")) if folder is not None else {}
+    config = read_config(folder / names.CONFIG) if folder is not None else {}
     run_folder = folder or (newest_run(given) if ckpt is None else None)
     return OpenRun(Facts(run_folder, checkpoint, config), checkpoint, shards, overrides, device)

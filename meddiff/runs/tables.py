@@ -2,16 +2,18 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meddiff.common.csv_rows import csv_records
+from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open, write_json
 from meddiff.common.locks import locked
+from meddiff.common.text_files import read_text
 from meddiff.runs.earlier_names import current_controls, current_names
 from meddiff.runs.names import CONTROLS
+from meddiff.runs.records import read_record
 
 
 def write_table(
@@ -57,8 +59,10 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """As :func:`parse_table`; a missing file is no rows."""
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return parse_table(stream.read())
+    try:
+        return parse_table(read_text(path))
+    except csv.Error as error:
+        raise UserError(f"{path} is not a valid table ({error}): evaluate again.") from None
 
 
 def update_controls(run: Path, side: str, values: Mapping[str, object]) -> None:
@@ -67,6 +71,6 @@ def update_controls(run: Path, side: str, values: Mapping[str, object]) -> None:
     with locked(
         run, "controls.json", wait=True, name=f".{CONTROLS}.lock"
     ):  # a training and an evaluation may both write
-        before = current_controls(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        before = current_controls(read_record(path))
         earlier = before.get(side)
         write_json(path, {**before, side: {**(earlier if isinstance(earlier, dict) else {}), **values}})

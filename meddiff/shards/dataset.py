@@ -1,7 +1,6 @@
 """One split of a folder of latent shards, read at random: latents, metadata, images and masks by index. Source: own."""
 
 import io
-import json
 import os
 from copy import copy
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from meddiff.common.errors import UserError
+from meddiff.shards.checked import LARGEST_PICTURE, parse_sample
 from meddiff.shards.index import LATENT, METADATA, ShardIndex, ShardReader
 from meddiff.shards.latents import Entry, parse_latent
 from meddiff.shards.manifest import Manifest
@@ -89,10 +89,9 @@ class LatentShardsDataset(Dataset[StoredSample]):
     def metadata(self, sample: int) -> SampleMetadata:
         """``KEY.json``: impression, captions, labels, phrases, boxes, ..."""
         try:
-            metadata: SampleMetadata = json.loads(self.reader.read(sample, METADATA))
+            return parse_sample(self.reader.read(sample, METADATA))
         except ValueError as error:
             raise self._damaged(sample, error) from None
-        return metadata
 
     def image(self, sample: int) -> NDArray[np.uint8]:
         """The stored crop: uint8 (H, W) or (H, W, 3); grounding and fidelity splits only."""
@@ -105,9 +104,11 @@ class LatentShardsDataset(Dataset[StoredSample]):
 
     def _open(self, sample: int, suffix: str) -> Image.Image:
         try:
-            image = Image.open(io.BytesIO(self.reader.read(sample, suffix)))
+            image = Image.open(io.BytesIO(self.reader.read(sample, suffix)), formats=("PNG",))
+            if image.width * image.height > LARGEST_PICTURE:
+                raise ValueError(f"{suffix} of {image.width} x {image.height} pixels")
             image.load()
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise self._damaged(sample, error) from None
         return image
 

@@ -4,6 +4,7 @@ Source: own (design decisions 5 and 6).
 """
 
 import io
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ def parse_latent(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float16]:
     count = int(np.prod(shape))
     if data.startswith(header) and len(data) == len(header) + 2 * count:  # as the writer makes it: no parsing
         return np.frombuffer(data, "<f2", count, len(header)).reshape(shape)
+    _check_header(data)
     array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     if array.dtype != np.float16 or array.shape != tuple(shape):
         raise ValueError(f"latent is {array.dtype} {array.shape}, not float16 {tuple(shape)}")
@@ -81,3 +83,19 @@ def scale_latent(
     else:
         out[...] = values[:channels]
     out *= np.float32(scaling_factor)
+
+
+def _check_header(data: bytes) -> None:
+    """A header of a hundred bytes may say any shape, and room would be made for it.
+
+    Raises:
+        ValueError: it says more values than there are bytes for, or no version of the format is like this.
+    """
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        return  # of Unicode names, which no latent has; NumPy reads or refuses it
+    shape, _, dtype = read(stream)
+    if math.prod(shape) * dtype.itemsize > len(data):
+        raise ValueError(f"its header says shape {shape}, for which there are too few bytes")

@@ -1,6 +1,5 @@
 """What a folder of latent shards says about itself: ``manifest.json`` (source: own; design, "Shard schema")."""
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -8,10 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from meddiff.common.bounded import Unbounded, parse_json
 from meddiff.common.errors import UserError
 from meddiff.common.files import write_json
 from meddiff.common.ranges import POSITIVE
+from meddiff.common.text_files import read_bytes
 from meddiff.shards.access import ACCESS, Access, access_of
+from meddiff.shards.checked import manifest_problem
 from meddiff.shards.schema import SplitCounts, VaeIdentity
 
 #: 2 where every split has its pictures: earlier programs must not take such a folder for one they know.
@@ -157,7 +159,7 @@ class Manifest:
         path = Path(os.path.expanduser(folder))
         path = path if path.suffix == ".json" else path / MANIFEST_NAME
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_bytes(path).decode("utf-8")
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"no latent shards at {folder} ({MANIFEST_NAME} is missing): "
@@ -173,11 +175,13 @@ class Manifest:
         """Build a manifest from the text of a ``manifest.json``; ``where`` names it in errors (:class:`UserError`)."""
         again = "write the shards again with `lightning prepare`"
         try:
-            values = json.loads(text)
+            values = parse_json(text)
+        except Unbounded as error:
+            raise UserError(f"{where} is damaged (it {error}): {again}") from None
         except ValueError as error:
             raise UserError(f"{where} is not JSON ({error}): {again}") from None
         version = values.get("schema_version") if isinstance(values, dict) else None
-        if version not in SCHEMA_VERSIONS:
+        if isinstance(version, bool) or version not in SCHEMA_VERSIONS:
             known = " and ".join(map(str, SCHEMA_VERSIONS))
             raise UserError(f"{where} has schema version {version}, this program reads {known}: {again}")
         try:
@@ -186,14 +190,16 @@ class Manifest:
             values["funnel"] = tuple((str(rule), int(left), int(out)) for rule, left, out in values.get("funnel", ()))
             manifest = cls(**values)
             missing = [name for name in VAE_FIELDS if name not in manifest.vae]
-        except (KeyError, TypeError, ValueError, UserError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UserError) as error:
             raise UserError(f"{where} is damaged ({error}): {again}") from None
+        bounds = manifest_problem(text)
         wrong = [
             *(
                 [f"its pictures go with schema version {manifest.schema_version}"]
                 if manifest.schema_version != version
                 else []
             ),
+            *([bounds] if bounds is not None else []),
             *([f"vae lacks {', '.join(missing)}"] if missing else []),
             *([f"latent is {manifest.latent!r}"] if manifest.latent not in ("moments", "mean", "none") else []),
             *([f"pictures is {manifest.pictures!r}"] if manifest.pictures not in ("evaluation", "all") else []),

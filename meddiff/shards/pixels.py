@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from meddiff.shards.checked import LARGEST_PICTURE as LARGEST
 from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.index import PICTURE
 from meddiff.shards.latents import Entry
@@ -62,7 +63,9 @@ def parse_picture(data: bytes, least: int) -> Image.Image:
         ValueError: no picture, not square, or a smaller one than ``least`` x ``least`` pixels.
     """
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture = Image.open(io.BytesIO(data), formats=("PNG",))
+        if picture.width * picture.height > LARGEST:
+            raise ValueError(f"picture of {picture.width} x {picture.height} pixels, more than {LARGEST:,}")
         if picture.width != picture.height or picture.width < least:  # before its pixels are unpacked
             raise ValueError(f"picture of {picture.width} x {picture.height} pixels, not {least} x {least} or more")
         picture.load()

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import IO, TypeAlias
 from zipfile import BadZipFile
 
+from meddiff.common.bounded import parse_json
 from meddiff.common.csv_rows import csv_rows
 from meddiff.common.errors import UserError
 from meddiff.common.findings import NO_FINDING
@@ -153,7 +154,7 @@ def _read_json(stream: IO[str], table: str) -> tuple[list[str], Rows]:
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
+            row = parse_json(text)
             json.dumps(row, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:  # also half of a surrogate pair, which is no text
             raise UserError(f"{table}, row {line} is not JSON ({error}): mend it.") from None

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meddiff.common.bounded import parse_json
 from meddiff.common.errors import UserError
 from meddiff.common.outside import own_file, terminal
+from meddiff.common.text_files import read_bytes
 from meddiff.reports.page.mechanism import stages
 from meddiff.runs import names
 from meddiff.runs.evaluation_folder import EvaluationFolder, read_evaluation
@@ -102,8 +104,8 @@ def collect(run: Run) -> Collected:
     """
     finished = run.path / names.FINISHED
     try:
-        images = int(json.loads(finished.read_text(encoding="utf-8"))["images"])
-    except (OSError, ValueError, KeyError, TypeError):
+        images = int(parse_json(read_bytes(finished))["images"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, UserError):
         raise UserError(f"{run.path} has not finished (no {names.FINISHED}): let it end, or leave it out.") from None
     name, settings = name_of(run), settings_of(run, images)
     if not settings["encoder"]:
@@ -198,8 +200,8 @@ def of_controls(run: Run, images: int) -> dict[str, float]:
         return {}
     newest = max(folders, key=lambda one: (one.path / names.ABOUT).stat().st_mtime)
     try:
-        summary = json.loads((newest.path / names.SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        summary = parse_json(read_bytes(newest.path / names.SUMMARY))
+    except (OSError, ValueError, UserError):
         summary = {}
     figures = _mapping(nested(summary, "controls"))
     found = {
