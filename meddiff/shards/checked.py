@@ -109,7 +109,7 @@ class Stored(TypedDict, total=False):
 
 for _one in (Sample, Box, Phrase):
     # pydantic drops other keys otherwise
-    _one.__pydantic_config__ = {"extra": "allow"}  # type: ignore[attr-defined]
+    setattr(_one, "__pydantic_config__", {"extra": "allow"})  # noqa: B010  (no attribute of TypedDict's)
 
 
 def parse_sample(text: bytes) -> SampleMetadata:
