@@ -11,14 +11,7 @@ from torchmetrics import MeanMetric
 from lightning_modules.captions import CaptionCounts, drop_captions
 from lightning_modules.checkpoints import architecture, restore_average, restore_schedule
 from lightning_modules.optimising import Rates, adamw, take_rates
-from lightning_modules.preflight import (
-    IDLE_RATE,
-    check_manifest,
-    misfits,
-    prediction_problem,
-    quick_problems,
-    wrong_values,
-)
+from lightning_modules.preflight import check_manifest, misfits, prediction_problem, quick_problems, wrong_values
 from lightning_modules.seeding import reseed, run_seed
 from lightning_modules.sharding import shard_for
 from lightning_modules.speed import SpeedOptions, match_layout
@@ -94,8 +87,6 @@ class LatentDiffusionModule(TransferringModule):
         speed: SpeedOptions = SpeedOptions(),  # noqa: B008 (frozen dataclass)
     ) -> None:
         super().__init__()
-        if freeze_text_encoder and text_encoder_learning_rate is not None:
-            raise UserError(IDLE_RATE.format(text_encoder_learning_rate))
         self.rates = Rates(
             learning_rate, text_encoder_learning_rate, weight_decay, warmup_steps, learning_rate_schedule
         )

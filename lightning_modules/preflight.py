@@ -60,7 +60,7 @@ def missing_weights(init_args: Mapping[str, object]) -> list[str]:
 
 
 def wrong_values(init_args: Mapping[str, object]) -> list[str]:
-    """One sentence for each number that is not finite or out of its range."""
+    """One sentence for each number that is not finite, out of its range, or of no use."""
     problems = range_problems(init_args, RANGES)
     for group, rules in (("sampling", SAMPLING), ("speed", SPEED)):
         given = init_args.get(group)
@@ -68,7 +68,7 @@ def wrong_values(init_args: Mapping[str, object]) -> list[str]:
             problems += range_problems(given, rules, f"{group}.")
     for part in ("unet", "text_encoder"):
         problems += not_finite(init_args.get(part), part)
-    return problems
+    return problems + idle_rate(init_args)
 
 
 def misfits(init_args: Mapping[str, object]) -> list[str]:
@@ -90,7 +90,7 @@ def misfits(init_args: Mapping[str, object]) -> list[str]:
 
 def quick_problems(init_args: Mapping[str, object]) -> list[str]:
     """What is certainly wrong, known without torch."""
-    return wrong_values(init_args) + idle_rate(init_args) + missing_weights(init_args) + schedule_problems(init_args)
+    return wrong_values(init_args) + missing_weights(init_args) + schedule_problems(init_args)
 
 
 def idle_rate(init_args: Mapping[str, object]) -> list[str]:

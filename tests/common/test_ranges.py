@@ -98,7 +98,7 @@ def test_a_cohort_is_not_read_with_shares_that_are_no_numbers(tmp_path: Path) ->
 def test_drawing_refuses_guidance_that_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "sample", "--ckpt", "nowhere", "--prompts", "Edema.", "--guidance_scale", ".nan")
     assert code == 2
-    assert "sampling: guidance_scale is nan; it must be a finite number of 0 or more." in err
+    assert "--guidance_scale is nan; it must lie in [0, 1,000]." in err
 
 
 def test_what_is_usual_passes() -> None:
