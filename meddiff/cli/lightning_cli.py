@@ -109,6 +109,8 @@ class SuiteCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         with doing("building model, data and trainer", is_first_process(), stays=False):
             super().instantiate_classes()
+        if self.trainer is None:  # model and data alone
+            return
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # not declared
         for starting in (one for one in callbacks if isinstance(one, Starting)):
             starting.begin(is_first_process() and self.trainer.progress_bar_callback is not None)

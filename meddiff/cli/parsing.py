@@ -63,8 +63,8 @@ class SentenceParser(ArgumentParser):
     An option that is abbreviated is none: what it stands for would change with the next option that begins alike.
     """
 
-    def __init__(self, prog: str | None = None, description: str | None = None) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
+    def __init__(self, *how: str | None, **more: object) -> None:
+        super().__init__(*how, **{**more, "allow_abbrev": False})  # type: ignore[arg-type]
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Namespace | None = None, **how: bool

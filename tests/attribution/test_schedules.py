@@ -101,7 +101,7 @@ def test_uniform_is_diffusers_trailing_spacing(steps: int) -> None:
 def test_what_cannot_be_is_refused() -> None:
     for steps in (0, 1001, -3):
         for name in SCHEDULES:
-            with pytest.raises(UserError, match=r"steps is .* must be a whole number and lie in \[1, 1000\]"):
+            with pytest.raises(UserError, match=r"steps is .* must be a whole number and lie in \[1, 1,000\]"):
                 schedule(name, steps)
     for gamma in (-1, float("nan"), float("inf")):
         with pytest.raises(UserError, match="gamma is"):

@@ -150,7 +150,10 @@ def test_what_is_recorded_of_it(measured: Path, pipeline: Path) -> None:
     assert (about["model"], about["images"], about["published"]) == ("somebody-s-model", 0, True)
     assert about["freeze_text_encoder"] is None
     assert about["run"] == str(pipeline)
-    assert set(about["parts"]) == {"grounding", "words", "fidelity", "diversity", "classifier", "controls"}
+    assert set(about["parts"]) == {
+        *("grounding", "words", "fidelity", "diversity", "classifier", "controls"),
+        *("coverage", "copies", "absent"),
+    }
     file = pipeline / "unet" / "diffusion_pytorch_model.safetensors"
     assert about["sha256"]["unet"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert set(about["sha256"]) == {"unet", "text_encoder", "vae"}

@@ -102,7 +102,7 @@ def test_one_image_and_drawn_ones(run: Path, tmp_path: Path, capsys: pytest.Capt
         (["--text", "edema"], "--text goes with --image"),
         (["--budget", "0"], "--budget is 0.0; it is a number of seconds above 0"),
         (["--prompts", "edema", "--schedule", "early"], "--schedule is 'early'"),
-        (["--prompts", "edema", "--schedule", "exponential_early", "--gamma", "0", "--timesteps", "30"], "twice"),
+        (["--prompts", "edema", "--schedule", "exponential_early", "--gamma", "0.01", "--timesteps", "30"], "twice"),
         (["--timesteps", "99"], "timesteps"),
     ],
 )
@@ -127,7 +127,7 @@ def test_images_along_a_schedule_are_not_taken_for_others(
     code, _, err = call(capsys, *usual)
     assert code == 2
     assert "schedule" in err
-    code, _, err = call(capsys, *usual[:-1], str(tmp_path / "other"), *early[:2], "--gamma", "0", "--steps", "30")
+    code, _, err = call(capsys, *usual[:-1], str(tmp_path / "other"), *early[:2], "--gamma", "0.01", "--steps", "30")
     assert code == 2
     assert "twice: take gamma" in err
 

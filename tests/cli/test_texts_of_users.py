@@ -52,7 +52,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path):
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="is a folder, not a file"):
         read_text(tmp_path)
 
 

@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -226,7 +228,15 @@ def test_drawing_says_which_prompts_gave_none_and_writes_no_black_image(
     assert code == 0
     out = tmp_path / "drawn"
     how = ("--ckpt", str(found["run"]), "--out", str(out), "--steps", "2", "--prompts", "Edema.", "Effusion.")
-    code, _, err = call(capsys, "sample", *how, "--guidance_scale", "1e38")
+    copy = shutil.copytree(str(found["run"]), tmp_path / "runs" / "t" / "broken")
+    broken = next(copy.rglob("step*.ckpt"))  # its weights are finite, what it draws is not
+    state = torch.load(broken, weights_only=True)
+    for name, weight in state["state_dict"].items():
+        if name.endswith("unet.conv_out.weight"):
+            weight.mul_(1e30)
+    torch.save(state, broken)
+    broken.with_name(f"{broken.name}.sha256").unlink()
+    code, _, err = call(capsys, "sample", "--ckpt", str(broken), *how[2:], "--ema", "false")
     assert code == 2
     assert "error: 2 of 2 images are not finite and are not written (prompts: Edema., Effusion.): take a smaller" in err
     assert not list(out.glob("*.png"))
@@ -235,8 +245,8 @@ def test_drawing_says_which_prompts_gave_none_and_writes_no_black_image(
     assert code == 0
     assert all(np.array(Image.open(path)).any() for path in out.glob("*.png"))
     # and `evaluate` of the same model
-    huge = json.dumps({"sampler": "dpm++", "steps": 2, "guidance_scale": 1e38})
-    flags = ("--ckpt", str(next(Path(str(found["run"])).rglob("step*.ckpt"))), "--fidelity.sampling", huge)
+    quick = json.dumps({"sampler": "dpm++", "steps": 2, "guidance_scale": 2.0})
+    flags = ("--ckpt", str(broken), "--fidelity.sampling", quick)
     classifier = ("--fidelity.samples", "3", "--fidelity.controls", "[]", "--out", str(tmp_path / "evaluation"))
     code, _, err = call(capsys, "evaluate", "fidelity", *flags, *classifier)
     assert code == 0, err
@@ -248,8 +258,12 @@ def test_predicting_keeps_what_is_fine_and_ends_with_a_sentence(
     tmp_path: Path, shards: Path, vae_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = str(write_fit(tmp_path / "fit.yaml", shards, vae_folder))
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(**UNET)
+    unet.conv_out.weight.data.mul_(1e30)  # finite, and what it draws is not
+    unet.save_pretrained(tmp_path / "unet")
     code, _, err = call(
-        capsys, "predict", "-c", config, "--model.sampling.steps=2", "--model.sampling.guidance_scale=1e38"
+        capsys, "predict", "-c", config, "--model.sampling.steps=2", f"--model.unet={tmp_path / 'unet'}"
     )
     assert code == 2
     assert "images were not finite and are not written (phantom-" in err

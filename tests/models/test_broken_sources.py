@@ -199,7 +199,7 @@ BROKEN: dict[str, tuple[Part, Callable[[Path], Source | Path], str]] = {
     "a folder without its text tower": (
         "text_encoder",
         lambda at: folder_without(at / "model", "text_encoder"),
-        r"no weights at .*neither text_encoder/config\.json",
+        r"holds no text_encoder \(neither text_encoder/config\.json",
     ),
     "a folder without its weights": (
         "unet",

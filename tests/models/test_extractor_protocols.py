@@ -36,6 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Random weights of the real networks, as files: extractor -> path."""
     from safetensors.torch import save_file
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    from transformers import Dinov2Config, Dinov2Model
 
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
@@ -57,7 +58,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     torch.save(made, folder / "inception.pth")
     network = {"growth_rate": 8, "block_config": [2, 2], "num_init_features": 8}
     save_classifier(build_classifier(network, ["Edema", "Pneumonia"]), network, folder / "classifier")
+    tiny = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 42, "mlp_ratio": 2}
+    Dinov2Model(Dinov2Config(**tiny)).save_pretrained(folder / "dino")
     homes = {"domain": "classifier", "inception": "inception.pth", "inception_paper": "inception.pth"}
+    homes |= {"raddino": "dino", "raddino_299": "dino"}
     return {name: str(folder / homes.get(name, "xrv.safetensors")) for name in EXTRACTORS}
 
 
@@ -79,6 +83,7 @@ def network_of(extractor: Extractor) -> nn.Module:
 
 def test_every_protocol_gives_finite_features_that_tell_images_apart(files: dict[str, str]) -> None:
     widths = {name: 1024 for name in EXTRACTORS} | {"inception": 2048, "inception_paper": 2048}
+    widths |= {"raddino": 16, "raddino_299": 16}
     for name, path in files.items():
         found = build_extractor(name, path, CPU)(picture(1, 64))
         assert found.dtype == torch.float32

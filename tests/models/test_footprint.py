@@ -59,7 +59,7 @@ def test_parameters_and_flops_are_the_model_s(computed: Footprint) -> None:
     model = LatentDiffusion.build(WIDE, TEXT)
     assert computed.unet == sum(p.numel() for p in model.unet.parameters())
     assert computed.text == sum(p.numel() for p in model.text_encoder.parameters())
-    assert computed.unet_flops > unet_flops(model)  # torch counts no attention on a CPU
+    assert computed.unet_flops == pytest.approx(unet_flops(model))  # as the throughput of a run counts them
 
 
 def test_a_larger_image_takes_more(computed: Footprint) -> None:

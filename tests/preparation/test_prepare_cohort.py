@@ -66,6 +66,7 @@ def test_manifest_funnel_and_files_beside_it(whole):
     assert not (whole / ".partial").exists()
 
 
+@pytest.mark.slow  # prepare_phantom has the same of a smaller cohort
 def test_pool_and_lightning_with_one_and_two_processes_give_the_same_bytes(tree, whole, vae_folder, tmp_path):
     prepare_folder(tree, tmp_path / "pool", vae_folder, Machine(accelerator="cpu", processes=2))
     assert listing(tmp_path / "pool") == listing(whole)
