@@ -182,7 +182,7 @@ def test_the_trade_off_is_a_chart_of_the_path_so_far(run: Path, evaluations: Row
     assert panel["panel_config"]["fieldSettings"] == {"x": "distance", "y": "cnr"}
 
 
-@pytest.mark.slow  # three runs of the command
+@pytest.mark.slow  # the command in processes of its own
 def test_what_the_environment_says_wins(
     tmp_path: Path, parts: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
