@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from meddiff.common.errors import UserError
 from meddiff.evaluation.cores import READING
 from meddiff.evaluation.feature_cache import Source
 from meddiff.evaluation.image_sets import pixels
@@ -44,16 +43,6 @@ def training_problems(train: LatentShardsDataset | None, split: LatentShardsData
     if (train.folder, train.split) == (split.folder, split.split):
         return [f"The split {split.split!r} is the one of training: give held-out images as split."]
     return []
-
-
-def refuse(problems: Sequence[str]) -> None:
-    """Raise them as one sentence after the other.
-
-    Raises:
-        UserError: there are any.
-    """
-    if problems:
-        raise UserError(" ".join(problems))
 
 
 def shared_patients(train: LatentShardsDataset, split: LatentShardsDataset) -> int:

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from meddiff.common.draws import generator
+from meddiff.common.errors import refuse
 from meddiff.common.ranges import COUNT, SHARE, check_ranges
-from meddiff.evaluation.compared_sets import decoded, refuse, shared_patients, training_problems
+from meddiff.evaluation.compared_sets import decoded, shared_patients, training_problems
 from meddiff.evaluation.copy_pairs import leave_pairs
 from meddiff.evaluation.feature_cache import PIXELS, Features, Images, looks
 from meddiff.evaluation.image_sets import ImageSets

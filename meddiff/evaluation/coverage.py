@@ -14,9 +14,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from meddiff.common.errors import refuse
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.common.ranges import COUNT, check_ranges
-from meddiff.evaluation.compared_sets import decoded, refuse, training_problems
+from meddiff.evaluation.compared_sets import decoded, training_problems
 from meddiff.evaluation.feature_cache import Features, looks
 from meddiff.evaluation.fidelity import PAPER_N
 from meddiff.evaluation.image_sets import ImageSets

@@ -104,9 +104,7 @@ class LatentShardsDataset(Dataset[StoredSample]):
 
     def _open(self, sample: int, suffix: str) -> Image.Image:
         try:
-            image = Image.open(io.BytesIO(self.reader.read(sample, suffix)), formats=("PNG",))
-            if image.width * image.height > LARGEST_PICTURE:
-                raise ValueError(f"{suffix} of {image.width} x {image.height} pixels")
+            image = open_png(self.reader.read(sample, suffix), suffix)
             image.load()
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise self._damaged(sample, error) from None
@@ -120,3 +118,16 @@ class LatentShardsDataset(Dataset[StoredSample]):
             f"{self._where(sample)} holds a damaged sample {self.keys[sample]!r} ({error}): "
             "run prepare again for that shard"
         )
+
+
+def open_png(data: bytes, what: str) -> Image.Image:
+    """A stored picture whose pixels are not unpacked yet.
+
+    Raises:
+        OSError, SyntaxError, Image.DecompressionBombError: no PNG, or one that Pillow takes for a bomb.
+        ValueError: it has more pixels than any picture of a cohort.
+    """
+    image = Image.open(io.BytesIO(data), formats=("PNG",))
+    if image.width * image.height > LARGEST_PICTURE:
+        raise ValueError(f"{what} of {image.width} x {image.height} pixels, more than {LARGEST_PICTURE:,}")
+    return image

@@ -1,6 +1,5 @@
 """Stored pictures as what a network takes: any smaller side, one channel or three, from -1 to 1. Source: own."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from meddiff.shards.checked import LARGEST_PICTURE as LARGEST
-from meddiff.shards.dataset import LatentShardsDataset
+from meddiff.shards.dataset import LatentShardsDataset, open_png
 from meddiff.shards.index import PICTURE
 from meddiff.shards.latents import Entry
 from meddiff.shards.manifest import Manifest
@@ -63,9 +61,7 @@ def parse_picture(data: bytes, least: int) -> Image.Image:
         ValueError: no picture, not square, or a smaller one than ``least`` x ``least`` pixels.
     """
     try:
-        picture = Image.open(io.BytesIO(data), formats=("PNG",))
-        if picture.width * picture.height > LARGEST:
-            raise ValueError(f"picture of {picture.width} x {picture.height} pixels, more than {LARGEST:,}")
+        picture = open_png(data, "picture")
         if picture.width != picture.height or picture.width < least:  # before its pixels are unpacked
             raise ValueError(f"picture of {picture.width} x {picture.height} pixels, not {least} x {least} or more")
         picture.load()
