@@ -85,7 +85,13 @@ def is_foreign(error: BaseException) -> bool:
         return True
     if type(error).__module__.partition(".")[0] not in ("builtins", *HOUSE):
         return True
-    return not isinstance(error, MISTAKES) and _owner(error) not in HOUSE
+    return not isinstance(error, MISTAKES) and not raised_here(error)
+
+
+def raised_here(error: BaseException) -> bool:
+    """Whether code of this suite raised it, and no library's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and _room(frames[-1].filename) in HOUSE
 
 
 def sentence(error: BaseException) -> str:
@@ -178,12 +184,6 @@ def _chain(error: BaseException) -> list[BaseException]:
         found.append(one)
         one = one.__cause__ or one.__context__
     return found
-
-
-def _owner(error: BaseException) -> str:
-    """The room, or library, whose code raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return _room(frames[-1].filename) if frames else ""
 
 
 _ROOT = Path(__file__).resolve().parents[2]

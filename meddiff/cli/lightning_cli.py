@@ -30,7 +30,7 @@ from callbacks.wandb_trouble import finish_wandb
 from meddiff.cli.closing import ways_on
 from meddiff.cli.lost_process import end_without_launcher, lost_process
 from meddiff.cli.named_callbacks import add_named_callbacks, listed_callbacks, named_callbacks
-from meddiff.cli.parsing import home_spelled_out, one_sentence
+from meddiff.cli.parsing import home_spelled_out, one_sentence, values_read
 from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.quiet import hush
 from meddiff.cli.run_config import RunConfig, last_written
@@ -103,7 +103,8 @@ class SuiteCLI(LightningCLI):
         return section
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        with doing(f"lightning {self._verb or ''}: reading the configuration", is_first_process()):
+        what = f"lightning {self._verb or ''}: reading the configuration"
+        with doing(what, is_first_process()), values_read(parser, sys.argv[2:]):
             super().parse_arguments(parser, args)
 
     def instantiate_classes(self) -> None:

@@ -3,12 +3,14 @@
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from meddiff.cli.arguments import read_yaml, split_configs
+from meddiff.cli.last_door import raised_here, sentence
 from meddiff.common.bounds import out_of_bounds
 from meddiff.common.errors import refuse
 from meddiff.common.outside import terminal
@@ -31,6 +33,18 @@ def one_sentence(parser: ArgumentParser, message: str, error: Exception | None) 
     print(f"error: {terminal(brief(str(message)))} (`{prog} --help` lists what is accepted)", file=sys.stderr)
     parser.exit(2)
     raise AssertionError("exit() returned")
+
+
+@contextmanager
+def values_read(parser: ArgumentParser, args: Sequence[str]) -> Iterator[None]:
+    """A value over which jsonargparse stumbles in the block, instead of refusing it, is told like one that it refuses."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        if raised_here(error):
+            raise
+        flags = dict.fromkeys(one.partition("=")[0] for one in args if one.startswith("-"))
+        one_sentence(parser, f"a value cannot be read ({sentence(error)}): look at {', '.join(flags)}", error)
 
 
 def brief(message: str) -> str:
@@ -77,7 +91,8 @@ class SentenceParser(ArgumentParser):
             args = [part for file in files for part in ("--config", str(locate(file)))] + flags
         if args is not None:
             refuse(self._abbreviated(args))
-        parsed: Namespace = super().parse_args(args, namespace, **how)
+        with values_read(self, sys.argv[1:] if args is None else args):
+            parsed: Namespace = super().parse_args(args, namespace, **how)
         refuse([f"--{problem}" for problem in out_of_bounds(parsed.as_dict())])
         return home_spelled_out(parsed)
 

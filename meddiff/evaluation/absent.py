@@ -12,9 +12,9 @@ Source: own.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import torch
+from typing_extensions import TypedDict
 
 from meddiff.attribution.grounding_pass import paper_timesteps
 from meddiff.attribution.words import QUERY_WORDS
@@ -122,7 +122,7 @@ class Absent:
             UserError: as :meth:`askings`, or results of other settings in the way.
         """
         asked = self.askings(split)
-        ledger: Ledger[Entry] = open_ledger(out, "absent.jsonl", model, split, asdict(self.options))
+        ledger: Ledger[Entry] = open_ledger(out, "absent.jsonl", model, split, asdict(self.options), Entry)
         made = {image.index: sample_digest(split, image.index) for image, _ in asked}
         wanted = {_address(*pair): made[pair[0].index] for pair in asked}
         with ledger, undisturbed(model), model.weights(self.options.ema):

@@ -13,12 +13,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from meddiff.attribution.coco_words import class_tokens
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps, paper_timesteps
@@ -148,7 +148,7 @@ class Coco:
     def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
         """Tables ``coco`` and ``coco_excluded``; ``out/coco.jsonl`` remembers what is done."""
         captions, excluded = self._captions(split)
-        ledger: Ledger[CaptionEntry] = open_ledger(out, "coco.jsonl", model, split, asdict(self.options))
+        ledger: Ledger[CaptionEntry] = open_ledger(out, "coco.jsonl", model, split, asdict(self.options), CaptionEntry)
         made = {index: sample_digest(split, index) for index in dict.fromkeys(index for index, _ in captions)}
 
         def valid(entries: Sequence[CaptionEntry]) -> dict[tuple[int, ...], CaptionEntry]:

@@ -10,10 +10,11 @@ Source: Dombrowski et al. 2024, Tables 1, 3, 6, 7; spec/tradeoff.md sections 5 a
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from meddiff.attribution.grounding_pass import (
     GroundingItem,
@@ -171,7 +172,7 @@ class Grounding:
     ) -> list[Entry]:
         """One entry an item, in order: ground what ``out/grounding.jsonl`` does not remember."""
         items = self.items(model, split)
-        ledger: Ledger[Entry] = open_ledger(out, "grounding.jsonl", model, split, asdict(self.options))
+        ledger: Ledger[Entry] = open_ledger(out, "grounding.jsonl", model, split, asdict(self.options), Entry)
         made = {item.address: sample_digest(split, item.sample.index) for item in items}
 
         def valid(entries: Sequence[Entry]) -> dict[str, Entry]:

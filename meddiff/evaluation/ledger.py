@@ -7,14 +7,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Generic, Self, TypeVar, cast
 
+from meddiff.common.bounded import parse_json
 from meddiff.common.errors import UserError
 from meddiff.common.outside import own_file
+from meddiff.common.schemas import problem_of
+from meddiff.common.text_files import check_file
 from meddiff.evaluation.provenance import differences, model_digest
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
 
 #: Counts up when the same maps are scored by other rules: results of before are no longer of these settings.
 RULES = 2
+#: Bytes: a hundred times the longest of this suite's own.
+LARGEST = 2**32
+REMEDY = "move it away and evaluate again, or give another --out"
 E = TypeVar("E", bound=Mapping[str, Any])
 
 
@@ -27,13 +33,14 @@ class Ledger(Generic[E]):
     Args:
         path: the file; its folder is made with the first result. None keeps the results in memory.
         settings: what the results depend on (JSON types).
+        kind: what one result is; a line that is something else is refused.
 
     Raises:
-        UserError: the file holds results of other settings.
+        UserError: the file holds results of other settings, or lines that are no results.
     """
 
-    def __init__(self, path: Path | None, settings: Mapping[str, object]) -> None:
-        self.path, self.settings = path, json.loads(json.dumps(settings))
+    def __init__(self, path: Path | None, settings: Mapping[str, object], kind: type[E]) -> None:
+        self.path, self.settings, self._kind = path, json.loads(json.dumps(settings)), kind
         self.entries: list[E] = []
         self._file = path
         self._whole = 0
@@ -58,6 +65,8 @@ class Ledger(Generic[E]):
         for place, (line, end) in enumerate(_lines(file)):
             if place == 0:
                 other = differences(line, self.settings)
+            elif (problem := problem_of(self._kind, line)) is not None:
+                raise UserError(f"{file}, line {place + 1} is no result of this evaluation ({problem}): {REMEDY}.")
             else:
                 entries.append(cast(E, line))
             whole = end
@@ -102,19 +111,35 @@ class Ledger(Generic[E]):
 
 
 def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """(parsed line, offset behind it) of every whole line."""
+    """(parsed line, offset behind it) of every whole line.
+
+    Raises:
+        UserError: a line is no mapping in JSON.
+    """
+    check_file(path, largest=LARGEST)
     end = 0
     with path.open("rb") as stream:
-        for line in stream:
+        for place, line in enumerate(stream, 1):
             end += len(line)
             if not line.endswith(b"\n"):
                 return
-            yield json.loads(line), end
+            try:
+                value = parse_json(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {place} cannot be read ({error}): {REMEDY}.") from None
+            if not isinstance(value, dict):
+                raise UserError(f"{path}, line {place} holds no mapping of names to values: {REMEDY}.")
+            yield value, end
 
 
 def open_ledger(
-    out: Path | None, name: str, model: LatentDiffusion, split: LatentShardsDataset, options: Mapping[str, object]
-) -> Ledger[Any]:
+    out: Path | None,
+    name: str,
+    model: LatentDiffusion,
+    split: LatentShardsDataset,
+    options: Mapping[str, object],
+    kind: type[E],
+) -> Ledger[E]:
     """The ledger of a grounding pass: results depend on weights, on options but for the batch size, and on their sample.
 
     What a result depends on of its sample stands with the result (:func:`sample_digest`), so that of a cohort that has
@@ -123,13 +148,14 @@ def open_ledger(
     Args:
         out: folder of the file ``name``; None keeps the results in memory.
         options: of the measurement; its ``ema`` says which weights are meant.
+        kind: what one result is.
 
     Raises:
-        UserError: the file holds results of other settings.
+        UserError: the file holds results of other settings, or lines that are no results.
     """
     if out is None:
-        return Ledger(None, {})
+        return Ledger(None, {}, kind)
     with model.weights(bool(options.get("ema"))):
         about: dict[str, object] = {"model": model_digest(model), "rules": RULES}
     about |= {"latents": [split.manifest.latent, split.manifest.scaling_factor], "split": split.split}
-    return Ledger(out / name, {**about, **{k: value for k, value in options.items() if k != "batch_size"}})
+    return Ledger(out / name, {**about, **{k: value for k, value in options.items() if k != "batch_size"}}, kind)

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypedDict
 
 import torch
+from typing_extensions import TypedDict
 
 from meddiff.attribution.grounding_pass import paper_timesteps
 from meddiff.attribution.words import QUERY_WORDS
@@ -170,7 +170,7 @@ class Mechanism:
         settings = {name: value for name, value in asdict(self.options).items() if name != "batch_size"}
         settings |= {"rules": RULES, "samples": [split_digest(one) for one in splits]}
         settings |= {"base": weights_digest(base) if base is not None else None}
-        ledger: Ledger[Entry] = Ledger(None if out is None else out / "mechanism.jsonl", settings)
+        ledger: Ledger[Entry] = Ledger(None if out is None else out / "mechanism.jsonl", settings, Entry)
         mine: list[tuple[int, int, Tables]] = []
         with ledger:
             for stage in ranks.share(course.stages):

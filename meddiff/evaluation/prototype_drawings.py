@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import TypedDict
 
 from meddiff.attribution.emergence import Blur, HalfTime, blur_of, emergence_curves, half_time_of, random_twin
 from meddiff.attribution.inversion import ddim_grid, edited
@@ -143,7 +143,7 @@ def raise_prototypes(
         "timesteps": timesteps,
         "keys": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
     }
-    ledger: Ledger[Entry] = open_ledger(out, "prototypes.jsonl", model, split, about)
+    ledger: Ledger[Entry] = open_ledger(out, "prototypes.jsonl", model, split, about, Entry)
     made = {one: f"{levels[one]:.9g}" for one in prototypes}
     raised, folder = Raised([], timesteps, keys), None if out is None else out / PICTURES
 

@@ -168,7 +168,7 @@ class Saliency:
         options = self.options
         # which phrases, how many and by which tools changes no entry
         about = {name: value for name, value in asdict(options).items() if name in ("seed", "split", "paper")}
-        ledger: Ledger[Entry] = open_ledger(out, "saliency.jsonl", model, split, about)
+        ledger: Ledger[Entry] = open_ledger(out, "saliency.jsonl", model, split, about, Entry)
         digests = {unit.sample.index: sample_digest(split, unit.sample.index) for unit in units}
         drawn = {unit.address for unit in units if unit.shown}
 

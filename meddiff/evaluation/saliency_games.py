@@ -8,10 +8,10 @@ section B6; :mod:`meddiff.attribution.games`.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from meddiff.attribution import games
 from meddiff.attribution import trajectory as paths
@@ -88,7 +88,7 @@ def play_games(
     """
     options = measured.options
     about = {"seed": options.seed, "paper": options.paper}
-    ledger: Ledger[Played] = open_ledger(out, "saliency_games.jsonl", model, split, about)
+    ledger: Ledger[Played] = open_ledger(out, "saliency_games.jsonl", model, split, about, Played)
     there = phrases_of(measured, split, phrases)
     with ledger:
         found = {one["address"]: one for one in ledger.entries}

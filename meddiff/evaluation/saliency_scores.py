@@ -6,12 +6,12 @@ another finding's mask in the image, another patient's box, the own box mirrored
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from meddiff.common.findings import FINDINGS
 from meddiff.evaluation.gain import Elsewhere

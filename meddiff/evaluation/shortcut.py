@@ -16,10 +16,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
@@ -213,7 +213,7 @@ class Shortcut:
         about = {one: value for one, value in asdict(options).items() if one not in ("samples", "features")}
         about |= {"finding": self.finding, "confounder": self.confounder, "taught": len(taught)}
         about |= {"features": [extractor_identity(*one) for one in options.features.items()]}
-        ledger: Ledger[Entry] = open_ledger(out, f"shortcut_{name}.jsonl", model, split, about)
+        ledger: Ledger[Entry] = open_ledger(out, f"shortcut_{name}.jsonl", model, split, about, Entry)
         made = {split.keys[index]: sample_digest(split, index) for index in edited}
         extractor = next(iter(self._extractor(model).values()))
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 from annotated_types import Ge, Gt, Le, Lt
 from typing_extensions import TypedDict
 
+from meddiff.common.schemas import first_problem
 from meddiff.shards.schema import SampleMetadata
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import TypeAdapter
 
 #: Sides of images and latents, in pixels; the largest X-ray has a tenth of it.
 LARGEST_SIDE = 65_536
@@ -131,7 +132,7 @@ def parse_sample(text: bytes) -> SampleMetadata:
     try:
         found: SampleMetadata = _adapters()[0].validate_json(text, strict=True)
     except ValidationError as error:
-        raise ValueError(_first(error)) from None
+        raise ValueError(first_problem(error)) from None
     for name in NEEDED:
         if name not in found:
             raise ValueError(f"no {name!r} in its json")
@@ -150,14 +151,8 @@ def manifest_problem(text: str) -> str | None:
     try:
         _adapters()[1].validate_json(text, strict=True)
     except ValidationError as error:
-        return _first(error)
+        return first_problem(error)
     return None
-
-
-def _first(error: "ValidationError") -> str:
-    one = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(map(str, one["loc"]))
-    return f"{where}: {one['msg']}" if where else str(one["msg"])
 
 
 @cache

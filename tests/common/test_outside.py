@@ -196,7 +196,7 @@ def test_links_in_folders_of_others_are_not_followed_when_writing(tmp_path):
     trainer = SimpleNamespace(default_root_dir=str(folder), global_rank=0)
     acts = (
         lambda: JsonlLogger(folder).log_metrics({"a": 1.0}, 0),
-        lambda: Ledger(folder / "ledger.jsonl", {}),
+        lambda: Ledger(folder / "ledger.jsonl", {}, dict),
         lambda: ShardWriter(folder, make_header()),
         lambda: ImageWriter().write_on_batch_end(
             trainer, None, {"key": ["a"], "prompt": ["x"], "image": [picture]}, None, None, 0, 0

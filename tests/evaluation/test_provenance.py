@@ -144,7 +144,7 @@ def test_of_a_cohort_that_changed_only_the_new_is_computed(
 def test_a_ledger_without_results_holds_nobody_to_its_settings(tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     file.write_text('{"a": 1}\n')  # as a call of before left it that failed at once
-    with Ledger(file, {"a": 2}) as ledger:
+    with Ledger(file, {"a": 2}, dict) as ledger:
         ledger.add({"value": 1})
     assert [json.loads(line) for line in file.read_text().splitlines()] == [{"a": 2}, {"value": 1}]
 
