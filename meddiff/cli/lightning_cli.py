@@ -35,6 +35,7 @@ from meddiff.cli.preflight import problems_before_start
 from meddiff.cli.quiet import hush
 from meddiff.cli.run_config import RunConfig, last_written
 from meddiff.cli.side_by_side import exchange_between
+from meddiff.common.bounds import out_of_bounds
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.outside import terminal
 from meddiff.common.processes import is_first_process
@@ -106,6 +107,8 @@ class SuiteCLI(LightningCLI):
         what = f"lightning {self._verb or ''}: reading the configuration"
         with doing(what, is_first_process()), values_read(parser, sys.argv[2:]):
             super().parse_arguments(parser, args)
+        seed = self.config[self.config.subcommand].get("seed_everything")
+        refuse(out_of_bounds({"seed_everything": seed}))  # the next to be used
 
     def instantiate_classes(self) -> None:
         with doing("building model, data and trainer", is_first_process(), stays=False):

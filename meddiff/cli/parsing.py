@@ -60,6 +60,10 @@ def brief(message: str) -> str:
     )
     if was_union:
         text = text.split(" - Expected a <class 'NoneType'>")[0]
+    if len(kinds := dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", text))) > 1:
+        given = re.search(r"Given value: (?P<value>.*)", text)
+        text = re.sub(r"Expected an? <class '\w+'>.*", f"Expected {' or '.join(kinds)}", text)
+        text += f", not {given['value']}" if given else ""
     keys, owner = "", ""
     while found := re.search(
         r"(Parser key \"(?P<key>[^\"]+)\"|Problem with given class_path '(?P<owner>[^']+)'): ", text

@@ -32,8 +32,8 @@ def merged(arguments: list[str]) -> dict[str, Any] | None:
             return None
         if not equals:
             value = next(remaining, "")
-        if len(path) == 1:
-            continue  # --name, --seed_everything, --ckpt_path, --print_config, ...
+        if len(path) == 1 and path != ["seed_everything"]:
+            continue  # --name, --ckpt_path, --print_config, ...
         try:
             parsed, _ = parse_yaml(value)
         except (yaml.YAMLError, ValueError):
@@ -75,10 +75,9 @@ def certain_problems(arguments: list[str]) -> list[str]:
         return []  # a class path alone, which the full check reads
     model, data, trainer = (config.get(name) or {} for name in ("model", "data", "trainer"))
     checks = [quick_check_of(section.get("class_path")) for section in (model, data)]
-    if "${" in str((model, data, trainer)):
-        return []
     absurd = [*range_problems(trainer, OF_TRAINER, "trainer."), *out_of_bounds(model), *out_of_bounds(data)]
-    if None in checks:
+    absurd += out_of_bounds({"seed_everything": config.get("seed_everything")})
+    if None in checks or "${" in str((model, data, trainer)):  # of a number it stands for the full check tells
         return absurd
     problems: list[str] = []
     for check, section in zip(checks, (model, data), strict=True):

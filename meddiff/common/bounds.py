@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from meddiff.common.ranges import NOT_NEGATIVE, Range, range_problems
 
 _MANY = Range(1, 10**6, whole=True)
+_SEED = Range(0, 2**32 - 1, whole=True)
 _MANY_OR_NONE = Range(0, 10**6, whole=True)
 _FOR_LONG = Range(-1, 10**10, whole=True)
 #: Last part of an option's name -> what it may be.
@@ -17,7 +18,8 @@ BOUNDS: Mapping[str, Range] = {
     "processes": Range(1, 1024, whole=True),
     "devices": Range(-1, 10_000, whole=True),
     "num_nodes": Range(1, 10_000, whole=True),
-    "seed": Range(0, 2**32 - 1, whole=True),
+    "seed": _SEED,
+    "seed_everything": _SEED,
     "num_images": _MANY,
     "samples_per_shard": Range(1, 10**7, whole=True),
     "resolution": Range(1, 16_384, whole=True),

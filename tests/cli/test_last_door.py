@@ -109,3 +109,11 @@ def test_a_pipe_that_breaks_elsewhere_is_told(capfd: pytest.CaptureFixture[str])
     """The control: to a process that is gone, while the output is read."""
     assert last_door(BrokenPipeError(32, "Broken pipe"), ["fit"]) == 2
     assert "Broken pipe" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["--grounding=" + "9" * 500, "--print_config=--"])
+def test_a_value_over_which_the_parser_stumbles_is_refused(value: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        command.main(["prepare", "folder", "nowhere", "--out", "out", value])
+    assert end.value.code == 2
+    assert f"look at --out, {value.partition('=')[0]} " in capfd.readouterr().err
