@@ -55,15 +55,7 @@ def brief(message: str) -> str:
         'model.rate: Too much'
     """
     text = " ".join(message.split())
-    text, was_union = re.subn(
-        r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - ", "", text
-    )
-    if was_union:
-        text = text.split(" - Expected a <class 'NoneType'>")[0]
-    if len(kinds := dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", text))) > 1:
-        given = re.search(r"Given value: (?P<value>.*)", text)
-        text = re.sub(r"Expected an? <class '\w+'>.*", f"Expected {' or '.join(kinds)}", text)
-        text += f", not {given['value']}" if given else ""
+    text = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - ", "", text)
     keys, owner = "", ""
     while found := re.search(
         r"(Parser key \"(?P<key>[^\"]+)\"|Problem with given class_path '(?P<owner>[^']+)'): ", text
@@ -72,7 +64,38 @@ def brief(message: str) -> str:
         keys = f"{keys}.{key}" if keys and key else keys or key
         # what else a list of types could have been is no news once a class was named
         text = text[found.end() :].split(" - ")[0] if owner else text[found.end() :]
-    return ": ".join(part for part in (keys, owner, text) if part)
+    return ": ".join(part for part in (keys, owner, in_plain_words(text)) if part)
+
+
+#: Python's names of kinds of values, for those who write YAML.
+PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+_EXPECTED = re.compile(
+    r"Expected an? (?:<class '(?P<kind>\w+)'>|typing\.Literal\[(?P<words>[^]]*)\])"
+    r"(?:\. Got value: (?P<got>.*?))??(?: Given value type: <class '\w+'> Given value: (?P<given>.*))?"
+)
+
+
+def in_plain_words(text: str) -> str:
+    """What jsonargparse says of a value of another kind, without Python's names; any other text as it is.
+
+    Example:
+        >>> in_plain_words("Expected a <class 'int'> - Expected a <class 'float'>. Got value: x")
+        'expected a whole number or a number, not x'
+        >>> in_plain_words("Expected a typing.Literal['ddim', 'pndm']. Got value: x")
+        'expected ddim or pndm, not x'
+    """
+    found = [_EXPECTED.fullmatch(part) for part in text.split(" - ")]
+    kinds = [one["kind"] for one in found if one is not None]
+    if None in found or any(kind is not None and kind not in PLAIN for kind in kinds):
+        return text
+    whole = [one for one in found if one is not None]
+    value = next((one[name] for name in ("given", "got") for one in whole if one[name] is not None), None)
+    allowed: list[str] = []
+    for one in whole:
+        allowed += one["words"].replace("'", "").split(", ") if one["kind"] is None else [PLAIN[one["kind"]]]
+    allowed = [word for word in dict.fromkeys(allowed) if word != "null" or len(allowed) == 1]
+    words = " or ".join(filter(None, (", ".join(allowed[:-1]), allowed[-1])))
+    return f"expected {words}" + ("" if value is None else f", not {value}")
 
 
 class SentenceParser(ArgumentParser):
