@@ -60,6 +60,31 @@ def test_without_rows_nothing_is_claimed(tmp_path: Path, capsys: pytest.CaptureF
     assert not (tmp_path / "rows.csv").exists()
 
 
+def test_lists_of_timesteps_are_compared_by_seed(tmp_path: Path) -> None:
+    """Runs differ by ten, lists by one: the difference has no spread but that of the lists."""
+    runs = []
+    for seed in range(5):
+        run = make_run(tmp_path / f"t{seed}", "frozen", frozen=True, seed=seed, overlays=0, samples=0)
+        out = run / "evaluation" / "000016000"
+        out.mkdir(parents=True)
+        row = {"gamma": "", "steps": 30, "n": 100, "phrases": 9, "cnr": 1.5, "gain_absent": 0.5}
+        early = {**row, "schedule": "exponential_early", "gamma": 60, "fd_domain": 10 * seed + 1 + 0.1 * seed}
+        real = {"schedule": "real_vs_real", "fd_domain": 3.5, "n": 100}
+        write_table(out / "schedules.csv", [early, {**row, "schedule": "uniform", "fd_domain": 10 * seed}, real])
+        runs.append(run)
+    rows, page = tmp_path / "rows.csv", tmp_path / "page.md"
+    page.write_text("<!-- made: schedules -->\n<!-- end -->\n")
+    assert tool.main(["collect", *map(str, runs), "--rows", str(rows)]) == 0
+    assert not rows.exists()  # none of them was explained, and rows of others stay
+    assert tool.main(["page", "--rows", str(rows), "--page", str(page)]) == 0
+    uniform, exponential, reals = page.read_text().splitlines()[3:6]
+    assert uniform.startswith("| frozen, impression | uniform |  | 30 | 20.0 [0.4, 39.6] |  | 1.50 | 0.50 |")
+    assert exponential.startswith(
+        "| frozen, impression | exponential, early | 60 | 30 | 21.2 [1.4, 41.0] | 1.2 [1.0, 1.4] |"
+    )
+    assert reals == "| frozen, impression | real against real |  |  | 3.5 |  |  |  |"
+
+
 def test_the_page_of_the_repository_is_made_of_its_rows(tmp_path: Path) -> None:
     copy = tmp_path / "page.md"
     copy.write_text(tool.PAGE.read_text())

@@ -1,7 +1,7 @@
 """Visual analysis on phantoms: rows of runs that were explained into docs/results/, and out of the rows the page. No torch.
 
-    for run in runs/phantom_tradeoff/0*; do lightning explain --run $run; done
-    python tools/visual_analysis_results.py collect runs/phantom_tradeoff/0*    # docs/results/visual_analysis.csv, in its place
+    for run in runs/phantom_tradeoff/0*; do lightning explain --run $run; lightning evaluate schedules --run $run; done
+    python tools/visual_analysis_results.py collect runs/phantom_tradeoff/0*    # both tables of rows, in their place
     python tools/visual_analysis_results.py page                                # the tables of the page
 
 A tool and no verb of the command: it writes one page of this repository.
@@ -28,10 +28,13 @@ from meddiff.runs.values import number
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 PAGE, ROWS = RESULTS / "visual_analysis.md", RESULTS / "visual_analysis.csv"
+#: What a list of timesteps does, a row a run and list; lies beside the rows of maps.
+SCHEDULES = "schedules.csv"
 #: A part of the page that is made; what stands around it is written by hand.
 MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 COLUMNS = ("kind", "encoder", "seed", "images", "tool", "class", "timestep", "figure", "value", "low", "high", "n")
 FIGURES = ("cnr", "gain/absent")
+OF_LISTS = ("schedule", "gamma", "steps", "fd_domain", "cnr", "gain_absent", "n", "phrases")
 NONE = (
     "No run has been collected yet, so nothing is claimed here: the commands below make rows, and the rows this page."
 )
@@ -39,15 +42,17 @@ Row = Mapping[str, str]
 
 
 def collect(runs: Sequence[Path], file: Path) -> int:
-    """The curves of runs into ``file``, in its place; how many runs had any.
+    """The curves of runs into ``file``, what lists of timesteps do to them beside it, each in its place; how many runs had any.
 
     Raises:
-        UserError: not run folders, or none of them was explained.
+        UserError: not run folders, or none of them was explained or drawn along lists of timesteps.
     """
     tables = Tables(open_runs(runs))
     rows: list[dict[str, object]] = []
+    lists: list[dict[str, object]] = []
     found = 0
     for who, run in zip(tables.who, tables.found, strict=True):
+        about = {"kind": who.kind, "encoder": who.encoder, "seed": who.seed}
         curves = [
             cells
             for cells in run.saliency()
@@ -56,11 +61,16 @@ def collect(runs: Sequence[Path], file: Path) -> int:
             # of single findings what the page shows: rows outlive the runs, and are kept small
             and (cells.get("class") == "all" or (cells.get("tool") == "attention" and cells.get("class") != "macro"))
         ]
-        found += bool(curves)
-        rows += [{**cells, "kind": who.kind, "encoder": who.encoder, "seed": who.seed} for cells in curves]
+        rows += [{**cells, **about} for cells in curves]
+        drawn = run.evaluated("schedules")
+        lists += [{**about, **{name: cells.get(name) for name in OF_LISTS}} for cells in drawn]
+        found += bool(curves or drawn)
     if not found:
         raise UserError("None of these runs was explained: `lightning explain --run RUN` measures one.")
-    write_table(file, rows, COLUMNS, only=True)
+    if rows:
+        write_table(file, rows, COLUMNS, only=True)
+    if lists:
+        write_table(file.with_name(SCHEDULES), lists, ("kind", "encoder", "seed", *OF_LISTS), only=True)
     return found
 
 
@@ -108,9 +118,10 @@ def answer(rows: Sequence[Row]) -> str:
     return "\n".join(lines) or NONE
 
 
-def text(mean: tuple[float, float, float, int]) -> str:
+def text(mean: tuple[float, float, float, int], digits: int = 2) -> str:
     """``0.31 [0.20, 0.42]``."""
-    return f"{mean[0]:.2f}" + (f" [{mean[1]:.2f}, {mean[2]:.2f}]" if np.isfinite(mean[1]) else "")
+    value, low, high = (f"{one:.{digits}f}" for one in mean[:3])
+    return value + (f" [{low}, {high}]" if np.isfinite(mean[1]) else "")
 
 
 def table(rows: Sequence[Row], figure: str, classes: bool) -> str:
@@ -132,6 +143,55 @@ def table(rows: Sequence[Row], figure: str, classes: bool) -> str:
     return "\n".join(lines)
 
 
+def schedules(rows: Sequence[Row]) -> str:
+    """A line a kind of run and list of timesteps: what is drawn along it, and that less what even steps draw, by seed."""
+    if not rows:
+        return NONE
+    lines = [
+        "| runs | timesteps | gamma | steps | Frechet distance | less uniform's | CNR there | gain over an absent finding |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    found: dict[tuple[str, str, str, str], dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault((row["kind"], row["schedule"], row["gamma"], row["steps"]), {})[row["seed"]] = row
+    for (kind, name, gamma, steps), runs in sorted(
+        found.items(), key=lambda one: (one[0][0], _place(one[0][1]), one[0])
+    ):
+        even = next((one for (of, what, *_), one in found.items() if (of, what) == (kind, "uniform")), {})
+        less = [_less(row, even[seed]) for seed, row in runs.items() if seed in even and name not in ("uniform", REAL)]
+        cells = [_of(runs, "fd_domain", 1), text(over_seeds(less), 1) if less else ""]
+        cells += [_of(runs, "cnr", 2), _of(runs, "gain_absent", 2)]
+        lines.append(
+            f"| {markdown_cell(kind)} | {NAMES.get(name, name)} | {gamma} | {steps} | " + " | ".join(cells) + " |"
+        )
+    return "\n".join(lines)
+
+
+REAL = "real_vs_real"
+#: Lists of timesteps in the order of the table -> what the page calls them.
+NAMES = {
+    "uniform": "uniform",
+    "exponential_early": "exponential, early",
+    "exponential_late": "exponential, late",
+    "sampler": "the model's own sampler",
+    REAL: "real against real",
+}
+
+
+def _place(name: str) -> int:
+    return list(NAMES).index(name) if name in NAMES else len(NAMES)
+
+
+def _less(row: Row, even: Row) -> Row:
+    value, other = number(row.get("fd_domain")), number(even.get("fd_domain"))
+    return {"seed": row["seed"], "value": "" if value is None or other is None else str(value - other)}
+
+
+def _of(runs: Mapping[str, Row], figure: str, digits: int) -> str:
+    given = [{"seed": seed, "value": row.get(figure, "")} for seed, row in runs.items()]
+    return text(over_seeds(given), digits) if any(number(one["value"]) is not None for one in given) else ""
+
+
 def page(file: Path, out: Path) -> None:
     """The parts of the page that are made, out of the rows."""
     rows = read_table(file)
@@ -140,6 +200,7 @@ def page(file: Path, out: Path) -> None:
         "gain": table(rows, "gain/absent", classes=False),
         "cnr": table(rows, "cnr", classes=False),
         "classes": table(rows, "gain/absent", classes=True),
+        "schedules": schedules(read_table(file.with_name(SCHEDULES))),
     }
     written = MADE.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", out.read_text(encoding="utf-8"))
     with atomic_open(out, "w") as stream:
