@@ -5,7 +5,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 
-from callbacks import GroundingCallback
+from callbacks import GroundingCallback, TradeoffCallback
 from callbacks.evaluation import EvaluationCallback
 from callbacks.moments import controls_beside, log_moment
 from callbacks.tracking import JsonlLogger
@@ -13,7 +13,7 @@ from datamodules import LatentShardsDataModule
 from lightning_modules import LatentDiffusionModule
 from meddiff.runs.folder import Run
 from meddiff.runs.metrics_file import read_metrics
-from meddiff.runs.tables import update_controls, write_table
+from meddiff.runs.tables import read_table, update_controls, write_table
 from tests.builders.tiny import model_config, quiet_trainer
 
 
@@ -34,6 +34,21 @@ def test_what_was_measured_before_the_next_evaluation_broke_is_logged_once(
     with pytest.raises(RuntimeError, match="broken"):
         trainer.fit(module, LatentShardsDataModule(str(shards), 8))
     assert len([row for row in read_metrics(tmp_path / "metrics.jsonl") if "grounding/cnr" in row]) == 1
+
+
+def test_a_report_that_cannot_be_written_is_told_and_training_goes_on(
+    tmp_path: Path, shards: Path, vae_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "report.html").mkdir()  # whoever the process is, nothing writes a file over a folder
+    callbacks: list[L.Callback] = [GroundingCallback(8, timesteps=1), TradeoffCallback()]
+    trainer = quiet_trainer(tmp_path, 1, callbacks=callbacks, use_distributed_sampler=False)
+    trainer.loggers = [JsonlLogger(tmp_path)]
+    trainer.fit(LatentDiffusionModule(**model_config(vae_folder)), LatentShardsDataModule(str(shards), 8))
+    assert trainer.global_step == 1
+    assert [row["images"] for row in read_table(tmp_path / "tradeoff.csv")] == ["0", "8"]
+    said = capsys.readouterr()
+    assert "report.html was not written" in said.err + said.out
+    assert "`lightning report RUN` makes it later" in said.err + said.out
 
 
 def test_a_run_that_goes_on_has_its_evaluations_of_before(tmp_path: Path) -> None:
