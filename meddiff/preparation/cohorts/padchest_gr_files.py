@@ -19,7 +19,12 @@ from meddiff.preparation.rows import find_file, read_rows
 from meddiff.preparation.safe_files import open_text
 
 PADCHEST_GR = "PadChest-GR (bimcv.cipf.es/bimcv-projects/padchest-gr, on request)"
-REPORTS = ("grounded_reports_*.json", "grounded_reports_*.json.gz", "grounded_reports_*.json.zip")
+REPORTS = (
+    "grounded_reports_20240819.json",
+    "grounded_reports_*.json",
+    "grounded_reports_*.json.gz",
+    "grounded_reports_*.json.zip",
+)
 TABLE = ("master_table.csv", "master_table.csv.gz", "master_table.csv.zip")
 #: Folders of images, the official one first.
 FOLDERS = ("Padchest_GR_files/PadChest_GR", "PadChest_GR", "Padchest_GR_files", "images_grounding", "images")
@@ -79,7 +84,7 @@ def read_reports(root: Path, name: str) -> list[Study]:
             studies = parse_json(stream.read())
     except (ValueError, OSError, EOFError, zlib.error, RecursionError) as error:
         raise UserError(f"{name} is not JSON that can be read to its end ({error}): download it again.") from error
-    if not isinstance(studies, list):
+    if not isinstance(studies, list) or not studies:
         raise UserError(f"{name} holds no list of studies: it is not the official file of PadChest-GR.")
     return [_study(value, f"entry {number}", name) for number, value in enumerate(studies, 1)]
 
