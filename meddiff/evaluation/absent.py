@@ -1,10 +1,11 @@
 """Is a word's map silent when its finding is absent, and how do scores depend on the size of the lesion?
 
 Every phrase is asked of its own image and of one that does not have its finding (another phrase about the image of the
-first is absent there); maps stay raw, since a map brought to 0..1 hides that nothing is there. ``absent_auroc``: chance
-is 0.5, which a map blind to words has, too; beside it stands the same with presence shuffled within each class.
-``false_focus``: what of the CNR in the class's usual place is there without the finding. ``no_target_accuracy``: of
-absent findings, how many fall below the threshold that keeps 95 % of the present ones of the other half of the images.
+first is absent there); where reports deny findings (PadChest-GR), what they deny is asked, too. Maps stay raw, since a map
+brought to 0..1 hides that nothing is there. ``absent_auroc``: chance is 0.5, which a map blind to words has, too; beside it
+stands the same with presence shuffled within each class. ``false_focus``: what of the CNR in the class's usual place is
+there without the finding. ``no_target_accuracy``: of absent findings, how many fall below the threshold that keeps 95 % of
+the present ones of the other half of the images.
 Scores by size come from the maps of present findings.
 Source: own.
 """
@@ -22,6 +23,7 @@ from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.common.ranges import COUNT, Range, check_ranges
 from meddiff.evaluation.cores import one_core
+from meddiff.evaluation.denied import denied_findings
 from meddiff.evaluation.gain import absent_findings, absent_maps
 from meddiff.evaluation.grounding_scores import localisation
 from meddiff.evaluation.ledger import Ledger, open_ledger
@@ -37,7 +39,21 @@ from meddiff.metrics.functional.size_strata import by_size, size_correlation, st
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
 
-FIRST = ("key", "class", "phrase", "present", "top", "max", "usual_cnr", "cnr", "auroc", "top1", "area", "size")
+FIRST = (
+    "key",
+    "class",
+    "phrase",
+    "present",
+    "denied",
+    "top",
+    "max",
+    "usual_cnr",
+    "cnr",
+    "auroc",
+    "top1",
+    "area",
+    "size",
+)
 SIZES = ("score", "size", "mean", "macro", "n", "spearman")
 #: Scores that are taken apart by size.
 SCORES = ("cnr", "auroc", "top1")
@@ -95,11 +111,16 @@ class Absent:
     def askings(self, split: LatentShardsDataset) -> list[tuple[GroundingSample, GroundingSample]]:
         """(image, phrase): every phrase of its own image, then every image asked for what it does not have.
 
+        What a report denies comes last; an image that was asked for that class already is not asked twice.
+
         Raises:
             UserError: nothing to ground, or no image without a finding that is asked for.
         """
         samples = grounding_samples(split, list(QUERY_WORDS), self.options.samples, self.options.seed)[0]
-        absent = absent_findings(split, samples)
+        denied = denied_findings(split, samples, self.options.samples, self.options.seed)
+        vouched = {(image.key, phrase.label) for image, phrase in denied}
+        drawn = absent_findings(split, samples)
+        absent = [(image, one) for image, one in drawn if (image.key, one.label) not in vouched] + denied
         if not absent:
             raise UserError(
                 f"Every image of the split {split.split!r} of {split.folder} has all findings that are asked for: "
@@ -136,7 +157,8 @@ class Absent:
         for image, phrase in asked:
             share = float(phrase.box_mask().mean()) if image is phrase else None
             row: dict[str, str | float | None] = {"key": image.key, "class": phrase.label, "phrase": phrase.phrase}
-            row |= {"present": float(image is phrase), **found[_address(image, phrase)]["scores"]}
+            row |= {"present": float(image is phrase), "denied": float(not len(image.boxes))}
+            row |= found[_address(image, phrase)]["scores"]
             rows.append(row | {"area": share, "size": None if share is None else stratum(share)})
         return absent_result(rows, self.options.seed)
 

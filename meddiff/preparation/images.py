@@ -4,7 +4,8 @@ Rules, the same for all cohorts:
 
 - Pixels lie as in the file: a rotation in EXIF is not applied, because boxes are given for the file.
 - 8 bits are taken as they are. More than 8 bits and floats are scaled by the image's own range: the smallest value
-  becomes 0, the largest 255 (16-bit colour PNG: Pillow takes the upper 8 bits of each channel).
+  becomes 0, the largest 255 (16-bit colour PNG: Pillow takes the upper 8 bits of each channel). A cohort's reader may take
+  percentiles in the place of both ends.
 - Values that stand for "nothing here" are no part of that range and come out black (:mod:`meddiff.preparation.pixels`).
 - A TIFF whose smallest value is white is inverted, whatever its depth.
 - Three equal channels are one grey channel. Palettes become RGB; transparency is laid on black.
@@ -36,8 +37,12 @@ from meddiff.preparation.pixels import (
 __all__ = ["UnreadableImage", "decode_image", "probe", "read_image", "to_uint8"]
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
+def read_image(path: str | Path, window: tuple[float, float] | None = None) -> NDArray[np.uint8]:
     """The image of a file.
+
+    Args:
+        window: of grey images of more than 8 bits, the percentiles that become 0 and 255; None takes the whole range. DICOM
+            has windows of its own.
 
     Returns:
         uint8 (H, W) grey or (H, W, 3) RGB.
@@ -48,7 +53,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     """
     path = Path(path)
     try:
-        image = read_dicom(path) if is_dicom(path) else _read_pillow(path)
+        image = read_dicom(path) if is_dicom(path) else _read_pillow(path, window)
     except (UnreadableImage, UserError):
         raise
     except FileNotFoundError:
@@ -102,12 +107,12 @@ def _large_enough(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image
 
 
-def _read_pillow(path: Path | BytesIO) -> NDArray[np.uint8]:
+def _read_pillow(path: Path | BytesIO, window: tuple[float, float] | None = None) -> NDArray[np.uint8]:
     with Image.open(path, formats=FORMATS) as image:
         refuse_pages(image)
         if image.mode.startswith("I") or image.mode == "F":
             values = np.asarray(image)
-            return to_uint8(values, nothing_here(image, values), inverted=white_is_zero(image))
+            return to_uint8(values, nothing_here(image, values), inverted=white_is_zero(image), window=window)
         if image.mode in ("1", "L"):
             grey = np.asarray(image if image.mode == "L" else image.convert("L"))  # convert copies even what is grey
             nothing = nothing_here(image, grey)

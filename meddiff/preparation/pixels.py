@@ -85,7 +85,10 @@ def nothing_here(image: Image.Image, values: NDArray[np.number]) -> NDArray[np.b
 
 
 def to_uint8(
-    values: NDArray[np.number], nothing: NDArray[np.bool_] | None = None, inverted: bool = False
+    values: NDArray[np.number],
+    nothing: NDArray[np.bool_] | None = None,
+    inverted: bool = False,
+    window: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
     """Scale by the range: min becomes 0, max 255, rounded; an image of one value becomes 0.
 
@@ -93,6 +96,8 @@ def to_uint8(
         values: any real type and shape.
         nothing: of the same shape, pixels that are no part of the range and come out 0.
         inverted: min becomes 255, max 0.
+        window: percentiles of the values (0 to 100) that become 0 and 255 in the place of min and max, what lies beyond them
+            with them; the whole range where both are one value.
 
     Raises:
         UnreadableImage: not finite, or nothing but nothing.
@@ -103,6 +108,11 @@ def to_uint8(
     low, high = float(inside.min()), float(inside.max())
     if not np.isfinite(high - low):
         raise UnreadableImage("pixels that are not finite")
+    clipped = False
+    if window is not None:
+        ends = np.percentile(inside, window)
+        if ends[1] > ends[0]:
+            low, high, clipped = float(ends[0]), float(ends[1]), True
     factor = 255.0 / (high - low) if high > low else 0.0
     scaled = np.empty(values.size, np.uint8)
     flat = values.reshape(-1)
@@ -113,6 +123,8 @@ def to_uint8(
             block[empty[start : start + _BLOCK]] = low
         block -= low
         block *= factor
+        if clipped:
+            np.clip(block, 0.0, 255.0, out=block)
         scaled[start : start + _BLOCK] = np.rint(block, out=block)
     if inverted:
         np.subtract(255, scaled, out=scaled)

@@ -197,7 +197,7 @@ def _write(
     for record in reading.records:
         items.setdefault(record.split, {})[record.key] = record
     plans, jobs = plan_jobs(writer, items, RecordSources(reading.root))
-    source = RecordImages(reading.root, header.resolution, reading.native_masks, reading.pictures)
+    source = RecordImages(reading.root, header.resolution, reading.native_masks, reading.pictures, reading.window)
     make_source = partial(_same, source)
     if machine.lightning and jobs:
         from meddiff.preparation.predict import predict_jobs

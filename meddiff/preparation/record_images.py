@@ -28,12 +28,14 @@ class RecordImages:
         resolution: side of the stored image in pixels.
         native_masks: of a reading; asked only for splits whose samples carry masks.
         pictures: of a reading; None reads the record's file.
+        window: of a reading.
     """
 
     root: Path
     resolution: int
     native_masks: Masks | None = None
     pictures: Callable[[Record], NDArray[np.uint8]] | None = None
+    window: tuple[float, float] | None = None
 
     def __call__(self, record: Record) -> CohortSample:
         """Read, crop and resize.
@@ -45,7 +47,7 @@ class RecordImages:
             UnreadableImage: no usable file, one value everywhere, or not of the size its boxes were drawn for.
             UserError: the file lies outside the root.
         """
-        image = self.pictures(record) if self.pictures else read_image(inside(self.root, record.path))
+        image = self.pictures(record) if self.pictures else read_image(inside(self.root, record.path), self.window)
         if image.min() == image.max():
             raise UnreadableImage(f"every pixel has the value {image.flat[0]}")
         height, width = image.shape[:2]

@@ -1,6 +1,7 @@
 """What readers of real cohorts hand over: images still to be read, what was left out, and how many each rule removed.
 
-Source: own. A reader is ``read(root, options) -> Reading`` in ``preparation/cohorts``; it opens text files only.
+Source: own. A reader is ``read(root, options) -> Reading`` in ``preparation/cohorts``; it opens text files, and of images at
+most the first bytes (where boxes are parts of an image, only those tell its size).
 """
 
 import re
@@ -112,6 +113,8 @@ class Reading:
         options: JSON values for the manifest: the reader's options and what it counted.
         pictures: record -> uint8 (H, W) or (H, W, 3), where images are no files of their own; must pickle. ``path`` of a record
             is then where they lie together.
+        window: percentiles of an image's values (0 to 100) that become black and white, where it has more than 8 bits; None
+            takes its whole range.
         native_masks: (record, (H, W) of the stored file) -> name -> bool (H, W); must pickle.
     """
 
@@ -123,3 +126,4 @@ class Reading:
     options: dict[str, Any]
     native_masks: Callable[[Record, tuple[int, int]], dict[str, NDArray[np.bool_]]] | None = None
     pictures: Callable[[Record], NDArray[np.uint8]] | None = None
+    window: tuple[float, float] | None = None

@@ -16,6 +16,7 @@ from tests.builders import ms_cxr_tree as ms_cxr
 from tests.builders import mscoco_tree as mscoco
 from tests.builders import nih_tree as nih
 from tests.builders import open_i_tree as open_i
+from tests.builders import padchest_gr_tree as padchest
 from tests.builders import rsna_tree as rsna
 from tests.builders import vindr_cxr_tree as vindr
 from tests.builders.dicom_files import write_dicom
@@ -131,6 +132,19 @@ def rsna_tree(root: Path) -> list[str]:
     return []
 
 
+def padchest_gr_tree(root: Path) -> list[str]:
+    """All splits; an image without a split, one that is missing, a box that is none and a sentence that says nothing."""
+    boxes = [[0.1, 0.2, 0.5, 0.6], [0.5, 0.2, 0.5, 0.6]]
+    studies = [padchest.study(f"{number}.png", padchest.said(f"Edema {number}.", "pulmonary edema", boxes=boxes),
+                              padchest.denied("No effusion."), padchest.denied("")) for number in range(8)]  # fmt: skip
+    splits = ("train", "test", "validation", "test")
+    rows = [padchest.row(f"{number}.png", splits[number % 4]) for number in range(7)]
+    padchest.write_padchest(root, studies, rows)
+    cut(root / padchest.FOLDER / "4.png")
+    (root / padchest.FOLDER / "5.png").unlink()
+    return []
+
+
 def folder_tree(root: Path) -> list[str]:
     """A table with rows that cannot be used."""
     make_folder(root)
@@ -160,6 +174,7 @@ TREES: dict[str, Callable[[Path], list[str]]] = {
     "nih": nih_tree,
     "vindr-cxr": vindr_cxr_tree,
     "rsna": rsna_tree,
+    "padchest-gr": padchest_gr_tree,
     "torchvision": torchvision_tree,
     "folder": folder_tree,
 }

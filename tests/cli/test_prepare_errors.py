@@ -91,6 +91,8 @@ def test_a_root_without_the_cohorts_files_is_named(refused, tmp_path, cohort):
         ("nih", "Data_Entry_2017.csv"),
         ("vindr-cxr", "vindr-cxr/1.0.0/annotations/annotations_train.csv.gz"),
         ("rsna", "stage_2_detailed_class_info.csv"),
+        ("padchest-gr", "grounded_reports_20240819.json"),
+        ("padchest-gr", "master_table.csv"),
         ("folder", "meta.csv"),
     ],
 )

@@ -30,6 +30,7 @@ from meddiff.shards.dataset import LatentShardsDataset
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.members import encode_sample
 from meddiff.shards.writer import ShardWriter
+from tests.builders import padchest_gr_tree as padchest
 from tests.builders.audit import watched
 from tests.builders.doors import TEXT, fuzz, harmless, quiet
 from tests.builders.files import write_image
@@ -183,6 +184,23 @@ def test_a_table_of_a_cohort_names_no_file_elsewhere(place, path):
         reading = read_cohort("folder", folder)
         for record in reading.records:
             assert inside(folder, record.path).resolve().is_relative_to(folder.resolve())
+        dry_run(reading)
+    assert quiet(printed.getvalue())
+
+
+@fuzz(40)
+@given(text=TEXT)
+def test_a_report_of_a_cohort_names_no_file_elsewhere(place, text):
+    folder = place()
+    findings = padchest.said(text or "t", text, boxes=[[0, 0, 1, 1]]), padchest.denied(text), padchest.denied("x", text)
+    studies = [padchest.study(text, *findings), padchest.study("a.png", *findings)]
+    cell = text.encode(errors="replace").decode()  # a table holds no half characters
+    rows = [padchest.row("a.png", patient=cell, PatientSex_DICOM=cell), padchest.row(cell)]
+    padchest.write_padchest(folder, studies, rows, ["a.png"])
+    printed = io.StringIO()
+    with harmless(folder), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        reading = read_cohort("padchest-gr", folder)
+        assert {Path(record.path).name for record in reading.records} == {"a.png"}
         dry_run(reading)
     assert quiet(printed.getvalue())
 

@@ -28,6 +28,9 @@ COHORTS = {
     "nih": Entry("nih", "NihOptions", "NIH ChestX-ray14: labels, boxes of BBox_List_2017 (public)"),
     "vindr-cxr": Entry("vindr_cxr", "VindrCxrOptions", "VinDr-CXR: boxes of radiologists (PhysioNet or Kaggle)"),
     "rsna": Entry("rsna", "RsnaOptions", "RSNA Pneumonia Detection Challenge: boxes of opacities (Kaggle)"),
+    "padchest-gr": Entry(
+        "padchest_gr", "PadchestGrOptions", "PadChest-GR: sentences with boxes of two readers, and denials (on request)"
+    ),
     "torchvision": Entry(
         "torchvision_sets",
         "TorchvisionOptions",

@@ -10,6 +10,9 @@ from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.shards.sample import Box, Phrase
 
+#: Two readers mean the same place when their boxes have this intersection over union.
+SAME_PLACE = 0.4
+
 
 def number(text: str) -> float:
     """The number in a cell; nan where there is none."""
@@ -24,6 +27,14 @@ def on_image(box: Sequence[float], size: tuple[float, float] = (math.inf, math.i
     """Whether x, y, w, h has an area of which some lies on an image of (width, height); a nan is not on it."""
     (x, y, w, h), (width, height) = box, size
     return w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes."""
+    w = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
+    h = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
+    shared = max(w, 0.0) * max(h, 0.0)
+    return shared / (a.w * a.h + b.w * b.h - shared)
 
 
 def looks_like_fractions(box: Sequence[float]) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from meddiff.common.errors import UserError
 from meddiff.common.findings import NO_FINDING
 from meddiff.preparation.cohorts.boxes_csv import (
+    SAME_PLACE,
     draw_split,
     image_folder,
     in_order,
@@ -21,6 +22,7 @@ from meddiff.preparation.cohorts.boxes_csv import (
     label_phrases,
     label_prompt,
     number,
+    overlap,
 )
 from meddiff.preparation.records import Funnel, Reading, Record, Rejected
 from meddiff.preparation.rows import Row, Sieve, find_file, read_rows, require, zipped
@@ -48,8 +50,6 @@ CLASSES = {
 )  # fmt: skip
 #: Classes judged for the whole image; in image_labels_*.csv alone, and without boxes.
 GLOBAL = ("pneumonia", "copd", "lung tumor", "tuberculosis", "other disease", "other diseases", "no finding")
-#: Two readers mean the same place when their boxes have this intersection over union.
-SAME_PLACE = 0.4
 BOX = ("x_min", "y_min", "x_max", "y_max")
 
 
@@ -227,15 +227,7 @@ def _merge(image: _Image, agreement: int) -> tuple[tuple[str, ...], tuple[Box, .
 
 def _seconded(box: Box, boxes: Iterable[tuple[str, Box]]) -> set[str]:
     """Readers with a box of the same finding in the same place, the one who drew this included."""
-    return {reader for reader, other in boxes if other.label == box.label and _overlap(box, other) >= SAME_PLACE}
-
-
-def _overlap(a: Box, b: Box) -> float:
-    """Intersection over union."""
-    w = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
-    h = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
-    shared = max(w, 0.0) * max(h, 0.0)
-    return shared / (a.w * a.h + b.w * b.h - shared)
+    return {reader for reader, other in boxes if other.label == box.label and overlap(box, other) >= SAME_PLACE}
 
 
 def _record(

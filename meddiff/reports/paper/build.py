@@ -9,6 +9,7 @@ from pathlib import Path
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
+from meddiff.reports.paper.benchmark import benchmark_tables, read_benchmark
 from meddiff.reports.paper.cells import Table
 from meddiff.reports.paper.classifier_table import table5
 from meddiff.reports.paper.grounding_tables import table1, table3, table7
@@ -27,6 +28,7 @@ def build_tables(
     evaluation: str | None = None,
     min_occurrences: int = 25,
     intervals: bool = True,
+    benchmark: Path | None = None,
 ) -> list[Table]:
     """Read the evaluations and make the tables; one that the cohort does not allow says why.
 
@@ -36,9 +38,10 @@ def build_tables(
         evaluation: name of the evaluation of each run; None takes the newest.
         min_occurrences: table 6 shows words that occur more often.
         intervals: whether averages get their 95 % intervals.
+        benchmark: published rows of a benchmark to put beside them; None puts none.
 
     Raises:
-        UserError: no run, no evaluation, or an option out of range.
+        UserError: no run, no evaluation, an option out of range, or rows of a benchmark that cannot be read.
     """
     if not runs:
         raise UserError("No run is given: `lightning tables RUN`.")
@@ -47,6 +50,7 @@ def build_tables(
         raise UserError(f"There is no table {wrong[0]}: the paper has tables 1 to 7.")
     if min_occurrences < 0:
         raise UserError(f"--min_occurrences is {min_occurrences}; it must be 0 or more.")
+    published = None if benchmark is None else read_benchmark(benchmark)
     models = group_models([read_evaluation(run, evaluation) for run in runs])
     makers: dict[int, Callable[[Sequence[Model]], Table]] = {
         1: lambda models: table1(models, intervals),
@@ -57,7 +61,8 @@ def build_tables(
         6: lambda models: table6(models, min_occurrences),
         7: lambda models: table7(models, intervals),
     }
-    return [makers[number](models) for number in dict.fromkeys(numbers)]
+    tables = [makers[number](models) for number in dict.fromkeys(numbers)]
+    return tables if published is None else [*tables, *benchmark_tables(models, published)]
 
 
 def render(tables: Sequence[Table], style: str) -> str:
