@@ -78,33 +78,33 @@ def inverted(
     latents: Tensor,
     times: Sequence[int],
     on_progress: Callable[[int], object] | None = None,
-) -> Noisy:
-    """What the U-Net is given at each of :func:`read_times` on the way up from an image.
+) -> list[Noisy]:
+    """What the U-Net is given at each of :func:`read_times` on the way up from B images.
 
     At the step to t it is given x at the timestep below and is told t, as published: x0 and noise are what its output stands
     for at the level below, and x at t is made of them.
 
     Args:
         model: in eval mode.
-        latents: (C, h, w), scaled.
+        latents: (B, C, h, w), scaled.
         times: of :func:`inversion_times`.
         on_progress: called with the evaluations just done.
 
     Returns:
-        S states without a text yet, on the CPU.
+        Of each image S states, without a text yet, on the CPU.
     """
     schedule = model.noise_schedule
     read = set(read_times(times, len(schedule.alphas_cumprod)))
     last = max(read)
-    nothing = model.encode_texts([""])
-    x, below = latents.float()[None].to(model.device), -1
-    given: list[Tensor] = []
+    nothing = model.encode_texts([""]).expand(len(latents))
+    x, below = latents.float().to(model.device), -1
+    given: list[Tensor] = []  # (B, C, h, w) each
     for time in times:
         if time in read:
-            given.append(x[0].cpu())
+            given.append(x.cpu())
         if time == last:
             break
-        told = torch.full((1,), time, device=model.device)
+        told = torch.full((len(x),), time, device=model.device)
         output = model.unet(x.to(nothing.states.dtype), told, **nothing.arguments()).sample.float()
         if below < 0:  # nothing but image: the output is the noise, for epsilon as for v
             signal, sigma = schedule.signal_and_noise(told)
@@ -113,5 +113,6 @@ def inverted(
             x = ddim_step(schedule, output, x, below, time)
         below = time
         if on_progress is not None:
-            on_progress(1)
-    return Noisy("", torch.stack(given), torch.tensor(sorted(read)))
+            on_progress(len(x))
+    steps = torch.tensor(sorted(read))
+    return [Noisy("", states, steps) for states in torch.stack(given, dim=1)]

@@ -54,11 +54,11 @@ def likeness(start: Tensor, words: Tensor) -> Tensor:
     """
     check_shape(start)
     times = -(-WINDOW // min(start.shape[1:]))
-    pictures = [
+    a, b = (
         (scaled(maps) * 255).to(torch.uint8).repeat_interleave(times, 1).repeat_interleave(times, 2)[:, None]
         for maps in (start, words)
-    ]
-    return structural_similarity(*pictures).clamp_min(0.0)
+    )
+    return structural_similarity(a, b).clamp_min(0.0)
 
 
 def bbm_mix(real: Tensor, product: Tensor, share: Tensor) -> Tensor:
