@@ -13,6 +13,9 @@ PRESETS = (
     *("bbm", "bbm_elementwise", "ldm_inversion", "ldm_inversion_uncut"),
 )
 
+#: A row of its own, where its files are given.
+BASELINE = "biovil_t"
+
 
 @dataclass(frozen=True)
 class RivalsOptions:
@@ -32,6 +35,8 @@ class RivalsOptions:
     """Guidance of the drawn image."""
     inversion_steps: int = INVERSION_STEPS
     """Steps of ldm_inversion: every 1000 // steps timesteps, so that 300 makes the published 334."""
+    biovil_t: str | None = None
+    """Folder of BioViL-T's encoders as TorchScript, for a baseline row; null has none."""
     batch_size: int = 64
     """Rows per forward pass; changes no result."""
     ema: bool = False
@@ -40,7 +45,12 @@ class RivalsOptions:
     """Of noise, subset and halves."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.presets if name not in PRESETS]
+        if BASELINE in self.presets and self.biovil_t is None:
+            raise UserError(
+                "rivals: the preset biovil_t reads weights that come with no package: give their folder as --rivals.biovil_t, "
+                "or take it out of --rivals.presets."
+            )
+        unknown = [name for name in self.presets if name not in (*PRESETS, BASELINE)]
         if unknown or not self.presets or len(set(self.presets)) < len(self.presets):
             named = ", ".join(self.presets) or "none"
             raise UserError(f"rivals: presets are {named}; name one or several of {', '.join(PRESETS)}, each once.")

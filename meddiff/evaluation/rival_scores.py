@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from meddiff.common.draws import generator
-from meddiff.evaluation.gain import Elsewhere, Gains, score_elsewhere
+from meddiff.evaluation.gain import Elsewhere, Gains
 from meddiff.evaluation.measurement import Row, Value
 from meddiff.evaluation.priors import Predictor, middle
 from meddiff.evaluation.rival_maps import Answer, Asking, OnProgress
@@ -110,14 +110,37 @@ class Planted:
 
 
 def score(sample: GroundingSample, heat: Tensor, absent: Tensor | None, elsewhere: Elsewhere) -> Scores:
-    """A map (H, W) on its boxes, on other places, and that of an absent finding on the same boxes."""
-    box = torch.from_numpy(sample.box_mask())[None]
-    found = {name: float(value) for name, value in locate_maps(heat[None], box).items()}
-    found["miou_biovil"] = float(multi_threshold_iou(heat[None], box))
-    under = math.nan if absent is None else float(grounding_gain(heat[None], box, control_maps=absent[None]).control)
-    places = {name: [_known(one) for one in pair] for name, pair in score_elsewhere(sample, heat, elsewhere).items()}
+    """A map (H, W) on its boxes, on other places, and that of an absent finding on the same boxes.
+
+    A map may be NaN around a window that it sees: what lies outside is neither inside nor outside of a box.
+    """
+    window = seen(heat)
+    maps, box = heat[window][None], torch.from_numpy(sample.box_mask())[window][None]
+    found = {name: float(value) for name, value in locate_maps(maps, box).items()}
+    found["miou_biovil"] = float(multi_threshold_iou(maps, box)) if bool(box.any()) else math.nan
+    under = math.nan
+    if absent is not None:
+        under = float(grounding_gain(maps, box, control_maps=absent[window][None]).control)
+    places: dict[str, list[float | None]] = {}
+    for name, (mask, _) in elsewhere.items():
+        pair = grounding_gain(maps, box, control_places=torch.from_numpy(mask)[window][None])
+        places[name] = [_known(float(pair.asked)), _known(float(pair.control))]
     cnr, auroc, top1, miou = (_known(found[name]) for name in SCORES)
     return Scores(cnr=cnr, auroc=auroc, top1=top1, miou_biovil=miou, absent_cnr=_known(under), elsewhere=places)
+
+
+def seen(heat: Tensor) -> tuple[slice, slice]:
+    """The window around all finite values of a map (H, W); all of it where there are none.
+
+    Example:
+        >>> seen(torch.tensor([[torch.nan, 1.0], [torch.nan, 2.0]]))
+        (slice(0, 2, None), slice(1, 2, None))
+    """
+    finite = heat.isfinite()
+    if not bool(finite.any()):
+        return slice(0, heat.shape[0]), slice(0, heat.shape[1])
+    rows, columns = (finite.any(dim=axis).nonzero().flatten() for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def blind(words: Scores) -> Scores:

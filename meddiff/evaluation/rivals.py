@@ -9,6 +9,7 @@ preset                 whose words, what becomes of their maps
 ``concept_*``          the finding beside the image's own phrase: ``append``, ``substitute``, ``output``
 ``bbm``                content words of the real image merged with those of a drawn one; ``bbm_elementwise``
 ``ldm_inversion``      all words along the image's inversion, smoothed and cut by Otsu; ``ldm_inversion_uncut``
+``biovil_t``           no diffusion model: one that was trained to ground, where its files are given
 =====================  ==========================================================================================
 
 Tables: ``rivals``, a row a preset or control; ``rival_scores``, a row a phrase of each; ``rival_layers``, which layers each
@@ -34,8 +35,9 @@ from meddiff.evaluation.measurement import Result, Row, Table, Value
 from meddiff.evaluation.priors import usual_place
 from meddiff.evaluation.provenance import sample_digest
 from meddiff.evaluation.ranks import Ranks
+from meddiff.evaluation.rival_baseline import Baseline
 from meddiff.evaluation.rival_maps import Answer, Asking, ChosenLayers, ConceptMaps, Maker, Settings, WordMaps
-from meddiff.evaluation.rival_options import RivalsOptions
+from meddiff.evaluation.rival_options import BASELINE, RivalsOptions
 from meddiff.evaluation.rival_protocols import InvertedMaps, Merged
 from meddiff.evaluation.rival_scores import (
     FIRST,
@@ -104,8 +106,9 @@ class Rivals:
         return [(one, absent.get(id(one))) for one in samples]
 
     def check(self, split: LatentShardsDataset) -> None:
-        """Refuse a split with nothing to ground."""
+        """Refuse a split with nothing to ground, and a folder of a baseline that cannot be read."""
         self.pairs(split)
+        self._baseline(split)
 
     def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
         """U-Net evaluations of one run."""
@@ -124,22 +127,32 @@ class Rivals:
         pairs, options = self.pairs(split), self.options
         samples = [one for one, _ in pairs]
         elsewhere = other_places(split, samples)
-        about = {name: value for name, value in asdict(options).items() if name not in ("presets", "samples")}
+        about = {name: value for name, value in asdict(options).items() if name not in ("presets", "samples", BASELINE)}
         ledger: Ledger[Entry] = open_ledger(out, "rivals.jsonl", model, split, about)
-        makers = [*self.makers(), Planted(usual_place(self.train, samples, list(QUERY_WORDS)), options.seed)]
+        makers: list[Maker] = [
+            *self.makers(),
+            *self._baseline(split),
+            Planted(usual_place(self.train, samples, list(QUERY_WORDS)), options.seed),
+        ]
         layers: list[Row] = []
         shown = self.show_progress and ranks.is_first
         bar = progress_bar(int(self.cost(model, split)) // ranks.world, "pass", "rival maps", shown)
         found: list[tuple[Maker, list[Entry]]] = []
         with ledger, bar, undisturbed(model), model.weights(options.ema):
             for maker in makers:
-                found.append((maker, self._entries(model, split, maker, "", pairs, elsewhere, ledger, ranks, bar)))
+                address = maker.encoders.made if isinstance(maker, Baseline) else ""
+                found.append((maker, self._entries(model, split, maker, address, pairs, elsewhere, ledger, ranks, bar)))
             if "layers" in options.presets:
                 chosen, layers, address = self._chosen(samples, found[0][1])
                 maker = ChosenLayers(self.settings, chosen)
                 entries = self._entries(model, split, maker, address, pairs, elsewhere, ledger, ranks, bar)
                 found.insert(1, (maker, entries))
         return self._result(samples, elsewhere, found, layers)
+
+    def _baseline(self, split: LatentShardsDataset) -> list[Maker]:
+        """The model that was trained to ground, where its files are given."""
+        folder = self.options.biovil_t
+        return [] if folder is None else [Baseline(Path(folder), split.image)]
 
     # ---- parts --------------------------------------------------------------------------------------------------
 
@@ -225,7 +238,7 @@ class Rivals:
             if maker.name == "words":
                 presets.append(("blind", "words", maker.each))
             for preset, of, each in presets:
-                if maker.name != "controls" and preset not in (*self.options.presets, "blind"):
+                if maker.name not in ("controls", BASELINE) and preset not in (*self.options.presets, "blind"):
                     continue
                 some: list[tuple[GroundingSample, Scores, Elsewhere]] = []
                 for sample, place, entry in zip(samples, elsewhere, entries, strict=True):

@@ -23,7 +23,7 @@ from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.drawn_parts import CountedPasses, make_attentive_model, run_part
 
-OPTIONS = RivalsOptions(samples=6, timesteps=2, bbm_steps=5, inversion_steps=10)
+OPTIONS = RivalsOptions(samples=6, timesteps=2, bbm_steps=4, inversion_steps=10)
 CONTROLS = ("blind", "centre", "class_prior", "planted")
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def test_every_preset_is_scored_on_the_same_phrases_at_the_price_that_is_said(
     assert len(scored["words"]) == 6
     evaluations = {name: float(row["evaluations"]) for name, row in measured.rows.items()}
     assert evaluations["words"] == evaluations["concept_output"] == 2
-    assert evaluations["bbm"] == evaluations["bbm_elementwise"] == 5 * 3
+    assert evaluations["bbm"] == evaluations["bbm_elementwise"] == 4 * 3
     assert evaluations["ldm_inversion"] == 5 + 2, "0 to 400 on the way up, and 400 and 500 with the text"
     assert evaluations["centre"] == 0
     assert all(float(row["seconds"]) > 0 for row in measured.rows.values())
@@ -137,7 +137,7 @@ def test_what_is_done_is_not_done_again_and_other_settings_are_refused(
     assert counted.samples == 0
     assert (measured.folder / "rivals.csv").read_bytes() == before
     with pytest.raises(UserError, match=r"other settings \(bbm_steps\)"):
-        Rivals(replace(OPTIONS, bbm_steps=4)).run(model, split, measured.folder, Ranks())
+        Rivals(replace(OPTIONS, bbm_steps=5)).run(model, split, measured.folder, Ranks())
 
 
 class _Shared(Ranks):
@@ -156,7 +156,7 @@ class _Shared(Ranks):
 
 def test_two_ranks_and_other_batches_find_the_same(split: LatentShardsDataset, model: LatentDiffusion) -> None:
     options = replace(
-        OPTIONS, samples=5, presets=["words", "layers", "bbm", "ldm_inversion"], bbm_steps=2, batch_size=16
+        OPTIONS, samples=5, presets=["words", "layers", "ldm_inversion"], batch_size=16
     )
     alone = Rivals(options).run(model, split, None, Ranks())
     results: dict[int, Result] = {}
