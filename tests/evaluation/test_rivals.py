@@ -155,9 +155,7 @@ class _Shared(Ranks):
 
 
 def test_two_ranks_and_other_batches_find_the_same(split: LatentShardsDataset, model: LatentDiffusion) -> None:
-    options = replace(
-        OPTIONS, samples=5, presets=["words", "layers", "ldm_inversion"], batch_size=16
-    )
+    options = replace(OPTIONS, samples=3, presets=["words", "layers", "ldm_inversion"], batch_size=16)
     alone = Rivals(options).run(model, split, None, Ranks())
     results: dict[int, Result] = {}
 
