@@ -144,8 +144,8 @@ def seen(heat: Tensor) -> tuple[slice, slice]:
 
 
 def blind(words: Scores) -> Scores:
-    """What a map gets that answers every question as it answers the image's own phrase."""
-    return Scores(**{**words, "absent_cnr": words["cnr"]})  # type: ignore[typeddict-item]
+    """What a map gets that answers every question as it answers the image's own phrase, where ``words`` was asked another."""
+    return Scores(**{**words, "absent_cnr": None if words["absent_cnr"] is None else words["cnr"]})
 
 
 def phrase_row(sample: GroundingSample, preset: str, scores: Scores) -> Row:
