@@ -4,15 +4,50 @@ Of a real image noised anew (:func:`meddiff.attribution.trajectory.renoised`) th
 spec/tradeoff.md section 5; by timestep and layer own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from meddiff.attribution.concepts import Concepts
-from meddiff.attribution.recorder import CrossAttentionRecorder, EachLayer
-from meddiff.attribution.trajectory import Trajectory
+from meddiff.attribution.grounding_pass import GroundingItem, item_noise
+from meddiff.attribution.recorder import CrossAttentionRecorder, EachLayer, LayerReducer
 from meddiff.models.latent_diffusion import LatentDiffusion
+
+
+class Path(Protocol):
+    """What the U-Net is given at S steps; a :class:`meddiff.attribution.trajectory.Trajectory` is one."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def noisy(self) -> Tensor: ...
+    @property
+    def timesteps(self) -> Tensor: ...
+
+
+class Noisy(NamedTuple):
+    """Inputs of the U-Net and nothing of what it made of them.
+
+    Attributes:
+        text: the prompt.
+        noisy: (S, C, h, w).
+        timesteps: (S,) int64.
+    """
+
+    text: str
+    noisy: Tensor
+    timesteps: Tensor
+
+
+def noised(model: LatentDiffusion, item: GroundingItem, timesteps: Sequence[int], seed: int = 0) -> Noisy:
+    """A real image noised to each timestep, with the grounding pass's noise; no evaluation of the U-Net."""
+    times = torch.tensor(list(timesteps), device=model.device)
+    noise = torch.stack([item_noise(seed, item.key, t, item.latents.shape) for t in timesteps])  # (S, C, h, w)
+    latents = item.latents.to(model.device).expand_as(noise)
+    noisy = model.noise_schedule.add_noise(latents, noise.to(model.device), times)
+    return Noisy(item.text, noisy.cpu(), times.cpu())
 
 
 def cost(steps: int) -> int:
@@ -23,7 +58,7 @@ def cost(steps: int) -> int:
 @torch.no_grad()
 def attention_maps(
     model: LatentDiffusion,
-    trajectory: Trajectory,
+    trajectory: Path,
     groups: Tensor,
     batch_size: int = 64,
     on_progress: Callable[[int], object] | None = None,
@@ -40,15 +75,29 @@ def attention_maps(
         (S, L, K, h, w) float32 on the CPU, and the layers' names in the order in which they run.
     """
     layers = EachLayer()
-    with CrossAttentionRecorder(model.unet, layers) as recorder:
-        maps = _passes(model, trajectory, groups, recorder, batch_size, on_progress)
-    return torch.cat([one for one, _ in maps]), layers.layers
+    maps = recorded(model, trajectory, groups, layers, batch_size, on_progress)
+    return maps, layers.layers
+
+
+@torch.no_grad()
+def recorded(
+    model: LatentDiffusion,
+    path: Path,
+    groups: Tensor,
+    reducer: LayerReducer,
+    batch_size: int = 64,
+    on_progress: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Maps (S, ...) float32 on the CPU as a reducer gives them, one row a step; other arguments as :func:`attention_maps`."""
+    with CrossAttentionRecorder(model.unet, reducer) as recorder:
+        maps = _passes(model, path, groups, recorder, batch_size, on_progress)
+    return torch.cat([one for one, _ in maps])
 
 
 @torch.no_grad()
 def concept_maps_of(
     model: LatentDiffusion,
-    trajectory: Trajectory,
+    trajectory: Path,
     concepts: Concepts,
     batch_size: int = 64,
     on_progress: Callable[[int], object] | None = None,
@@ -62,7 +111,7 @@ def concept_maps_of(
 
 def _passes(
     model: LatentDiffusion,
-    trajectory: Trajectory,
+    trajectory: Path,
     groups: Tensor,
     recorder: CrossAttentionRecorder,
     batch_size: int,
@@ -71,7 +120,7 @@ def _passes(
     """(maps of words, maps of concepts) of each batch of steps."""
     text = model.encode_texts([trajectory.text])
     found = []
-    for start in range(0, len(trajectory), batch_size):
+    for start in range(0, len(trajectory.noisy), batch_size):
         noisy = trajectory.noisy[start : start + batch_size].to(model.device, text.states.dtype)  # (b, C, h, w)
         times = trajectory.timesteps[start : start + batch_size].to(model.device)
         recorder.groups = groups.to(model.device).expand(len(noisy), -1, -1)  # (b, K, T)

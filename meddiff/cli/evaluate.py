@@ -49,16 +49,19 @@ PARTS = {
     "mechanism": Part(
         "where meaning goes when it leaves the word, by training step: attention, states, probes", "mechanism"
     ),
+    "rivals": Part(
+        "every published way to read a map out of the same model, with its price and its controls", "rivals"
+    ),
     "schedules": Part("what lists of timesteps do to drawn images and to grounding", "schedules"),
     "prototypes": Part("what prototypes are about, where and when they are drawn, what they are worth", "prototypes"),
     "shortcut": Part("how much a finding's edit moves its confounder, beside a model trained without bias", "shortcut"),
 }
 #: "all" are the paper's tables; it leaves out what its cohort does not allow.
-BESIDE = ("controls", "mechanism", "schedules", "prototypes", "shortcut")
+BESIDE = ("controls", "mechanism", "rivals", "schedules", "prototypes", "shortcut")
 #: Parts that draw images.
 DRAWING = ("fidelity", "diversity", "classifier", "schedules", "shortcut")
 #: Parts that say before they begin what they cost.
-TOLD = ("schedules", "prototypes", "shortcut")
+TOLD = ("rivals", "schedules", "prototypes", "shortcut")
 ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name not in BESIDE)}
 #: Parts of natural images, and parts that need radiology's phrases and labels.
 COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier", "absent")
@@ -107,35 +110,9 @@ def parse(name: str, parts: Sequence[str], arguments: list[str]) -> Namespace:
     if "shortcut" in parts:
         text = "Run folder of the same model trained on balanced data; without it there is no index."
         parser.add_argument("--balanced", type=str | None, default=None, help=text)
-    from meddiff.evaluation.absent import AbsentOptions
-    from meddiff.evaluation.classifier import ClassifierOptions
-    from meddiff.evaluation.coco import CocoOptions
-    from meddiff.evaluation.controls import ControlsOptions
-    from meddiff.evaluation.copies import CopiesOptions
-    from meddiff.evaluation.coverage import CoverageOptions
-    from meddiff.evaluation.diversity import DiversityOptions
-    from meddiff.evaluation.fidelity import FidelityOptions
-    from meddiff.evaluation.grounding import GroundingOptions
-    from meddiff.evaluation.mechanism import MechanismOptions
-    from meddiff.evaluation.prototypes import PrototypesOptions
-    from meddiff.evaluation.schedules import SchedulesOptions
-    from meddiff.evaluation.shortcut import ShortcutOptions
+    from meddiff.cli.evaluate_options import option_classes
 
-    classes: dict[str, type] = {
-        "grounding": GroundingOptions,
-        "fidelity": FidelityOptions,
-        "diversity": DiversityOptions,
-        "classifier": ClassifierOptions,
-        "coverage": CoverageOptions,
-        "copies": CopiesOptions,
-        "absent": AbsentOptions,
-        "coco": CocoOptions,
-        "controls": ControlsOptions,
-        "mechanism": MechanismOptions,
-        "schedules": SchedulesOptions,
-        "prototypes": PrototypesOptions,
-        "shortcut": ShortcutOptions,
-    }
+    classes = option_classes()
     for group in dict.fromkeys(PARTS[part].options for part in parts):
         parser.add_class_arguments(classes[group], group)
         if group == "grounding":  # the short form is for callbacks
@@ -163,6 +140,7 @@ def measurements(
     from meddiff.evaluation.diversity import Diversity
     from meddiff.evaluation.fidelity import Fidelity
     from meddiff.evaluation.grounding import Grounding
+    from meddiff.evaluation.rivals import Rivals
     from meddiff.evaluation.schedules import Schedules
     from meddiff.evaluation.words import Words
 
@@ -183,6 +161,7 @@ def measurements(
             options["controls"], control_networks(run, options["controls"]), show_progress=True
         ),
         "mechanism": lambda: mechanism_of(run, options, kept),
+        "rivals": lambda: Rivals(options["rivals"], train(), show_progress=True),
         "schedules": lambda: Schedules(
             options["schedules"], split_with_samples(run, options["schedules"].grounding), show_progress=True
         ),
@@ -286,6 +265,7 @@ def show(part: str, result: "Result") -> None:
     from meddiff.cli.controls import controls_text
     from meddiff.cli.mechanism import mechanism_text
     from meddiff.cli.prototypes import prototypes_text, shortcut_text
+    from meddiff.cli.rivals import rivals_text
 
     short = {key: value for key, value in result.figures.items() if "/" not in key}
     if short:
@@ -294,6 +274,8 @@ def show(part: str, result: "Result") -> None:
         print(controls_text(result))
     if part == "mechanism":
         print(mechanism_text(result))
+    if part == "rivals":
+        print(rivals_text(result))
     if part == "prototypes":
         print(prototypes_text(result))
     if part == "shortcut":
