@@ -7,11 +7,12 @@ CNR of ``words`` and no gain; ``centre`` and ``class_prior`` never look; ``plant
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, TypedDict
+from typing import NotRequired
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from meddiff.common.draws import generator
 from meddiff.evaluation.gain import Elsewhere, Gains

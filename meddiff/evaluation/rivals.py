@@ -128,7 +128,7 @@ class Rivals:
         samples = [one for one, _ in pairs]
         elsewhere = other_places(split, samples)
         about = {name: value for name, value in asdict(options).items() if name not in ("presets", "samples", BASELINE)}
-        ledger: Ledger[Entry] = open_ledger(out, "rivals.jsonl", model, split, about)
+        ledger: Ledger[Entry] = open_ledger(out, "rivals.jsonl", model, split, about, Entry)
         makers: list[Maker] = [
             *self.makers(),
             *self._baseline(split),
