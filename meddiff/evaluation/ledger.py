@@ -7,13 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Generic, Self, TypeVar, cast
 
-from meddiff.common.bounded import parse_json
 from meddiff.common.errors import UserError
 from meddiff.common.outside import own_file
 from meddiff.common.schemas import problem_of
 from meddiff.common.text_files import check_file
 from meddiff.evaluation.provenance import differences, model_digest
 from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.runs.records import parse_record
 from meddiff.shards.dataset import LatentShardsDataset
 
 #: Counts up when the same maps are scored by other rules: results of before are no longer of these settings.
@@ -123,13 +123,7 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
             end += len(line)
             if not line.endswith(b"\n"):
                 return
-            try:
-                value = parse_json(line)
-            except ValueError as error:
-                raise UserError(f"{path}, line {place} cannot be read ({error}): {REMEDY}.") from None
-            if not isinstance(value, dict):
-                raise UserError(f"{path}, line {place} holds no mapping of names to values: {REMEDY}.")
-            yield value, end
+            yield parse_record(line, f"{path}, line {place}", REMEDY), end
 
 
 def open_ledger(

@@ -23,11 +23,27 @@ def read_record(path: str | os.PathLike[str], remedy: str = "move it away, and c
     """
     if not os.path.lexists(path):
         return {}
-    text = read_text(path)
+    return parse_record(read_text(path), str(Path(path)), remedy)
+
+
+def parse_record(text: str | bytes, where: str, remedy: str) -> dict[str, object]:
+    """The mapping in a JSON text.
+
+    Args:
+        where: begins the sentence, such as the file and its line.
+        remedy: ends it.
+
+    Raises:
+        UserError: it is no JSON, or holds something else than a mapping.
+
+    Example:
+        >>> parse_record('{"a": 1}', "x.jsonl, line 1", "move it away")
+        {'a': 1}
+    """
     try:
         found = parse_json(text)
     except ValueError as error:
-        raise UserError(f"{Path(path)} cannot be read ({error}): {remedy}.") from None
+        raise UserError(f"{where} cannot be read ({error}): {remedy}.") from None
     if not isinstance(found, dict):
-        raise UserError(f"{Path(path)} holds no mapping of names to values: {remedy}.")
+        raise UserError(f"{where} holds no mapping of names to values: {remedy}.")
     return found
