@@ -178,6 +178,7 @@ def alignment_result(
     assert reference is not None
     thresholds = best_thresholds(reference[JUDGE], reference_labels)
     prior = judge.probabilities(reference[JUDGE]).double().mean(dim=0)  # (C,)
+    asked = ask(labels, keys, options)
     orders = {"shuffled": [shuffled(len(keys), options.seed, turn) for turn in range(SHUFFLES)]}
     rows: list[Row] = []
     of_classes: list[Row] = []
@@ -188,7 +189,7 @@ def alignment_result(
         row: dict[str, float] = dict.fromkeys(FIRST[1:], math.nan) | {"n": float(len(keys))}
         if logits is not None:
             turns = orders.get(control, [list(range(len(keys)))])
-            some = [agreement(judge, logits[order], labels, thresholds, prior, keys, options) for order in turns]
+            some = [agreement(judge, logits[order], asked, thresholds, prior) for order in turns]
             row |= {kind: math.fsum(one[kind] for one in some) / len(some) for kind in (*KINDS, "chance")}
             counted = _both_kinds(labels)
             if control != "shuffled":
@@ -210,37 +211,53 @@ def alignment_result(
     return Result(figures, {"alignment": Table(rows, FIRST), "alignment_classes": Table(of_classes, CLASSES)}, controls)
 
 
-def agreement(
-    judge: Judge,
-    logits: Tensor,
-    labels: Tensor,
-    thresholds: Tensor,
-    prior: Tensor,
-    keys: Sequence[str],
-    options: AlignmentOptions,
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class Asked:
+    """What the prompts say.
+
+    Attributes:
+        labels: (N, C) bool.
+        sets: (M, C) bool, the different ones.
+        own: (N,) which of them each prompt has.
+        columns: (N, K) which of them it is ranked among, its own first.
+    """
+
+    labels: Tensor
+    sets: Tensor
+    own: Tensor
+    columns: Tensor
+
+
+def ask(labels: Tensor, keys: Sequence[str], options: AlignmentOptions) -> Asked:
+    """The sets of labels of prompts, and the candidates of each.
+
+    Args:
+        labels: (N, C) bool.
+        keys: of the prompts.
+    """
+    sets, own = labels.unique(dim=0, return_inverse=True)  # (M, C), (N,)
+    rows = [candidates(len(sets), int(mine), key, options) for mine, key in zip(own, keys, strict=True)]
+    return Asked(labels, sets, own, torch.stack(rows))
+
+
+def agreement(judge: Judge, logits: Tensor, asked: Asked, thresholds: Tensor, prior: Tensor) -> dict[str, float]:
     """The four numbers of one set of images, and the chance of retrieval.
 
     Args:
         logits: (N, C).
-        labels: (N, C) bool, of the prompts.
         thresholds: (C,) logits.
         prior: (C,) mean probabilities of real images.
     """
-    counted, probabilities = _both_kinds(labels), judge.probabilities(logits)
-    areas = class_auroc(logits, labels, ~labels)[counted]
-    sets, own = labels.unique(dim=0, return_inverse=True)  # (M, C), (N,)
-    scores = label_set_scores(probabilities, prior, sets)  # (N, M)
-    columns = torch.stack(
-        [candidates(len(sets), int(mine), key, options) for mine, key in zip(own, keys, strict=True)]
-    )  # (N, K), its own first
-    first = retrieved(scores.gather(1, columns), torch.zeros(len(keys), dtype=torch.long)).first
+    labels, probabilities = asked.labels, judge.probabilities(logits)
+    areas = class_auroc(logits, labels, ~labels)[_both_kinds(labels)]
+    scores = label_set_scores(probabilities, prior, asked.sets)  # (N, M)
+    first = retrieved(scores.gather(1, asked.columns), torch.zeros(len(labels), dtype=torch.long)).first
     return {
         "auroc": float(areas.mean()) if len(areas) else math.nan,
         "pearson": label_pearson(probabilities, labels),
         "agreement": balanced_agreement(logits, labels, thresholds),
-        "retrieval": mean_over_sets(first, own.tolist()),
-        "chance": 1.0 / columns.shape[1],
+        "retrieval": mean_over_sets(first, asked.own.tolist()),
+        "chance": 1.0 / asked.columns.shape[1],
     }
 
 
