@@ -238,7 +238,7 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         parts = tuple(part for part in parts if part not in other)
         if split_with_samples(run, data.train_split) is None:
             parts = tuple(part for part in parts if part not in TRAINED)
-        parts = without_utility(parts, options, run)
+        parts = without_utility(parts, options, lambda name: split_with_samples(run, name))
     refuse_averages(parts, options, model.ema is not None)
     chosen = measurements(parts, options, run, kept)
     splits = {part: data.dataset(options[PARTS[part].options].split) for part in parts}

@@ -1,6 +1,6 @@
 """What ``lightning evaluate`` says of a part: its price before, its figures after. Source: own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jsonargparse import Namespace
 
@@ -11,7 +11,6 @@ from meddiff.evaluation.explained import seconds_of_evaluation
 from meddiff.evaluation.measurement import Measurement, Result
 from meddiff.evaluation.utility import Utility
 from meddiff.models.latent_diffusion import LatentDiffusion
-from meddiff.runs.opened import Opened
 from meddiff.shards.dataset import LatentShardsDataset
 
 
@@ -30,16 +29,16 @@ def tell_cost(part: str, measurement: Measurement, model: LatentDiffusion, split
     )
 
 
-def without_utility(parts: Sequence[str], options: Namespace, run: Opened) -> tuple[str, ...]:
+def without_utility(
+    parts: Sequence[str], options: Namespace, split: Callable[[str], LatentShardsDataset | None]
+) -> tuple[str, ...]:
     """``parts`` of ``evaluate all`` without utility where the cohort has no images to choose by, or too few to score on."""
-    from meddiff.cli.evaluate import split_with_samples
-
     if "utility" not in parts:
         return tuple(parts)
     chosen = options["utility"]
-    test = split_with_samples(run, chosen.split)
+    test = split(chosen.split)
     enough = test is not None and bool(Utility(chosen).counted(test))
-    if enough and split_with_samples(run, chosen.validation) is not None:
+    if enough and split(chosen.validation) is not None:
         return tuple(parts)
     lack = (
         f"split {chosen.validation!r} to choose by"
