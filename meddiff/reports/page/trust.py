@@ -131,8 +131,12 @@ def _utility(figures: Figures) -> tuple[str, str] | None:
     )
     gain, low, high = (figures.get(f"utility_gain{end}") for end in ("", "_low", "_high"))
     if gain is not None:
-        ends = f" [{value_text(low)}, {value_text(high)}]" if low is not None and high is not None else ""
-        said += f" Drawn images beside real ones change it by {value_text(gain, sign=True)}{ends}."
+        ends = (
+            f" [{value_text(low, digits=3)}, {value_text(high, digits=3)}]"
+            if low is not None and high is not None
+            else ""
+        )
+        said += f" Drawn images beside real ones change it by {value_text(gain, sign=True, digits=3)}{ends}."
     return value_text(alone), said
 
 
