@@ -16,7 +16,7 @@ from meddiff.common.progress import doing
 from meddiff.common.targets import check_folder
 
 if TYPE_CHECKING:
-    from meddiff.evaluation.measurement import Measurement, Result
+    from meddiff.evaluation.measurement import Measurement
     from meddiff.runs.kept_checkpoints import Kept
     from meddiff.runs.opened import Opened
     from meddiff.shards.dataset import LatentShardsDataset
@@ -44,6 +44,8 @@ PARTS = {
     "coverage": Part("whether drawn images cover the population: precision, recall, classes, diversity", "coverage"),
     "copies": Part("whether drawn images are training images, in pixels and in features", "copies"),
     "absent": Part("whether maps are silent when a finding is absent; scores by the size of the lesion", "absent"),
+    "alignment": Part("whether drawn images show what their prompts say, by a classifier", "alignment"),
+    "utility": Part("whether classifiers trained on drawn images are worth something on real ones", "utility"),
     "coco": Part("grounding of MS-COCO captions on instance masks (Table 2)", "coco"),
     "controls": Part("what a grounding figure must be read against: priors, absent findings, twins", "controls"),
     "mechanism": Part(
@@ -59,14 +61,14 @@ PARTS = {
 #: "all" are the paper's tables; it leaves out what its cohort does not allow.
 BESIDE = ("controls", "mechanism", "rivals", "schedules", "prototypes", "shortcut")
 #: Parts that draw images.
-DRAWING = ("fidelity", "diversity", "classifier", "schedules", "shortcut")
+DRAWING = ("fidelity", "diversity", "classifier", "alignment", "utility", "schedules", "shortcut")
 #: Parts that say before they begin what they cost.
-TOLD = ("rivals", "schedules", "prototypes", "shortcut")
+TOLD = ("rivals", "utility", "schedules", "prototypes", "shortcut")
 ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name not in BESIDE)}
 #: Parts of natural images, and parts that need radiology's phrases and labels.
-COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier", "absent")
+COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier", "absent", "alignment", "utility")
 #: Parts that compare with training images.
-TRAINED = ("coverage", "copies")
+TRAINED = ("coverage", "copies", "utility")
 
 
 def main(arguments: list[str]) -> int:
@@ -132,6 +134,7 @@ def measurements(
     from meddiff.cli.mechanism import mechanism_of
     from meddiff.cli.prototypes import prototypes_of, shortcut_of
     from meddiff.evaluation.absent import Absent
+    from meddiff.evaluation.alignment import Alignment
     from meddiff.evaluation.classifier import Classifier
     from meddiff.evaluation.coco import Coco
     from meddiff.evaluation.controls import Controls
@@ -142,6 +145,7 @@ def measurements(
     from meddiff.evaluation.grounding import Grounding
     from meddiff.evaluation.rivals import Rivals
     from meddiff.evaluation.schedules import Schedules
+    from meddiff.evaluation.utility import Utility
     from meddiff.evaluation.words import Words
 
     def train() -> "LatentShardsDataset | None":
@@ -156,6 +160,10 @@ def measurements(
         "coverage": lambda: Coverage(options["coverage"], train(), show_progress=True),
         "copies": lambda: Copies(options["copies"], train(), show_progress=True),
         "absent": lambda: Absent(options["absent"], train(), show_progress=True),
+        "alignment": lambda: Alignment(options["alignment"], show_progress=True),
+        "utility": lambda: Utility(
+            options["utility"], train(), split_with_samples(run, options["utility"].validation), show_progress=True
+        ),
         "coco": lambda: Coco(options["coco"], show_progress=True),
         "controls": lambda: Controls(
             options["controls"], control_networks(run, options["controls"]), show_progress=True
@@ -185,7 +193,8 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         choose: leave out the parts that the cohort does not allow.
     """
     from meddiff.cli.mechanism import several_checkpoints
-    from meddiff.cli.prototypes import leave_pictures, tell_cost
+    from meddiff.cli.prototypes import leave_pictures
+    from meddiff.cli.told import show, tell_cost, without_utility
     from meddiff.evaluation.provenance import model_digest, split_digest
     from meddiff.evaluation.ranks import Ranks
     from meddiff.runs.earlier_results import refuse_other_results
@@ -204,6 +213,7 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         parts = tuple(part for part in parts if part not in other)
         if split_with_samples(run, data.train_split) is None:
             parts = tuple(part for part in parts if part not in TRAINED)
+        parts = without_utility(parts, options, lambda name: split_with_samples(run, name))
     refuse_averages(parts, options, model.ema is not None)
     chosen = measurements(parts, options, run, kept)
     splits = {part: data.dataset(options[PARTS[part].options].split) for part in parts}
@@ -258,25 +268,3 @@ def refuse_averages(parts: Sequence[str], options: Namespace, kept: bool) -> Non
     ]
     if asked and not kept:
         raise UserError(f"This model keeps no EMA: leave out {', '.join(f'--{group}.ema' for group in asked)}.")
-
-
-def show(part: str, result: "Result") -> None:
-    """The figures that have no class or sample in their names; of controls and of the mechanism, a table."""
-    from meddiff.cli.controls import controls_text
-    from meddiff.cli.mechanism import mechanism_text
-    from meddiff.cli.prototypes import prototypes_text, shortcut_text
-    from meddiff.cli.rivals import rivals_text
-
-    short = {key: value for key, value in result.figures.items() if "/" not in key}
-    if short:
-        print(f"{part}: " + "  ".join(f"{key} {value:.4g}" for key, value in short.items()))
-    if part == "controls":
-        print(controls_text(result))
-    if part == "mechanism":
-        print(mechanism_text(result))
-    if part == "rivals":
-        print(rivals_text(result))
-    if part == "prototypes":
-        print(prototypes_text(result))
-    if part == "shortcut":
-        print(shortcut_text(result))

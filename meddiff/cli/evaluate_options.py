@@ -4,6 +4,7 @@
 def option_classes() -> dict[str, type]:
     """Group of options -> its dataclass; imported when a command is parsed, since they bring torch."""
     from meddiff.evaluation.absent import AbsentOptions
+    from meddiff.evaluation.alignment import AlignmentOptions
     from meddiff.evaluation.classifier import ClassifierOptions
     from meddiff.evaluation.coco import CocoOptions
     from meddiff.evaluation.controls import ControlsOptions
@@ -17,6 +18,7 @@ def option_classes() -> dict[str, type]:
     from meddiff.evaluation.rival_options import RivalsOptions
     from meddiff.evaluation.schedules import SchedulesOptions
     from meddiff.evaluation.shortcut import ShortcutOptions
+    from meddiff.evaluation.utility_options import UtilityOptions
 
     return {
         "grounding": GroundingOptions,
@@ -26,6 +28,8 @@ def option_classes() -> dict[str, type]:
         "coverage": CoverageOptions,
         "copies": CopiesOptions,
         "absent": AbsentOptions,
+        "alignment": AlignmentOptions,
+        "utility": UtilityOptions,
         "coco": CocoOptions,
         "controls": ControlsOptions,
         "mechanism": MechanismOptions,

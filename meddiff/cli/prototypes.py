@@ -17,7 +17,6 @@ from meddiff.runs import names
 
 if TYPE_CHECKING:
     from meddiff.evaluation.measurement import Measurement
-    from meddiff.models.latent_diffusion import LatentDiffusion
     from meddiff.runs.opened import Opened
     from meddiff.shards.dataset import LatentShardsDataset
 
@@ -96,15 +95,6 @@ def coupled_pair(run: "Opened") -> tuple[str, str] | None:
         return None
     strongest = max(found, key=lambda one: abs(one[2]), default=None)
     return None if strongest is None else (strongest[1], strongest[0])
-
-
-def tell_cost(part: str, measurement: "Measurement", model: "LatentDiffusion", split: "LatentShardsDataset") -> None:
-    """Say what it will take, before it is paid."""
-    from meddiff.evaluation.explained import seconds_of_evaluation
-
-    evaluations = measurement.cost(model, split)
-    seconds = evaluations * seconds_of_evaluation(model)
-    print(f"{part}: at most {evaluations:,.0f} U-Net evaluations, about {seconds:,.0f} s on this machine", flush=True)
 
 
 def leave_pictures(measurement: "Measurement", result: Result, run: "Opened", split: "LatentShardsDataset") -> None:

@@ -29,7 +29,7 @@ from meddiff.models.autoencoder import NotFiniteImages
 from meddiff.models.domain_classifier import DEFAULT_CLASSIFIER, load_classifier, xrv_input
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
-from meddiff.models.xrv import load_xrv, xrv_scores
+from meddiff.models.xrv import at_operating_points, load_xrv, read_operating_points, xrv_scores
 from meddiff.shards.dataset import LatentShardsDataset
 
 T = TypeVar("T")
@@ -65,10 +65,17 @@ class ClassifierOptions:
 
 @dataclass(frozen=True)
 class Judge:
-    """A classifier: names of the findings it knows, and (B, 3, H, W) in [-1, 1] -> (B, C) logits of those."""
+    """A classifier.
+
+    Attributes:
+        classes: names of the findings it knows.
+        scores: (B, 3, H, W) in [-1, 1] -> (B, C) logits of those.
+        probabilities: logits -> (B, C) in [0, 1], as they are published.
+    """
 
     classes: tuple[str, ...]
     scores: Callable[[Tensor], Tensor]
+    probabilities: Callable[[Tensor], Tensor] = torch.sigmoid
 
 
 def load_judge(weights: str, device: torch.device) -> Judge:
@@ -95,7 +102,10 @@ def load_judge(weights: str, device: torch.device) -> Judge:
         logits: Tensor = model(xrv_input(images)) if phantom else xrv_scores(model, images)
         return logits[:, picked].float()
 
-    return Judge(tuple(known), scores)
+    if phantom:
+        return Judge(tuple(known), scores)
+    points = read_operating_points(weights)
+    return Judge(tuple(known), scores, lambda logits: at_operating_points(logits, points[picked].to(logits.device)))
 
 
 class Classifier:

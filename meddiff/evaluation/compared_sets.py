@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from meddiff.common.draws import generator
 from meddiff.evaluation.cores import READING
 from meddiff.evaluation.feature_cache import Source
 from meddiff.evaluation.image_sets import pixels
@@ -34,6 +35,11 @@ def decoded(model: LatentDiffusion, split: LatentShardsDataset) -> Source:
 
     made = {"images": "decoded means of latents", "autoencoder": weights_digest(model.vae)}
     return Source(images, {**made, "scaling_factor": repr(model.scaling_factor)})
+
+
+def training_order(train: LatentShardsDataset, seed: int) -> list[int]:
+    """Training images in an order drawn by (seed, key): parts that draw for some of their captions draw for the same ones."""
+    return sorted(range(len(train)), key=lambda i: float(generator(seed, "copies", train.keys[i]).random()))
 
 
 def training_problems(train: LatentShardsDataset | None, split: LatentShardsDataset) -> list[str]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from meddiff.common.draws import generator
 from meddiff.common.errors import refuse
 from meddiff.common.ranges import COUNT, SHARE, check_ranges
-from meddiff.evaluation.compared_sets import decoded, shared_patients, training_problems
+from meddiff.evaluation.compared_sets import decoded, shared_patients, training_order, training_problems
 from meddiff.evaluation.copy_pairs import leave_pairs
 from meddiff.evaluation.feature_cache import PIXELS, Features, Images, looks
 from meddiff.evaluation.image_sets import ImageSets
@@ -148,8 +148,7 @@ class Copies:
         assert self.train is not None
         train, n, seed = self.train, self.number(split), self.options.seed
         options = replace(self.options, weights={**self.options.weights, PIXELS: ""})
-        order = sorted(range(len(train)), key=lambda i: float(generator(seed, "copies", train.keys[i]).random()))
-        asked, half = order[:n], len(split) // 2
+        asked, half = training_order(train, seed)[:n], len(split) // 2
         others, everyone = (
             range(half, half + n),
             range(len(split)),

@@ -55,6 +55,29 @@ def load_xrv(weights: str) -> "DenseNet":
     return model.eval().requires_grad_(False)
 
 
+def read_operating_points(weights: str) -> Tensor:
+    """Thresholds of the published outputs, (18,); NaN where there is none, as in a file without them."""
+    found = read_state(locate(weights)).get(OPERATING_POINTS[0])
+    missing = torch.full((len(default_pathologies()),), torch.nan)
+    return missing if found is None or found.shape != missing.shape else found.float()
+
+
+def at_operating_points(logits: Tensor, points: Tensor) -> Tensor:
+    """Probabilities moved so that each threshold lies at one half, in two straight pieces, as torchxrayvision publishes them.
+
+    Args:
+        logits: (B, C).
+        points: (C,) thresholds of the sigmoid; a class with NaN keeps its sigmoid.
+
+    Example:
+        >>> round(float(at_operating_points(torch.tensor([[0.0]]), torch.tensor([0.25]))), 4)
+        0.6667
+    """
+    p = logits.sigmoid()
+    moved = torch.where(p < points, p / (2 * points), 1 - (1 - p) / (2 * (1 - points)))
+    return torch.where(points.isfinite(), moved, p)
+
+
 def resize_square(images: Tensor, side: int) -> Tensor:
     """(B, C, H, W) -> (B, C, side, side): bilinear, antialiased; untouched where it has that size already."""
     if tuple(images.shape[-2:]) == (side, side):

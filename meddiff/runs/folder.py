@@ -38,6 +38,7 @@ ORDER = (
     f"{names.MEDIA}/{names.PROTOTYPES}",
     names.EVALUATIONS,
     names.ABOUT,
+    names.SUMMARY,
 )
 
 
@@ -174,11 +175,36 @@ class Run(RunFiles):
             self._evaluated[name] = self._table(files[-1].relative_to(self.path).as_posix()) if files else []
         return self._evaluated[name]
 
+    def summary(self, part: str) -> dict[str, float]:
+        """Figures of a part of ``lightning evaluate``, of the evaluation that has it when most images had been seen."""
+        found = [one for one in self._summaries if part in one]
+        figures = found[-1][part] if found else {}
+        return {name: value for name, cell in figures.items() if (value := number(cell)) is not None}
+
+    @cached_property
+    def _summaries(self) -> list[dict[str, dict[str, object]]]:
+        """Of all evaluations, by images; of a published model the one in its folder."""
+        files = sorted(self.path.glob(f"{names.EVALUATIONS}/*/{names.SUMMARY}")) or [self.path / names.SUMMARY]
+        found = [self._json(file.relative_to(self.path).as_posix()) for file in files]
+        return [
+            {part: figures for part, figures in current_controls(one).items() if isinstance(figures, dict)}
+            for one in found
+            if isinstance(one, dict)
+        ]
+
     @property
     def problems(self) -> list[str]:
         """Files that are there and could not be read, a sentence each; reads all of them."""
         _ = self.config, self.rows, self.evaluations, self.controls, self.saliency(), self.saliency_maps
-        _ = self.prototype_views, self.phrases, self.excluded, self.attention, self.samples, self.mechanism()
+        _ = (
+            self._summaries,
+            self.prototype_views,
+            self.phrases,
+            self.excluded,
+            self.attention,
+            self.samples,
+            self.mechanism(),
+        )
         return [text for _, text in sorted(self._problems, key=lambda problem: _place(problem[0]))]
 
     def series(self, key: str) -> list[tuple[Evaluation, float]]:

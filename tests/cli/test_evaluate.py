@@ -34,6 +34,9 @@ SMALL = [
     "--coverage.samples", "6",
     "--copies.samples", "4",
     "--absent.samples", "4", "--absent.timesteps", "1",
+    "--alignment.samples", "8",
+    "--utility.samples", "4", "--utility.seeds", "1", "--utility.steps", "2", "--utility.side", "32",
+    "--utility.fewest", "1",
 ]  # fmt: skip
 
 
@@ -69,7 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, vae_folder: Path) -> tuple
         main(["fit", "-c", str(folder / "config.yaml")])
     assert not end.value.code
     judge = str(folder / "judge")
-    options = list(SMALL)
+    options = [*SMALL, "--alignment.classifier", judge]
     for part in ("coverage", "copies", "fidelity"):
         options += [f"--{part}.weights", json.dumps({"domain": judge})]
     options += ["--classifier.classifier", judge]
@@ -100,12 +103,13 @@ def test_all_parts_leave_their_tables(evaluated: Path) -> None:
     assert (record["model"], record["images"], record["seed"], record["prompt"]) == ("small", 24, 5, "impression")
     assert record["freeze_text_encoder"] is True
     assert set(record["parts"]) == {
-        *("grounding", "words", "fidelity", "diversity", "classifier", "coverage", "copies", "absent")
+        *("grounding", "words", "fidelity", "diversity", "classifier", "coverage", "copies", "absent"),
+        *("alignment", "utility"),
     }
     assert set(json.loads((evaluated / "summary.json").read_text())) == set(record["parts"])
     for name in (
         *("grounding", "impressions", "words", "fidelity", "diversity", "classifier"),
-        *("coverage", "copies", "absent"),
+        *("coverage", "copies", "absent", "alignment", "utility"),
     ):
         assert table(evaluated / f"{name}.csv"), name
     controls = {row["control"] for row in table(evaluated / "fidelity.csv")}

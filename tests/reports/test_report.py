@@ -60,7 +60,7 @@ def test_every_section_says_how_to_read_it(run):
     page = write_report([run]).read_text()
     sections = re.findall(r'<section id="(\w+)"[^>]*>\s*(?:<div[^>]*>\s*)?<h2>[^<]+</h2>(.*?)</section>', page, re.S)
     assert [name for name, _ in sections] == [
-        "tradeoff", "runs", "controls", "time", "classes", "attention", "samples", "loss", "numbers", "configuration",
+        "tradeoff", "runs", "trust", "controls", "time", "classes", "attention", "samples", "loss", "numbers", "configuration",
         "glossary",
     ]  # fmt: skip
     how = [re.search(r'<p class="how">([^<]+)</p>', text) for _, text in sections]

@@ -1,4 +1,6 @@
-"""Words for figures of coverage, copies and absent findings. Source: own."""
+"""Words for figures of coverage, copies, absent findings, alignment and utility. Source: own."""
+
+from meddiff.reports.page.use_wording import USE
 
 NAEEM = "Kynkaanniemi et al. 2019; Naeem et al. 2020"
 IRS = "Dombrowski et al. 2024, image retrieval score"
@@ -242,11 +244,12 @@ BEYOND: dict[str, dict[str, tuple[str, str, str, int, str, str]]] = {
 }
 #: above them in the glossary
 READ = (
-    "Of `lightning evaluate coverage`, `copies` and `absent` ([page](beyond_fid.md)), in `summary.json` there. "
+    "Of `lightning evaluate coverage`, `copies`, `absent`, `alignment` and `utility` ([page](beyond_fid.md)), in "
+    "`summary.json` there. "
     "`CONTROL/NAME` is the same of a control. Names end in the features they were measured on: `domain`, `xrv224`, ..."
 )
 
 
 def beyond_rows() -> list[tuple[str, str, str, str, int, str, str]]:
     """Name as it is logged, label, meaning, unit, better, read against, source."""
-    return [(f"{room}/{name}", *rest) for room, figures in BEYOND.items() for name, rest in figures.items()]
+    return [(f"{room}/{name}", *rest) for room, figures in (BEYOND | USE).items() for name, rest in figures.items()]

@@ -1,0 +1,290 @@
+"""Do drawn images show what their prompts say? A classifier reads the images, and what it reads is held against the prompts.
+
+Label agreement in four numbers: AUROC by class of the prompt's labels, Pearson of probabilities and labels, agreement at
+thresholds that were found on other real images, and retrieval of the prompt's labels among other sets of labels. Each beside
+the same of three controls: ``real`` images of the same prompts (the best there is), ``real_decoded`` (the same through the
+autoencoder: the best of a latent model) and ``shuffled`` (the drawn images under each other's prompts: chance).
+The label of a drawn image is that of its prompt. Only findings are read, neither side nor severity.
+Source: spec/evaluation_beyond.md section 6; controls own.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from meddiff.common.draws import generator
+from meddiff.common.errors import UserError
+from meddiff.common.ranges import COUNT, Range, check_ranges
+from meddiff.evaluation.classifier import Judge, load_judge
+from meddiff.evaluation.compared_sets import decoded
+from meddiff.evaluation.feature_cache import Features, stored_images
+from meddiff.evaluation.fidelity import PAPER_N
+from meddiff.evaluation.image_sets import ImageSets
+from meddiff.evaluation.measurement import Result, Row, Table
+from meddiff.evaluation.ranks import Ranks
+from meddiff.evaluation.undisturbed import undisturbed
+from meddiff.metrics.functional.alignment import (
+    balanced_agreement,
+    best_thresholds,
+    label_pearson,
+    label_set_scores,
+    mean_over_sets,
+    retrieved,
+)
+from meddiff.metrics.functional.class_auroc import class_auroc, macro_auroc_by_image
+from meddiff.metrics.intervals import mean_interval
+from meddiff.models.domain_classifier import DEFAULT_CLASSIFIER
+from meddiff.models.latent_diffusion import LatentDiffusion
+from meddiff.models.sampling import SamplingOptions
+from meddiff.shards.dataset import LatentShardsDataset
+
+SETS = ("", "real", "real_decoded", "shuffled")
+#: Of drawn images, by what they are called in the table; ``retrieval`` has ``chance`` beside it.
+KINDS = ("auroc", "pearson", "agreement", "retrieval")
+FIRST = ("control", "auroc", "low", "high", "pearson", "agreement", "retrieval", "chance", "n")
+CLASSES = ("control", "class", "auroc", "positives", "n")
+#: Prompts are dealt out anew so many times; a single time is as noisy as the figure itself.
+SHUFFLES = 20
+JUDGE = "judge"
+
+
+@dataclass(frozen=True)
+class AlignmentOptions:
+    """Options of ``lightning evaluate alignment``."""
+
+    split: str = "fidelity"
+    """Split of the shards with held-out images, whose impressions are the prompts; must carry images."""
+    classifier: str = DEFAULT_CLASSIFIER
+    """Folder of a phantom classifier, or torchxrayvision's densenet121-res224-all as .safetensors."""
+    samples: int | None = None
+    """Images drawn; as many others set the thresholds (the split must hold twice as many). Null takes half of the split, at
+    most 5,000."""
+    candidates: int = 32
+    """Sets of labels that a prompt's own is ranked among, its own included; fewer where the prompts have fewer."""
+    sampling: SamplingOptions | None = None
+    """How images are drawn; null takes the model's own."""
+    batch_size: int = 32
+    """Images at a time; changes no result."""
+    ema: bool = False
+    """Evaluate the averaged weights instead of the raw ones."""
+    seed: int = 0
+    """Of the initial noise, the shuffled prompts and the candidates."""
+
+    def __post_init__(self) -> None:
+        check_ranges("alignment", self, samples=COUNT, batch_size=COUNT, candidates=Range(2, whole=True))
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What drawing and looking need of the options."""
+
+    sampling: SamplingOptions
+    batch_size: int
+    seed: int
+    weights: dict[str, str] = field(default_factory=dict)
+    statistics: str | None = None
+
+
+class Alignment:
+    """Label agreement of drawn images with their prompts.
+
+    Args:
+        options: what is measured.
+        show_progress: draw progress bars.
+    """
+
+    def __init__(self, options: AlignmentOptions = AlignmentOptions(), show_progress: bool = False) -> None:
+        self.options, self.show_progress = options, show_progress
+
+    def number(self, split: LatentShardsDataset) -> int:
+        """N, the number of images to draw."""
+        return min(PAPER_N, len(split) // 2) if self.options.samples is None else self.options.samples
+
+    def check(self, split: LatentShardsDataset) -> None:
+        """Refuse a missing classifier, a split that is too small, and prompts that all say the same."""
+        n = self.number(split)
+        if n < 2 or len(split) < 2 * n:
+            raise UserError(
+                f"alignment: {n} samples are asked for, and the split {split.split!r} of {split.folder} holds {len(split)} "
+                f"images: it needs 2 samples or more, and twice as many images (set samples to {len(split) // 2} or less)."
+            )
+        judge = load_judge(self.options.classifier, torch.device("cpu"))
+        if len({_known(split, i, judge) for i in range(n, 2 * n)}) < 2:
+            raise UserError(
+                f"All {n} prompts of the split {split.split!r} of {split.folder} have the same labels: there is nothing to "
+                "tell apart, take more samples."
+            )
+
+    def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
+        """U-Net forward passes of one run; less where other parts have drawn the same images."""
+        way = self.options.sampling or model.sampling
+        return float(self.number(split) * way.forward_passes)
+
+    def run(self, model: LatentDiffusion, split: LatentShardsDataset, out: Path | None, ranks: Ranks) -> Result:
+        """Tables ``alignment``, a row for drawn images and each control, and ``alignment_classes``.
+
+        Args:
+            out: images go to ``images/alignment`` there, and are taken from ``images/fidelity`` or ``images/coverage`` where
+                those fit.
+
+        Raises:
+            UserError: as :meth:`check`, or images of other settings in the way.
+        """
+        self.check(split)
+        options, n = self.options, self.number(split)
+        first, others = range(n), range(n, 2 * n)
+        judge = load_judge(options.classifier, model.device)
+        way = options.sampling or model.sampling
+        drawing = _Drawing(way, options.batch_size, options.seed)
+        with undisturbed(model), model.weights(options.ema):
+            show = self.show_progress and ranks.is_first
+            sets = ImageSets(drawing, {JUDGE: judge.scores}, model, split, out, ranks, show)
+            sets.drawn("", "alignment", others, way, borrow=["fidelity", "coverage"])
+            sets.other("reference", stored_images(split), first)
+            sets.other("real", stored_images(split), others)
+            sets.other("real_decoded", decoded(model, split).images, others)
+        labels = {"reference": label_table(split, first, judge.classes), "": label_table(split, others, judge.classes)}
+        keys = [split.keys[i] for i in others]
+        return alignment_result(sets.gathered(), judge, labels[""], labels["reference"], keys, options)
+
+
+def label_table(split: LatentShardsDataset, indices: Sequence[int], classes: Sequence[str]) -> Tensor:
+    """(N, C) bool: which findings each sample is labelled with."""
+    rows = [split.metadata(i)["labels"] for i in indices]
+    return torch.tensor([[one in names for one in classes] for names in rows], dtype=torch.bool)
+
+
+def alignment_result(
+    found: Mapping[str, Features | None],
+    judge: Judge,
+    labels: Tensor,
+    reference_labels: Tensor,
+    keys: Sequence[str],
+    options: AlignmentOptions,
+) -> Result:
+    """Figures and tables of logits.
+
+    Args:
+        found: ``""`` (drawn), ``reference``, ``real`` and ``real_decoded`` -> (N, C) logits; None: an image was not finite.
+        labels: (N, C) bool, of the prompts.
+        reference_labels: (N, C) bool.
+        keys: of the prompts.
+    """
+    reference = found["reference"]
+    assert reference is not None
+    thresholds = best_thresholds(reference[JUDGE], reference_labels)
+    prior = judge.probabilities(reference[JUDGE]).double().mean(dim=0)  # (C,)
+    asked = ask(labels, keys, options)
+    orders = {"shuffled": [shuffled(len(keys), options.seed, turn) for turn in range(SHUFFLES)]}
+    rows: list[Row] = []
+    of_classes: list[Row] = []
+    figures: dict[str, float] = {}
+    controls: dict[str, object] = {}
+    for control in SETS:
+        logits = (found["" if control == "shuffled" else control] or {}).get(JUDGE)
+        row: dict[str, float] = dict.fromkeys(FIRST[1:], math.nan) | {"n": float(len(keys))}
+        if logits is not None:
+            turns = orders.get(control, [list(range(len(keys)))])
+            some = [agreement(judge, logits[order], asked, thresholds, prior) for order in turns]
+            row |= {kind: math.fsum(one[kind] for one in some) / len(some) for kind in (*KINDS, "chance")}
+            counted = _both_kinds(labels)
+            if control != "shuffled":
+                added = macro_auroc_by_image(logits, labels, counted)
+                row["low"], row["high"] = mean_interval(added.numpy()[None], list(keys))
+            areas = torch.stack([class_auroc(logits[order], labels, ~labels) for order in turns]).mean(dim=0)
+            for c, name in enumerate(judge.classes):
+                cells = (control, name, float(areas[c]), float(labels[:, c].sum()), float(len(keys)))
+                of_classes.append(dict(zip(CLASSES, cells, strict=True)))
+                if not control:
+                    figures |= {f"{name}/alignment_classifier_auroc": float(areas[c]), f"{name}/n": cells[3]}
+        rows.append({"control": control, **row})
+        named = {f"alignment_classifier_{kind}": row[kind] for kind in KINDS}
+        figures |= {f"{control}/{name}" if control else name: value for name, value in named.items()}
+        if control:
+            controls[control] = {name: value if math.isfinite(value) else None for name, value in named.items()}
+        else:
+            figures |= {"alignment_retrieval_chance": row["chance"], "n": float(len(keys))}
+    return Result(figures, {"alignment": Table(rows, FIRST), "alignment_classes": Table(of_classes, CLASSES)}, controls)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the prompts say.
+
+    Attributes:
+        labels: (N, C) bool.
+        sets: (M, C) bool, the different ones.
+        own: (N,) which of them each prompt has.
+        columns: (N, K) which of them it is ranked among, its own first.
+    """
+
+    labels: Tensor
+    sets: Tensor
+    own: Tensor
+    columns: Tensor
+
+
+def ask(labels: Tensor, keys: Sequence[str], options: AlignmentOptions) -> Asked:
+    """The sets of labels of prompts, and the candidates of each.
+
+    Args:
+        labels: (N, C) bool.
+        keys: of the prompts.
+    """
+    sets, own = labels.unique(dim=0, return_inverse=True)  # (M, C), (N,)
+    rows = [candidates(len(sets), int(mine), key, options) for mine, key in zip(own, keys, strict=True)]
+    return Asked(labels, sets, own, torch.stack(rows))
+
+
+def agreement(judge: Judge, logits: Tensor, asked: Asked, thresholds: Tensor, prior: Tensor) -> dict[str, float]:
+    """The four numbers of one set of images, and the chance of retrieval.
+
+    Args:
+        logits: (N, C).
+        thresholds: (C,) logits.
+        prior: (C,) mean probabilities of real images.
+    """
+    labels, probabilities = asked.labels, judge.probabilities(logits)
+    areas = class_auroc(logits, labels, ~labels)[_both_kinds(labels)]
+    scores = label_set_scores(probabilities, prior, asked.sets)  # (N, M)
+    first = retrieved(scores.gather(1, asked.columns), torch.zeros(len(labels), dtype=torch.long)).first
+    return {
+        "auroc": float(areas.mean()) if len(areas) else math.nan,
+        "pearson": label_pearson(probabilities, labels),
+        "agreement": balanced_agreement(logits, labels, thresholds),
+        "retrieval": mean_over_sets(first, asked.own.tolist()),
+        "chance": 1.0 / asked.columns.shape[1],
+    }
+
+
+def candidates(sets: int, own: int, key: str, options: AlignmentOptions) -> Tensor:
+    """(K,) numbers of sets of labels: the image's own, then others, drawn by the image's key."""
+    order = generator(options.seed, "alignment candidates", key).permutation(sets)
+    others = [int(place) for place in order if place != own][: options.candidates - 1]
+    return torch.tensor([own, *others])
+
+
+def shuffled(n: int, seed: int, turn: int) -> list[int]:
+    """Numbers of 0 to n - 1 in an order in which none stands in its own place.
+
+    Example:
+        >>> order = shuffled(5, 0, 0)
+        >>> sorted(order), any(place == number for place, number in enumerate(order))
+        ([0, 1, 2, 3, 4], False)
+    """
+    ring = [int(one) for one in generator(seed, "alignment shuffled", turn).permutation(n)]
+    found = dict(zip(ring, ring[1:] + ring[:1], strict=True))
+    return [found[place] for place in range(n)]
+
+
+def _both_kinds(labels: Tensor) -> list[int]:
+    """Columns that have positive and negative images."""
+    return [c for c, row in enumerate(labels.T) if bool(row.any()) and not bool(row.all())]
+
+
+def _known(split: LatentShardsDataset, index: int, judge: Judge) -> frozenset[str]:
+    return frozenset(split.metadata(index)["labels"]) & frozenset(judge.classes)
