@@ -4,7 +4,7 @@
 def option_classes() -> dict[str, type]:
     """Group of options -> its dataclass; imported when a command is parsed, since they bring torch."""
     from meddiff.evaluation.absent import AbsentOptions
-    from meddiff.evaluation.alignment import AlignmentOptions
+    from meddiff.evaluation.alignment_options import AlignmentOptions
     from meddiff.evaluation.classifier import ClassifierOptions
     from meddiff.evaluation.coco import CocoOptions
     from meddiff.evaluation.controls import ControlsOptions

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
-from meddiff.common.ranges import COUNT, Range, check_ranges
+from meddiff.common.places import locate
+from meddiff.evaluation.alignment_cosine import COSINE, CosineReader, add_cosine, prompt
+from meddiff.evaluation.alignment_options import AlignmentOptions
 from meddiff.evaluation.classifier import Judge, load_judge
 from meddiff.evaluation.compared_sets import decoded
 from meddiff.evaluation.feature_cache import Features, stored_images
@@ -37,7 +39,6 @@ from meddiff.metrics.functional.alignment import (
 )
 from meddiff.metrics.functional.class_auroc import class_auroc, macro_auroc_by_image
 from meddiff.metrics.intervals import mean_interval
-from meddiff.models.domain_classifier import DEFAULT_CLASSIFIER
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions
 from meddiff.shards.dataset import LatentShardsDataset
@@ -50,32 +51,6 @@ CLASSES = ("control", "class", "auroc", "positives", "n")
 #: Prompts are dealt out anew so many times; a single time is as noisy as the figure itself.
 SHUFFLES = 20
 JUDGE = "judge"
-
-
-@dataclass(frozen=True)
-class AlignmentOptions:
-    """Options of ``lightning evaluate alignment``."""
-
-    split: str = "fidelity"
-    """Split of the shards with held-out images, whose impressions are the prompts; must carry images."""
-    classifier: str = DEFAULT_CLASSIFIER
-    """Folder of a phantom classifier, or torchxrayvision's densenet121-res224-all as .safetensors."""
-    samples: int | None = None
-    """Images drawn; as many others set the thresholds (the split must hold twice as many). Null takes half of the split, at
-    most 5,000."""
-    candidates: int = 32
-    """Sets of labels that a prompt's own is ranked among, its own included; fewer where the prompts have fewer."""
-    sampling: SamplingOptions | None = None
-    """How images are drawn; null takes the model's own."""
-    batch_size: int = 32
-    """Images at a time; changes no result."""
-    ema: bool = False
-    """Evaluate the averaged weights instead of the raw ones."""
-    seed: int = 0
-    """Of the initial noise, the shuffled prompts and the candidates."""
-
-    def __post_init__(self) -> None:
-        check_ranges("alignment", self, samples=COUNT, batch_size=COUNT, candidates=Range(2, whole=True))
 
 
 @dataclass(frozen=True)
@@ -97,7 +72,7 @@ class Alignment:
         show_progress: draw progress bars.
     """
 
-    def __init__(self, options: AlignmentOptions = AlignmentOptions(), show_progress: bool = False) -> None:
+    def __init__(self, options: AlignmentOptions, show_progress: bool = False) -> None:
         self.options, self.show_progress = options, show_progress
 
     def number(self, split: LatentShardsDataset) -> int:
@@ -113,6 +88,8 @@ class Alignment:
                 f"images: it needs 2 samples or more, and twice as many images (set samples to {len(split) // 2} or less)."
             )
         judge = load_judge(self.options.classifier, torch.device("cpu"))
+        if self.options.biovil_t is not None:
+            CosineReader(locate(self.options.biovil_t), torch.device("cpu")).check(split, range(n, 2 * n))
         if len({_known(split, i, judge) for i in range(n, 2 * n)}) < 2:
             raise UserError(
                 f"All {n} prompts of the split {split.split!r} of {split.folder} have the same labels: there is nothing to "
@@ -142,14 +119,23 @@ class Alignment:
         drawing = _Drawing(way, options.batch_size, options.seed)
         with undisturbed(model), model.weights(options.ema):
             show = self.show_progress and ranks.is_first
-            sets = ImageSets(drawing, {JUDGE: judge.scores}, model, split, out, ranks, show)
+            cosine = None if options.biovil_t is None else CosineReader(locate(options.biovil_t), model.device)
+            looks = {JUDGE: judge.scores} if cosine is None else {JUDGE: judge.scores, COSINE: cosine.images}
+            sets = ImageSets(drawing, looks, model, split, out, ranks, show)
             sets.drawn("", "alignment", others, way, borrow=["fidelity", "coverage"])
             sets.other("reference", stored_images(split), first)
             sets.other("real", stored_images(split), others)
             sets.other("real_decoded", decoded(model, split).images, others)
         labels = {"reference": label_table(split, first, judge.classes), "": label_table(split, others, judge.classes)}
-        keys = [split.keys[i] for i in others]
-        return alignment_result(sets.gathered(), judge, labels[""], labels["reference"], keys, options)
+        keys, found = [split.keys[i] for i in others], sets.gathered()
+        result = alignment_result(found, judge, labels[""], labels["reference"], keys, options)
+        if cosine is not None:
+            texts, own = (
+                cosine.texts([prompt(split, i) for i in others]),
+                labels[""].unique(dim=0, return_inverse=True)[1],
+            )
+            add_cosine(result, found, texts, own, orders(len(keys), options), keys, options.candidates, options.seed)
+        return result
 
 
 def label_table(split: LatentShardsDataset, indices: Sequence[int], classes: Sequence[str]) -> Tensor:
@@ -179,7 +165,7 @@ def alignment_result(
     thresholds = best_thresholds(reference[JUDGE], reference_labels)
     prior = judge.probabilities(reference[JUDGE]).double().mean(dim=0)  # (C,)
     asked = ask(labels, keys, options)
-    orders = {"shuffled": [shuffled(len(keys), options.seed, turn) for turn in range(SHUFFLES)]}
+    dealt = orders(len(keys), options)
     rows: list[Row] = []
     of_classes: list[Row] = []
     figures: dict[str, float] = {}
@@ -188,7 +174,7 @@ def alignment_result(
         logits = (found["" if control == "shuffled" else control] or {}).get(JUDGE)
         row: dict[str, float] = dict.fromkeys(FIRST[1:], math.nan) | {"n": float(len(keys))}
         if logits is not None:
-            turns = orders.get(control, [list(range(len(keys)))])
+            turns = dealt.get(control, [list(range(len(keys)))])
             some = [agreement(judge, logits[order], asked, thresholds, prior) for order in turns]
             row |= {kind: math.fsum(one[kind] for one in some) / len(some) for kind in (*KINDS, "chance")}
             counted = _both_kinds(labels)
@@ -266,6 +252,11 @@ def candidates(sets: int, own: int, key: str, options: AlignmentOptions) -> Tens
     order = generator(options.seed, "alignment candidates", key).permutation(sets)
     others = [int(place) for place in order if place != own][: options.candidates - 1]
     return torch.tensor([own, *others])
+
+
+def orders(n: int, options: AlignmentOptions) -> dict[str, list[list[int]]]:
+    """Control -> orders of the drawn images under the prompts."""
+    return {"shuffled": [shuffled(n, options.seed, turn) for turn in range(SHUFFLES)]}
 
 
 def shuffled(n: int, seed: int, turn: int) -> list[int]:

@@ -63,7 +63,13 @@ def utility_result(
         level = over_seeds(values, patients, address=("utility", arm))
         gain = over_seeds(paired(values, by_image["real"]), patients, address=("utility gain", arm))
         took = sum(count for _, count in plan(arm, steps))
-        row: dict[str, str | float] = {"arm": arm, "auroc": level.mean, "low": level.low, "high": level.high, "seeds": float(level.seeds)}
+        row: dict[str, str | float] = {
+            "arm": arm,
+            "auroc": level.mean,
+            "low": level.low,
+            "high": level.high,
+            "seeds": float(level.seeds),
+        }
         row |= {"steps": float(took), "gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high, "p": gain.p}
         if arm == "real":
             row |= dict.fromkeys(("gain", "gain_low", "gain_high", "p"), math.nan)

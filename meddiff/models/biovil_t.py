@@ -1,4 +1,4 @@
-"""BioViL-T as a local folder holds it: how alike each patch of a chest X-ray and a phrase are.
+"""BioViL-T as a local folder holds it: how alike a chest X-ray, or each patch of it, and a phrase are.
 
 Its image encoder comes with code of its own, which is not run here: the folder holds both encoders as TorchScript, written once
 with the publisher's package (docs/rivals.md says how), and the vocabulary.
@@ -26,6 +26,8 @@ from meddiff.models.text.tokenizer_files import read_tokenizer
 #: Pixels of the short side, and of the square that is cut out of the middle.
 SHORT, CROP = 512, 448
 FILES = ("image.pt", "text.pt")
+#: Tokens that the published text encoder reads.
+LONGEST = 512
 Pixels = NDArray[np.uint8]
 
 
@@ -68,6 +70,7 @@ class BiovilT:
 
     Args:
         folder: with the files of this module's head.
+        device: that computes; results are on the CPU.
 
     Attributes:
         made: sha256 of both encoders.
@@ -76,18 +79,17 @@ class BiovilT:
         UserError: a file that is missing or cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: torch.device = torch.device("cpu")) -> None:  # noqa: B008 (a constant)
+        self.device = device
         missing = [name for name in FILES if not (folder / name).is_file()]
         if missing:
             raise UserError(
-                f"rivals.biovil_t: {folder} has no {' and no '.join(missing)}: write both encoders there as TorchScript."
+                f"biovil_t: {folder} has no {' and no '.join(missing)}: write both encoders there as TorchScript."
             )
         try:
-            self.image, self.text = (torch.jit.load(folder / name, map_location="cpu").eval() for name in FILES)
+            self.image, self.text = (torch.jit.load(folder / name, map_location=device).eval() for name in FILES)
         except RuntimeError as error:
-            raise UserError(
-                f"rivals.biovil_t: {folder} holds no TorchScript that can be read: write it again."
-            ) from error
+            raise UserError(f"biovil_t: {folder} holds no TorchScript that can be read: write it again.") from error
         digest = hashlib.sha256()
         for name in FILES:
             with (folder / name).open("rb") as stream:
@@ -97,7 +99,7 @@ class BiovilT:
 
         serialized = read_tokenizer(folder).serialized
         if serialized is None:
-            raise UserError(f"rivals.biovil_t: {folder} holds CLIP's vocabulary: put BioViL-T's vocab.txt there.")
+            raise UserError(f"biovil_t: {folder} holds CLIP's vocabulary: put BioViL-T's vocab.txt there.")
         self.tokenizer = Tokenizer.from_str(serialized)
 
     @torch.no_grad()
@@ -107,12 +109,38 @@ class BiovilT:
         Raises:
             UserError: encoders whose results do not fit together.
         """
-        ids = torch.tensor([self.tokenizer.encode(phrase).ids])  # (1, L)
-        patches, text = self.image(prepared(image)), self.text(ids, torch.ones_like(ids))
-        if patches.ndim != 4 or text.ndim != 2 or patches.shape[1] != text.shape[1]:
-            raise UserError(
-                f"rivals.biovil_t: patches of {tuple(patches.shape)} and texts of {tuple(text.shape)} do not fit together: "
-                "(1, D, h, w) and (1, D) are expected."
-            )
-        both = (torch.nn.functional.normalize(one.float(), dim=1) for one in (patches, text))
+        patches, text = self._patches(image), self._text(phrase)
+        _same_space(patches, text)
+        both = (torch.nn.functional.normalize(one, dim=1) for one in (patches, text))
         return torch.einsum("bdhw,bd->hw", *both)
+
+    @torch.no_grad()
+    def image_vector(self, image: Pixels) -> Tensor:
+        """(D,) float32 of length 1: the mean over the projected patches; image as in :func:`prepared`."""
+        return torch.nn.functional.normalize(self._patches(image).mean(dim=(2, 3)), dim=1)[0]
+
+    @torch.no_grad()
+    def text_vector(self, text: str) -> Tensor:
+        """(D,) float32 of length 1."""
+        return torch.nn.functional.normalize(self._text(text), dim=1)[0]
+
+    def tokens(self, text: str) -> int:
+        """How many tokens a text has; the published model reads :data:`LONGEST`."""
+        return len(self.tokenizer.encode(text).ids)
+
+    def _patches(self, image: Pixels) -> Tensor:
+        found: Tensor = self.image(prepared(image).to(self.device))
+        return found.float().cpu()
+
+    def _text(self, text: str) -> Tensor:
+        ids = torch.tensor([self.tokenizer.encode(text).ids])  # (1, L)
+        found: Tensor = self.text(ids.to(self.device), torch.ones_like(ids).to(self.device))
+        return found.float().cpu()
+
+
+def _same_space(patches: Tensor, text: Tensor) -> None:
+    if patches.ndim != 4 or text.ndim != 2 or patches.shape[1] != text.shape[1]:
+        raise UserError(
+            f"biovil_t: patches of {tuple(patches.shape)} and texts of {tuple(text.shape)} do not fit together: "
+            "(1, D, h, w) and (1, D) are expected."
+        )

@@ -1,6 +1,7 @@
 """Alignment and utility with planted generators: one that gives the prompt's own real images, one that ignores its prompt."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -16,7 +17,8 @@ from meddiff.common.errors import UserError
 from meddiff.common.findings import FINDINGS
 from meddiff.common.places import locate
 from meddiff.evaluation import utility as utility_module
-from meddiff.evaluation.alignment import JUDGE, Alignment, AlignmentOptions, alignment_result
+from meddiff.evaluation.alignment import JUDGE, Alignment, alignment_result
+from meddiff.evaluation.alignment_options import AlignmentOptions
 from meddiff.evaluation.classifier import Judge
 from meddiff.evaluation.compared_sets import decoded
 from meddiff.evaluation.ranks import Ranks
@@ -26,6 +28,7 @@ from meddiff.evaluation.utility_options import UtilityOptions
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
+from tests.builders.biovil import make_biovil
 from tests.builders.drawn_parts import QUICK, make_model, run_part, stamps
 from tests.builders.tiny import make_shards
 
@@ -143,6 +146,61 @@ def test_logits_that_know_the_prompt_are_far_from_chance_in_all_four_numbers_and
     assert follows[name] > 0.8
     assert 0.05 < follows[f"shuffled/{name}"] < 0.4, "above 0: some findings are common"
     assert blind[name] == pytest.approx(blind[f"shuffled/{name}"], abs=0.2)
+
+
+@pytest.mark.parametrize("prompts", ["own", "other"])
+def test_the_cosine_of_image_and_prompt_stands_beside_that_of_each_others_prompts(
+    prompts: str, split: LatentShardsDataset, model: LatentDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_biovil(tmp_path)
+    texts = {key: "bright" if i % 2 else "dark" for i, key in enumerate(split.keys)}
+    order = split.keys if prompts == "own" else split.keys[1:] + split.keys[:1]
+    asked = dict(zip(split.keys, order, strict=True))
+
+    def metadata(index: int) -> dict[str, object]:
+        key = split.keys[index]
+        return {**kept(index), "impression": texts[key], "labels": ["Edema"] if texts[key] == "bright" else []}
+
+    def half(keys: Sequence[str]) -> NDArray[np.uint8]:  # as bright as asked for, and black and white somewhere
+        side = split.manifest.resolution
+        found = np.zeros((len(keys), side, side, 3), np.uint8)
+        for image, key in zip(found, keys, strict=True):
+            image[: side * 3 // 4 if texts[asked[key]] == "bright" else side // 4] = 255
+        return found
+
+    kept = split.metadata
+    monkeypatch.setattr(split, "metadata", metadata)
+    drawing(model, half, monkeypatch)
+    options = AlignmentOptions(sampling=QUICK, biovil_t=str(folder), candidates=4)
+    result = Alignment(options).run(model, split, None, Ranks())
+    # of the 448 rows that are shown, the ones after the first 32 of 512, 352 are as asked: a cosine with one of two axes
+    right, wrong = (rows / math.hypot(352, 96) for rows in (352, 96))
+    own, shuffled = (result.figures[f"{which}alignment_biovil_t"] for which in ("", "shuffled/"))
+    first = result.figures["alignment_biovil_t_retrieval"]
+    assert result.figures["alignment_biovil_t_chance"] == pytest.approx(1 / 4)
+    if prompts == "own":
+        assert own == pytest.approx(right, abs=0.02)
+        assert first == 1
+        assert shuffled < own - 0.2
+    else:
+        assert own == pytest.approx(wrong, abs=0.02)
+        assert first == 0
+    shown = result.controls["shuffled"]
+    assert isinstance(shown, dict)
+    assert shown["alignment_biovil_t"] == pytest.approx(shuffled)
+    rows = {row["control"]: row for row in result.tables["alignment"].rows}
+    assert rows[""]["cosine"] == pytest.approx(own)
+    assert rows["real"]["cosine"] == pytest.approx(result.figures["real/alignment_biovil_t"])
+
+
+def test_prompts_that_the_text_encoder_does_not_read_are_refused_before_anything_is_drawn(
+    split: LatentShardsDataset, model: LatentDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = split.metadata
+    monkeypatch.setattr(split, "metadata", lambda index: {**kept(index), "impression": "bright " * 600})
+    options = AlignmentOptions(sampling=QUICK, biovil_t=str(make_biovil(tmp_path)))
+    with pytest.raises(UserError, match=r"14 of 14 prompts .* more than 512 tokens"):
+        Alignment(options).run(model, split, None, Ranks())
 
 
 def planted_pictures(n: int, seed: int, blind: bool = False) -> Pictures:

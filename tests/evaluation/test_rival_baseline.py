@@ -18,34 +18,13 @@ from meddiff.evaluation.rivals import Rivals
 from meddiff.evaluation.samples import GroundingSample
 from meddiff.models.biovil_t import BiovilT, Pixels, prepared, seen_of
 from meddiff.shards.dataset import LatentShardsDataset
+from tests.builders.biovil import WORDS, Brightness, make_biovil
 from tests.builders.drawn_parts import CountedPasses, make_attentive_model
-
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "bright", "dark")
-
-
-class Brightness(nn.Module):
-    """Patches of 32 pixels: (brightness, darkness)."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        bright = nn.functional.avg_pool2d(image[:, :1], 32)
-        return torch.cat([bright, 1 - bright], dim=1)
-
-
-class Asked(nn.Module):
-    """Token 5 asks for the first direction, all else for the second."""
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        bright = (ids == 5).any(dim=1).float()
-        return torch.stack([bright, 1 - bright], dim=1)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("biovil")
-    torch.jit.script(Brightness()).save(found / "image.pt")
-    torch.jit.script(Asked()).save(found / "text.pt")
-    (found / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    return found
+    return make_biovil(tmp_path_factory.mktemp("biovil"))
 
 
 def picture(size: int = 256) -> Pixels:

@@ -17,8 +17,8 @@ from meddiff.reports.paper.cells import Table
 from meddiff.runs.tables import write_table
 
 WAY = {"sampler": "pndm", "steps": 50, "guidance_scale": 7.5}
-VALUES = {"fd": 60.5, "kid": 0.02, "precision": 0.6, "recall": 0.5, "density": 0.7, "coverage": 0.4}
-REAL = {"fd": 3.0, "kid": -0.001, "precision": 0.9, "recall": 0.95, "density": 1.0, "coverage": 0.96}
+VALUES = {"fd": 60.5, "kid": 0.02, "precision": 0.6, "recall": 0.5, "density": 0.7, "coverage": 0.4, "alignment": 0.3}
+REAL = {"fd": 3.0, "kid": -0.001, "precision": 0.9, "recall": 0.95, "density": 1.0, "coverage": 0.96, "alignment": 0.8}
 
 
 def measured(
@@ -29,11 +29,12 @@ def measured(
     way: Mapping[str, object] | None = WAY,
     seed: int = 0,
     name: str = "trial",
+    cosine: bool = True,
 ) -> Path:
-    """An evaluation with fidelity and coverage on features of one extractor, and their controls."""
+    """An evaluation with fidelity, coverage and alignment, and their controls; features of one extractor."""
     out = run / "evaluation/000016000"
     about = {"model": name, "images": 16000, "seed": seed, "freeze_text_encoder": True, "prompt": "impression"}
-    parts = {part: {"sampling": way} for part in ("fidelity", "coverage")}
+    parts = {part: {"sampling": way} for part in ("fidelity", "coverage", "alignment")}
     write_json(out / "evaluation.json", {**about, "cohort": cohort, "parts": parts})
     rows = [
         {"metric": f"{kind}_{extractor}", "value": values[kind] + (0 if control else seed), "n": n, "control": control}
@@ -42,10 +43,16 @@ def measured(
     ]
     write_table(out / "fidelity.csv", rows, ("metric", "value", "n", "control"))
     covered = [
-        {"extractor": extractor, "control": control, "n": n, **{one: values[one] for one in list(VALUES)[2:]}}
+        {"extractor": extractor, "control": control, "n": n, **{one: values[one] for one in list(VALUES)[2:-1]}}
         for control, values in (("", VALUES), ("held_out", REAL))
     ]
     write_table(out / "coverage.csv", covered, ("extractor", "control"))
+    if cosine:
+        aligned = [
+            {"control": control, "n": n, "cosine": values["alignment"]}
+            for control, values in (("", VALUES), ("real", REAL), ("shuffled", {"alignment": 0.2}))
+        ]
+        write_table(out / "alignment.csv", aligned, ("control",))
     return run
 
 
@@ -64,24 +71,29 @@ def tables(rows: Path, *runs: Path) -> dict[str, Table]:
     return {table.name: table for table in build_tables(runs, (), benchmark=rows)}
 
 
+def axis(figure: str) -> int:
+    """Its place among the axes."""
+    return [name for name in read_benchmark() if name in FIGURES].index(figure)
+
+
 def cells(table: Table, row: str) -> list[float | str | None]:
     return next([cell.value for cell in line[1:]] for line in table.rows if line[0].value == row)
 
 
 def test_rows_that_agree_stand_beside_each_other_with_their_control(tmp_path: Path) -> None:
     found = tables(rows_file(tmp_path / "rows.csv"), measured(tmp_path / "a"), measured(tmp_path / "b", seed=1))
-    table = found["benchmark"]
+    table, axes = found["benchmark"], [name for name in read_benchmark() if name in FIGURES]
     assert table.columns[:3] == [
         "model",
         "Frechet distance, raddino_299, N = 5000",
         "kernel distance, raddino_299, N = 5000",
     ]
-    assert cells(table, "frozen")[:3] == [pytest.approx(61.0), pytest.approx(0.52), pytest.approx(0.6)], (
+    assert cells(table, "frozen")[:3] == [pytest.approx(61.0), pytest.approx(0.52), pytest.approx(0.3)], (
         "mean of two seeds"
     )
-    assert cells(table, "control: real images of frozen") == [pytest.approx(REAL[figure]) for figure in VALUES]
+    assert cells(table, "control: real images of frozen") == [pytest.approx(REAL[name]) for name in axes]
     # the row of Sana as the benchmark prints it
-    assert cells(table, "CheXGenBench: Sana") == [54.225, 0.016, 0.674, 0.614, 0.520, 0.548]
+    assert cells(table, "CheXGenBench: Sana") == [54.225, 0.016, 0.695, 0.674, 0.614, 0.520, 0.548]
     assert sum(str(line[0].value).startswith("CheXGenBench: ") for line in table.rows) == 11
     assert {str(line[0].value) for line in found["benchmark_refused"].rows} == {what for what, _ in NOT_HERE.values()}
 
@@ -90,7 +102,7 @@ def test_rows_that_agree_stand_beside_each_other_with_their_control(tmp_path: Pa
     ("change", "reason"),
     [
         ({"n": 1000}, "its N is 1000, and the published one is 5000."),
-        ({"extractor": "raddino"}, "on features of raddino, and published on those of raddino_299"),
+        ({"extractor": "raddino", "cosine": False}, "on features of raddino, and published on those of raddino_299"),
         ({"cohort": "phantom"}, "its data are phantom, and the published ones llava-test."),
         ({"way": {**WAY, "steps": 75, "guidance_scale": 4.0}}, "in 75 steps at guidance 4.0, as none of the published ones."),
         ({"way": None}, "with the model's own settings, which its record does not name"),
@@ -102,6 +114,9 @@ def test_one_that_differs_is_refused_with_the_reason(tmp_path: Path, change: dic
     assert list(found) == ["benchmark_refused"]
     notes = [note for note in found["benchmark_refused"].notes if " of frozen, because" in note]
     assert len(notes) == len(FIGURES)
+    if not change.get("cosine", True):
+        needed = "lightning evaluate alignment -c configs/evaluation/chexgenbench.yaml --alignment.biovil_t FOLDER"
+        assert needed in notes.pop(axis("alignment"))
     assert all(reason in note and note.count(". ") == 0 for note in notes), "one sentence an axis"
     both = tables(rows, measured(tmp_path / "same", name="same"), tmp_path / "other")
     labels = [
@@ -116,7 +131,7 @@ def test_only_the_axis_that_differs_is_refused(tmp_path: Path) -> None:
     few = [{"extractor": "raddino_299", "control": "", "n": 100, "precision": 0.6}]
     write_table(run / "evaluation/000016000/coverage.csv", few, ("extractor", "control"))
     found = tables(rows_file(tmp_path / "rows.csv"), run)
-    assert len(found["benchmark"].columns) == 3
+    assert len(found["benchmark"].columns) == 4
     notes = " ".join(found["benchmark_refused"].notes)
     assert "precision, k = 5 of frozen, because its N is 100, and the published one is 5000." in notes
     assert "recall, k = 5 of frozen, because it was not measured (`lightning evaluate coverage -c" in notes
@@ -127,7 +142,7 @@ def test_the_benchmark_states_no_n_so_that_nothing_is_compared(
 ) -> None:
     published = read_benchmark()
     assert {one.n for one in published.values()} == {""}
-    assert [len(one.rows) for name, one in published.items() if name in FIGURES] == [11] * 6
+    assert [len(one.rows) for name, one in published.items() if name in FIGURES] == [11] * 7
     assert published["fd"].rows["RadEdit"]["value"] == "69.695"
     assert published["recall"].rows["LLM-CXR"]["value"] == "0.041"
     assert published["pixel_distance"].rows["Sana"]["value"] == "162.901"

@@ -39,6 +39,23 @@ USE: dict[str, dict[str, tuple[str, str, str, int, str, str]]] = {
             "own",
         ),
         "alignment_retrieval_chance": ("chance of retrieval", "one over the candidates", "share", 0, "–", "own"),
+        "alignment_biovil_t": (
+            "cosine with the prompt",
+            "mean cosine of image and prompt in the space of BioViL-T; models conditioned on it are favoured",
+            "none",
+            1,
+            JUDGED,
+            "CheXGenBench",
+        ),
+        "alignment_biovil_t_retrieval": (
+            "prompt nearest",
+            "share of images nearer to their prompt than to prompts with other labels, mean over sets of labels",
+            "share",
+            1,
+            f"alignment/alignment_biovil_t_chance; {JUDGED}",
+            "own",
+        ),
+        "alignment_biovil_t_chance": ("chance of that", "one over the prompts", "share", 0, "–", "own"),
         "n": ("N of images", "images drawn; `CLASS/n` prompts with the class", "images", 0, "–", "own"),
     },
     "utility": {

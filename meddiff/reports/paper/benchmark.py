@@ -33,6 +33,7 @@ FIGURES = {
     "recall": ("recall, k = 5", "coverage", 3),
     "density": ("density, k = 5", "coverage", 3),
     "coverage": ("coverage, k = 5", "coverage", 3),
+    "alignment": ("cosine of image and prompt", "alignment", 3),
 }
 #: Figure of the benchmark that has no twin here -> (what it is, why).
 NOT_HERE = {
@@ -41,7 +42,6 @@ NOT_HERE = {
         "its bias follows how many images a class has, which is not published; the kernel distance by class of "
         "`lightning evaluate coverage` has no such bias",
     ),
-    "alignment": ("the cosine of image and prompt (BioViL-T)", "no table of these runs has it"),
     "reidentification": ("the share of re-identified patients", "the network that judges it is not part of this suite"),
     "latent_distance": (
         "the distance to the image of the same prompt in features",
@@ -174,7 +174,8 @@ def why_not(model: Model, figure: str, published: Published) -> list[str]:
     measured = {name: n for one in model.evaluations for name, n in _measured(one, figure).items()}
     if published.extractor not in measured:
         if not measured:
-            return [f"it was not measured (`lightning evaluate {part} -c {CONFIG}`)"]
+            needs = " --alignment.biovil_t FOLDER" if part == "alignment" else ""
+            return [f"it was not measured (`lightning evaluate {part} -c {CONFIG}{needs}`)"]
         others = " and ".join(sorted(measured))
         return [
             f"it is measured on features of {others}, and published on those of {published.extractor} "
@@ -210,14 +211,14 @@ def _unlike(way: object, ways: frozenset[tuple[float, float]]) -> str:
 
 def _measured(evaluation: EvaluationFolder, figure: str) -> dict[str, float]:
     """Extractor -> N of what an evaluation has of a figure."""
-    if FIGURES[figure][1] == "fidelity":
+    part = FIGURES[figure][1]
+    if part == "fidelity":
         rows = [row for row in evaluation.table("fidelity") if not row.get("control")]
         named = [(row.get("metric", ""), row) for row in rows]
         prefix = f"{figure}_"
         some = {metric.removeprefix(prefix): row for metric, row in named if metric.startswith(prefix)}
     else:
-        rows = [row for row in evaluation.table("coverage") if not row.get("control")]
-        some = {row.get("extractor", ""): row for row in rows if number(row.get(figure)) is not None}
+        some = {name: row for name, row, _ in _by_features(evaluation, figure, "")}
     return {name: n for name, row in some.items() if (n := number(row.get("n"))) is not None}
 
 
@@ -228,13 +229,24 @@ def _ours(model: Model, figure: str, extractor: str, control: bool) -> Cell:
         kind = "real_vs_real" if control else ""
         values = [distances(one, f"{figure}_{extractor}", kind) for one in model.evaluations]
     else:
-        kind = "held_out" if control else ""
+        kind = {"coverage": "held_out", "alignment": "real"}[part] if control else ""
         values = [
-            [value for row in one.table("coverage") if row.get("extractor") == extractor
-             and row.get("control", "") == kind and (value := number(row.get(figure))) is not None]
+            [value for name, _, value in _by_features(one, figure, kind) if name == extractor]
             for one in model.evaluations
-        ]  # fmt: skip
+        ]
     return over_runs(values, digits) if any(values) else Cell()
+
+
+def _by_features(evaluation: EvaluationFolder, figure: str, control: str) -> list[tuple[str, dict[str, str], float]]:
+    """(extractor, row, value) of a figure that has a column of its own, of drawn images or of a control."""
+    part = FIGURES[figure][1]
+    column = "cosine" if part == "alignment" else figure
+    rows = [row for row in evaluation.table(part) if row.get("control", "") == control]
+    return [
+        ("biovil_t" if part == "alignment" else row.get("extractor", ""), row, value)
+        for row in rows
+        if (value := number(row.get(column))) is not None
+    ]
 
 
 def _axis(figure: str, published: Published) -> str:
