@@ -10,7 +10,7 @@ Source: spec/evaluation_beyond.md section 6; controls own.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from meddiff.evaluation.classifier import Judge, load_judge
 from meddiff.evaluation.compared_sets import decoded
 from meddiff.evaluation.feature_cache import Features, stored_images
 from meddiff.evaluation.fidelity import PAPER_N
-from meddiff.evaluation.image_sets import ImageSets
+from meddiff.evaluation.image_sets import Drawing, ImageSets
 from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.undisturbed import undisturbed
@@ -40,7 +40,6 @@ from meddiff.metrics.functional.alignment import (
 from meddiff.metrics.functional.class_auroc import class_auroc, macro_auroc_by_image
 from meddiff.metrics.intervals import mean_interval
 from meddiff.models.latent_diffusion import LatentDiffusion
-from meddiff.models.sampling import SamplingOptions
 from meddiff.shards.dataset import LatentShardsDataset
 
 SETS = ("", "real", "real_decoded", "shuffled")
@@ -51,17 +50,6 @@ CLASSES = ("control", "class", "auroc", "positives", "n")
 #: Prompts are dealt out anew so many times; a single time is as noisy as the figure itself.
 SHUFFLES = 20
 JUDGE = "judge"
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """What drawing and looking need of the options."""
-
-    sampling: SamplingOptions
-    batch_size: int
-    seed: int
-    weights: dict[str, str] = field(default_factory=dict)
-    statistics: str | None = None
 
 
 class Alignment:
@@ -116,7 +104,7 @@ class Alignment:
         first, others = range(n), range(n, 2 * n)
         judge = load_judge(options.classifier, model.device)
         way = options.sampling or model.sampling
-        drawing = _Drawing(way, options.batch_size, options.seed)
+        drawing = Drawing(way, options.batch_size, options.seed)
         with undisturbed(model), model.weights(options.ema):
             show = self.show_progress and ranks.is_first
             cosine = None if options.biovil_t is None else CosineReader(locate(options.biovil_t), model.device)

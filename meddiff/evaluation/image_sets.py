@@ -4,7 +4,7 @@ Source: own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -47,6 +47,17 @@ class SetOptions(DrawingOptions, Protocol):
     def weights(self) -> dict[str, str]: ...
     @property
     def statistics(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """:class:`SetOptions` of measurements that keep no features of real images."""
+
+    sampling: SamplingOptions
+    batch_size: int
+    seed: int
+    weights: dict[str, str] = field(default_factory=dict)
+    statistics: str | None = None
 
 
 @dataclass

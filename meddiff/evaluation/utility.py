@@ -27,17 +27,15 @@ from meddiff.common.progress import progress_bar
 from meddiff.evaluation.alignment import label_table
 from meddiff.evaluation.compared_sets import decoded, shared_patients, training_order, training_problems
 from meddiff.evaluation.cores import over_cores
-from meddiff.evaluation.drawing import draw_prompts, folder_needed, read_images, signed
-from meddiff.evaluation.feature_cache import CPU_LOOKS, Images, stored_images
+from meddiff.evaluation.feature_cache import Features, stored_images
+from meddiff.evaluation.image_sets import Drawing, ImageSets
 from meddiff.evaluation.ledger import Ledger, open_ledger
-from meddiff.evaluation.measurement import Result
-from meddiff.evaluation.not_finite import without_figures
+from meddiff.evaluation.measurement import Result, Table
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.undisturbed import undisturbed
 from meddiff.evaluation.utility_arms import ARMS, Pictures, Recipe, new_network, plan, scored, train_arm
 from meddiff.evaluation.utility_options import UtilityOptions
 from meddiff.evaluation.utility_result import FIRST, Entry, utility_result
-from meddiff.models.autoencoder import NotFiniteImages
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.weights.fitting import fit_state
 from meddiff.models.weights.reading import State, read_state
@@ -46,6 +44,8 @@ from meddiff.shards.dataset import LatentShardsDataset
 
 #: Images that are drawn where no number is given: a laptop draws them in a minute or two with the embedded model.
 DRAWN = 400
+#: Name of what a classifier sees of an image.
+LOOK = "look"
 
 
 class Utility:
@@ -159,43 +159,35 @@ class Utility:
 
         Args:
             out: images go to ``images/utility`` there, and are taken from ``images/copies_training`` where those fit;
-                classifiers that are trained are kept in ``utility.jsonl``.
+                classifiers that are trained are kept in ``utility.jsonl``. None keeps both in memory.
 
         Raises:
-            UserError: as :meth:`check`, no folder, or images or results of other settings in the way.
+            UserError: as :meth:`check`, or images or results of other settings in the way.
         """
         self.check(split)
         assert self.train is not None
         assert self.validation is not None
-        options, train, place = self.options, self.train, folder_needed(out, "utility")
-        asked = training_order(train, options.seed)[: self.number()]
-        folder, keys = place / "images" / "utility", [train.keys[i] for i in asked]
-        prompts = {train.keys[i]: str(train.metadata(i)["impression"]) for i in asked}
+        options, train, held = self.options, self.train, self.validation
+        asked, every = training_order(train, options.seed)[: self.number()], range(len(split))
         show = self.show_progress and ranks.is_first
+        drawing = Drawing(options.sampling or model.sampling, options.batch_size, options.seed)
         with undisturbed(model), model.weights(options.ema):
-            borrow = [place / "images" / "copies_training"]
-            try:
-                draw_prompts(model, folder, prompts, options, borrow=borrow, show_progress=show)
-            except NotFiniteImages as error:
-                return without_figures(error, "utility", [f"utility_{arm}_auroc" for arm in options.arms], FIRST)
+            sets = ImageSets(drawing, {LOOK: self._look}, model, train, out, ranks, show)
+            sets.drawn("synthetic", "utility", asked, drawing.sampling, borrow=["copies_training"])
+            sets.other("training images", decoded(model, train).images, asked)
+            sets.other("validation images", decoded(model, held).images, range(len(held)))
+            sets.other("test images", stored_images(split), every)
+            looks = sets.gathered()
+            if looks["synthetic"] is None:  # classifiers of the others would have seen other captions
+                figures = [f"utility_{arm}_auroc" for arm in options.arms]
+                return Result(dict.fromkeys(figures, math.nan), {"utility": Table([], FIRST)})
             labels = label_table(train, asked, FINDINGS)
-            drawn: Images = lambda some: signed(read_images(folder, [keys[k] for k in some]))  # noqa: E731
             sources = {
-                "real": self._pictures(model, decoded(model, train).images, asked, labels, "training images", show),
-                "synthetic": self._pictures(model, drawn, range(len(asked)), labels, "drawn images", show),
+                "real": self._pictures(looks["training images"], labels),
+                "synthetic": self._pictures(looks["synthetic"], labels),
             }
-            held, every = self.validation, range(len(split))
-            choose = self._pictures(
-                model,
-                decoded(model, held).images,
-                range(len(held)),
-                label_table(held, range(len(held)), FINDINGS),
-                "validation images",
-                show,
-            )
-            test = self._pictures(
-                model, stored_images(split), every, label_table(split, every, FINDINGS), "test images", show
-            )
+            choose = self._pictures(looks["validation images"], label_table(held, range(len(held)), FINDINGS))
+            test = self._pictures(looks["test images"], label_table(split, every, FINDINGS))
             made = {arm: _made(arm, sources, choose, test) for arm in ARMS}
             with open_ledger(out, "utility.jsonl", model, split, self._settings(), Entry) as ledger:
                 self._train(ledger, made, sources, choose, test, model.device, ranks, show)
@@ -218,19 +210,14 @@ class Utility:
         digest = None if initial is None else hashlib.sha256(initial).hexdigest()
         return {**{name: getattr(self.options, name) for name in names}, "initial": digest}
 
-    def _pictures(
-        self, model: LatentDiffusion, images: Images, indices: Sequence[int], labels: Tensor, title: str, show: bool
-    ) -> Pictures:
-        """Images brought to the classifier's size; half precision is finer than the eight bits they were."""
+    def _look(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, side * side): grey, brought to the classifier's size."""
+        return resize_square(images.mean(dim=1, keepdim=True), self.options.side).flatten(1)
 
-        def look(part: Sequence[int]) -> Tensor:
-            grey = images(part).mean(dim=1, keepdim=True)  # (B, 1, H, W)
-            bar.update(len(part))
-            return resize_square(grey, self.options.side).half()
-
-        size = CPU_LOOKS if model.device.type == "cpu" else self.options.batch_size
-        with progress_bar(len(indices), "image", title, show) as bar:
-            return Pictures(torch.cat(list(over_cores(look, indices, size, model.device))), labels)
+    def _pictures(self, looked: Features | None, labels: Tensor) -> Pictures:
+        """As a classifier takes them; half precision is finer than the eight bits they were."""
+        assert looked is not None
+        return Pictures(looked[LOOK].unflatten(1, (1, self.options.side, self.options.side)).half(), labels)
 
     def _train(
         self,

@@ -1,11 +1,7 @@
 """Coverage and copies with planted generators: one that gives training images back, one that has collapsed."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from pathlib import Path
-from threading import Barrier
-from typing import Any
 
 import numpy as np
 import pytest
@@ -74,34 +70,6 @@ def drawing(model: LatentDiffusion, plant: Planted, monkeypatch: pytest.MonkeyPa
         return plant(keys)
 
     monkeypatch.setattr(model, "sample", sample)
-
-
-class ThreadRanks(Ranks):
-    """Two ranks in two threads that meet where real ones do."""
-
-    def __init__(self, rank: int, meeting: Barrier, table: list[list[Any]]) -> None:
-        super().__init__(rank, 2)
-        object.__setattr__(self, "meeting", meeting)
-        object.__setattr__(self, "table", table)
-
-    def gather(self, rows: list[Any]) -> list[Any]:
-        self.table[self.rank] = rows
-        self.meeting.wait(60)
-        found = [row for part in self.table for row in part]
-        self.meeting.wait(60)
-        return found
-
-
-def on_two_ranks(
-    measurement: Coverage | Copies, model: LatentDiffusion, split: LatentShardsDataset
-) -> list[dict[str, float]]:
-    meeting, table = Barrier(2), [[], []]
-
-    def work(rank: int) -> dict[str, float]:
-        return measurement.run(deepcopy(model), split, None, ThreadRanks(rank, meeting, table)).figures
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(work, range(2)))
 
 
 def any_of(pictures: NDArray[np.uint8], split: LatentShardsDataset, few: int | None = None) -> Planted:
@@ -181,7 +149,7 @@ def test_a_collapsed_generator_covers_nothing_and_a_copying_one_looks_perfect(
     assert classes["No Finding"]["n_real"] == sum("No Finding" in split.metadata(i)["labels"] for i in range(N))
 
 
-def test_a_run_again_draws_and_looks_at_nothing_twice_and_two_ranks_find_what_one_does(
+def test_a_run_again_draws_and_looks_at_nothing_twice(
     split: LatentShardsDataset, train: LatentShardsDataset, model: LatentDiffusion, tmp_path: Path
 ) -> None:
     options = CoverageOptions(samples=N, sampling=QUICK, batch_size=6, statistics=str(tmp_path / "statistics"))
@@ -196,8 +164,6 @@ def test_a_run_again_draws_and_looks_at_nothing_twice_and_two_ranks_find_what_on
     assert again == pytest.approx(first, rel=1e-3, nan_ok=True)
     assert stamps(tmp_path / "out" / "images" / "coverage") == before
     assert sorted((tmp_path / "statistics").iterdir()) == kept
-    for found in on_two_ranks(Coverage(options, train), model, split):
-        assert found == pytest.approx(first, rel=1e-3, nan_ok=True)
 
 
 def test_what_cannot_be_measured_is_told_in_a_sentence(

@@ -15,12 +15,16 @@ from PIL import Image
 
 from meddiff.attribution.overlay import overlay
 from meddiff.common.errors import UserError
+from meddiff.evaluation.alignment import Alignment
+from meddiff.evaluation.alignment_options import AlignmentOptions
 from meddiff.evaluation.classifier import Classifier, ClassifierOptions
 from meddiff.evaluation.diversity import Diversity, DiversityOptions
 from meddiff.evaluation.fidelity import Fidelity, FidelityOptions, through_vae
 from meddiff.evaluation.grounding import Grounding, GroundingOptions
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.samples import evaluation_latents
+from meddiff.evaluation.utility import Utility
+from meddiff.evaluation.utility_options import UtilityOptions
 from meddiff.models.autoencoder import FrozenAutoencoder, NotFiniteImages, decode, encode, whole_images
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.models.sampling import SamplingOptions, initial_noise
@@ -125,6 +129,22 @@ def test_nor_any_other_figure(split: LatentShardsDataset, classifier: Path, flak
     with pytest.warns(UserWarning, match="classifier has no figures"):
         found = run_part(judged, flaky, split, tmp_path / "broken")
     assert math.isnan(found["classifier_auc"])
+
+
+def test_nor_of_what_prompts_asked_for_or_classifiers_learn(
+    split: LatentShardsDataset, classifier: Path, flaky: Flaky, tmp_path: Path
+) -> None:
+    aligned = Alignment(AlignmentOptions(classifier=str(classifier), samples=N, sampling=QUICK))
+    with pytest.warns(UserWarning, match="alignment has no figures: 1 of 6 images are not finite"):
+        found = run_part(aligned, flaky, split, tmp_path / "alignment")
+    assert math.isnan(found["alignment_classifier_pearson"])
+    assert math.isfinite(found["real/alignment_classifier_pearson"])
+    train, val = (LatentShardsDataset(split.folder, name) for name in ("train", "val"))
+    flaky.bad = train.keys[1]
+    useful = Utility(UtilityOptions(seeds=1, steps=2, checks=1, fewest=1, side=32, samples=len(train)), train, val)
+    with pytest.warns(UserWarning, match=f"utility has no figures: 1 of {len(train)} images are not finite"):
+        found = run_part(useful, flaky, split, tmp_path / "utility")
+    assert math.isnan(found["utility_synthetic_auroc"])
 
 
 def test_maps_that_are_no_numbers_are_excluded_with_a_reason(shards: Path, vae_folder: Path) -> None:

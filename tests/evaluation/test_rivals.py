@@ -1,11 +1,8 @@
 """Rival maps: what they cost, that they do not hang on batches, ranks or a stop, and the controls that stand in their table."""
 
-import copy
 import math
-import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import torch
@@ -22,10 +19,10 @@ from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.drawn_parts import CountedPasses, make_attentive_model, run_part
+from tests.builders.thread_ranks import on_two_ranks
 
 OPTIONS = RivalsOptions(samples=6, timesteps=2, bbm_steps=4, inversion_steps=10)
 CONTROLS = ("blind", "centre", "class_prior", "planted")
-T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -143,36 +140,13 @@ def test_what_is_done_is_not_done_again_and_other_settings_are_refused(
         Rivals(replace(OPTIONS, bbm_steps=5)).run(model, split, measured.folder, Ranks())
 
 
-class _Shared(Ranks):
-    """One of two ranks that are threads."""
-
-    boards: list[list[object]] = [[], []]  # noqa: RUF012 (shared on purpose)
-    barrier = threading.Barrier(2)
-
-    def gather(self, rows: list[T]) -> list[T]:
-        self.boards[self.rank][:] = rows
-        self.barrier.wait(60)
-        found = [row for board in self.boards for row in board]
-        self.barrier.wait(60)
-        return found  # type: ignore[return-value]
-
-
 def test_two_ranks_and_other_batches_find_the_same(split: LatentShardsDataset, model: LatentDiffusion) -> None:
     options = replace(OPTIONS, samples=3, presets=["words", "layers", "ldm_inversion"], batch_size=16)
     alone = Rivals(options).run(model, split, None, Ranks())
-    results: dict[int, Result] = {}
-
-    def measure(rank: int, own: LatentDiffusion) -> None:
-        results[rank] = Rivals(replace(options, batch_size=7)).run(own, split, None, _Shared(rank, 2))
-
-    threads = [threading.Thread(target=measure, args=(rank, copy.deepcopy(model))) for rank in (0, 1)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    both = on_two_ranks(Rivals(replace(options, batch_size=7)), model, split)
     for table in ("rivals", "rival_scores", "rival_layers"):
         expected = numbers(alone, table)
-        for result in results.values():
+        for result in both:
             found = numbers(result, table)
             assert found.keys() == expected.keys()
             for name, cells in expected.items():
