@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -94,6 +95,26 @@ class EvaluationCallback(Callback):
         self.seconds = 0.0
         self._last_images = 0
 
+    @classmethod
+    def preflight_splits(cls, sizes: Mapping[str, int | None], **init_args: Any) -> list[str]:
+        """One sentence where the split that is measured is not there or too small, before anything is made or read.
+
+        Args:
+            sizes: split -> number of its samples, None where that is not known.
+        """
+        try:
+            one = cls(**init_args)
+        except UserError as error:
+            return [f"{cls.__name__}: {error}"]
+        have = sizes.get(one.split, 0)
+        if have is None:
+            return []
+        if not have:
+            there = ", ".join(sorted(name for name, count in sizes.items() if count != 0)) or "none"
+            return [f"{cls.__name__}: there are no samples of split {one.split!r} (there are: {there}): name another."]
+        problem = one.size_problem(have)
+        return [] if problem is None else [f"{cls.__name__}: {problem}"]
+
     # ---- for subclasses -----------------------------------------------------------------------------------------
 
     def measure(
@@ -106,6 +127,10 @@ class EvaluationCallback(Callback):
         if trainer.is_global_zero:
             self.write(trainer, split, result, images)
         return {f"{self.side}/{name}": value for name, value in result.figures.items()}
+
+    def size_problem(self, have: int) -> str | None:
+        """A sentence where a split of so many samples is too small."""
+        return None
 
     def write(self, trainer: Trainer, split: LatentShardsDataset, result: Result, images: int) -> None:
         """Put what was found into the run folder; rank 0 only."""

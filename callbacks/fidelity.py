@@ -38,6 +38,10 @@ class FidelityCallback(EvaluationCallback):
         """One sentence for each file of extractor weights that is not there; looks at the disk only."""
         return missing_extractors(init_args.get("weights") or {})
 
+    def size_problem(self, have: int) -> str | None:
+        """As the measurement says it."""
+        return self.measurement.size_problem(have, f"The split {self.split!r}")
+
     def measure(
         self, trainer: Trainer, model: LatentDiffusion, split: LatentShardsDataset, images: int
     ) -> Mapping[str, float]:

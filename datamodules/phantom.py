@@ -5,6 +5,7 @@ is where a data set is made, once per node, before processes read it.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,6 +35,11 @@ class MadeOnFirstUse:
         path = init_args.get("synthetic_prompts")
         wanted = init_args.get("prompt") == "synthetic"
         return missing_texts("synthetic", path if isinstance(path, str) else None) if wanted else []
+
+    @classmethod
+    def split_sizes(cls, **init_args: object) -> dict[str, int]:
+        """Samples of each split, whether the shards are there or not."""
+        return options_of(init_args).sizes()
 
     def made(self) -> bool:
         """Whether the shards are there whole."""
@@ -103,3 +109,9 @@ class PhantomLatentsDataModule(MadeOnFirstUse, LatentShardsDataModule):
                 f"{self.folder} was encoded with another autoencoder than lies at {self.vae} now: remove it, or name "
                 f"another folder with --data.shards."
             )
+
+
+def options_of(init_args: Mapping[str, object]) -> PhantomOptions:
+    """As the arguments of a data module say, which are a dictionary before anything is built."""
+    given = init_args.get("phantom")
+    return PhantomOptions(**given) if isinstance(given, Mapping) else given or PhantomOptions()  # type: ignore[return-value]

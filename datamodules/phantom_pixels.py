@@ -1,9 +1,7 @@
 """The embedded cohort as pixels: rendered on first use, so that a model of pixels needs nothing but the clone."""
 
-from collections.abc import Mapping
-
 from datamodules.image_shards import ImageShardsDataModule, pixel_problems
-from datamodules.phantom import MadeOnFirstUse
+from datamodules.phantom import MadeOnFirstUse, options_of
 from meddiff.phantoms import PhantomOptions
 from meddiff.preparation.prepare_phantom import phantom_folder
 from meddiff.shards.access import access_of
@@ -40,7 +38,7 @@ class PhantomPixelsDataModule(MadeOnFirstUse, ImageShardsDataModule):
     def preflight(cls, **init_args: object) -> list[str]:
         """Only texts can be missing; a size that phantoms do not have is told as well."""
         found = MadeOnFirstUse.preflight(**init_args) + pixel_problems(init_args)
-        largest, side = _options(init_args).resolution, init_args.get("resolution")
+        largest, side = options_of(init_args).resolution, init_args.get("resolution")
         if isinstance(side, int) and side > largest:
             found.append(f"resolution is {side} and phantoms are rendered at {largest} px: ask for at most that.")
         return found
@@ -48,7 +46,7 @@ class PhantomPixelsDataModule(MadeOnFirstUse, ImageShardsDataModule):
     @classmethod
     def read_manifest(cls, **init_args: object) -> Manifest | None:
         """What the shards will say, whether they are there or not."""
-        options = _options(init_args)
+        options = options_of(init_args)
         side, channels = init_args.get("resolution"), init_args.get("channels", 1)
         assert side is None or isinstance(side, int)
         assert isinstance(channels, int)
@@ -66,9 +64,3 @@ class PhantomPixelsDataModule(MadeOnFirstUse, ImageShardsDataModule):
     def prepare_data(self) -> None:
         """Make the shards unless they are there whole."""
         self.make("", self.processes, "images")
-
-
-def _options(init_args: Mapping[str, object]) -> PhantomOptions:
-    """As the arguments say, which are a dictionary before anything is built."""
-    given = init_args.get("phantom")
-    return PhantomOptions(**given) if isinstance(given, Mapping) else given or PhantomOptions()  # type: ignore[return-value]

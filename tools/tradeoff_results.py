@@ -48,6 +48,7 @@ SWEEPS = {
     "main": ("phantom_tradeoff", "phantom_tradeoff_long"),
     "beside": ("phantom_tradeoff", "phantom_tradeoff_long"),
     "mechanism": ("phantom_tradeoff_long",),
+    "trust": ("phantom_tradeoff_long",),
     "rate": ("phantom_rates", "phantom_tradeoff"),
     "prompt": ("phantom_texts", "phantom_tradeoff"),
     "confounders": ("phantom_confounders", "phantom_tradeoff"),
@@ -127,7 +128,7 @@ def page(results: Path, text: str, picture: Path, design: tables.Design | None =
     parts = {
         "answer": answer(found, design),
         "picture": shown,
-        "tables": all_tables(found, design) or NO_TABLES,
+        "tables": all_tables(found, design, collected) or NO_TABLES,
     }
     named = [match[2] for match in MADE.finditer(text)]
     if sorted(named) != sorted(parts):
@@ -135,11 +136,12 @@ def page(results: Path, text: str, picture: Path, design: tables.Design | None =
     return MADE.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", text)
 
 
-def all_tables(found: Sequence[tables.ClaimTable], design: tables.Design) -> str:
+def all_tables(found: Sequence[tables.ClaimTable], design: tables.Design, collected: rows.Collected) -> str:
     """Every table with the commands below it; behind the main one whether its differences differ."""
     blocks = []
     for one in found:
-        blocks.append(tables.markdown(one, design) + made_by(one.name))
+        beside = tables.trust_controls(one, collected, design) if one.name == "trust" else ""
+        blocks.append(tables.markdown(one, design) + (f"\n\n{beside}" if beside else "") + made_by(one.name))
         compared = between.between(one.claims) if one.name == "main" else []
         blocks += [between.markdown(compared, design) + made_by(one.name)] if compared else []
     return "\n\n".join(blocks)

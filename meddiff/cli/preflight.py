@@ -1,6 +1,6 @@
 """Everything that can be known to be wrong from the configuration, before weights are read or processes start."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from meddiff.common.foreign_files import instead_of_weights
 from meddiff.runs.building import import_class
 from meddiff.runs.checkpoints import broken
 from meddiff.shards.manifest import Manifest
+
+#: Classes and the arguments that they are given.
+Owners = Sequence[tuple[type | None, Mapping[str, Any]]]
 
 
 def problems_before_start(verb: str, section: Namespace) -> list[str]:
@@ -42,6 +45,7 @@ def problems_before_start(verb: str, section: Namespace) -> list[str]:
     if not problems and read is not None:
         try:
             manifest = read(**data_args)
+            problems += measured_problems(data, data_args, manifest, callbacks)
             if manifest is not None:
                 problems += split_problems(verb, section.trainer, manifest, data_args)
                 problems += check(manifest, **model_args) if check is not None else []
@@ -63,6 +67,23 @@ def split_problems(verb: str, trainer: Namespace, manifest: Manifest, data: Mapp
         f"data: the shards at {data.get('shards')} have no samples of split {split!r} (they have: {have}): name another with "
         f"--data.{option}{without}."
     ]
+
+
+def measured_problems(
+    data: type | None, arguments: Mapping[str, Any], manifest: Manifest | None, callbacks: Owners
+) -> list[str]:
+    """A sentence for each measurement whose split is not there or too small, also of a cohort that is not made yet."""
+    planned = getattr(data, "split_sizes", None)
+    sizes: dict[str, int | None] = {}
+    if planned is not None:
+        sizes = planned(**arguments)
+    elif manifest is not None:
+        sizes = {shard.split: manifest.samples(shard.split) for shard in manifest.shards}
+    if not sizes:
+        return []
+    sizes |= dict.fromkeys(arguments.get("splits_from") or {})
+    checks = [(getattr(kind, "preflight_splits", None), given) for kind, given in callbacks]
+    return [problem for check, given in checks if check is not None for problem in check(sizes, **given)]
 
 
 def ranks_asked_for(trainer: Namespace) -> int | None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 
-from meddiff.common.errors import UserError
+from meddiff.common.errors import refuse
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,7 @@ def check_ranges(owner: str, values: object, **rules: Range) -> None:
     Raises:
         UserError: one or more are.
     """
-    problems = range_problems({name: getattr(values, name) for name in rules}, rules, f"{owner}: ")
-    if problems:
-        raise UserError(" ".join(problems))
+    refuse(range_problems({name: getattr(values, name) for name in rules}, rules, f"{owner}: "))
 
 
 def check_finite_fields(owner: str, options: object) -> None:

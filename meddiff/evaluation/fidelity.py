@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from meddiff.common.errors import UserError
+from meddiff.common.errors import refuse
 from meddiff.common.ranges import COUNT, check_ranges
 from meddiff.evaluation.feature_cache import Features
 from meddiff.evaluation.image_sets import ImageSets, noise, through_vae
@@ -92,26 +92,39 @@ class Fidelity:
 
     def number(self, split: LatentShardsDataset) -> int:
         """N, the number of images to draw."""
-        return min(PAPER_N, len(split) // 2) if self.options.samples is None else self.options.samples
+        return self._of(len(split))
+
+    def _of(self, have: int) -> int:
+        return min(PAPER_N, have // 2) if self.options.samples is None else self.options.samples
+
+    def size_problem(self, have: int, where: str) -> str | None:
+        """A sentence where a split of ``have`` images is too small for a reference and captions to draw.
+
+        Args:
+            where: the split, as the sentence's subject.
+        """
+        n = self._of(have)
+        if n < 2:
+            return f"samples is {n}; a distance between sets needs at least 2."
+        if have < 2 * n:
+            return (
+                f"{where} holds {have} images, and {n} samples need {2 * n} (a reference and captions to draw): "
+                f"set samples to {have // 2} or less."
+            )
+        return None
 
     def check(self, split: LatentShardsDataset) -> None:
         """Refuse missing weights, unknown names, and a split that is too small."""
-        options, n = self.options, self.number(split)
+        options = self.options
         problems = missing_extractors(options.weights)
         unknown = sorted(set(options.controls) - set(CONTROLS))
         if unknown:
             problems.append(f"No control {unknown[0]!r}: there are {', '.join(CONTROLS)}.")
         if not options.weights:
             problems.append("fidelity needs at least one feature extractor: set weights.")
-        if n < 2:
-            problems.append(f"samples is {n}; a distance between sets needs at least 2.")
-        elif len(split) < 2 * n:
-            problems.append(
-                f"The split {split.split!r} of {split.folder} holds {len(split)} images, and {n} samples "
-                f"need {2 * n} (a reference and captions to draw): set samples to {len(split) // 2} or less."
-            )
-        if problems:
-            raise UserError(" ".join(problems))
+        problem = self.size_problem(len(split), f"The split {split.split!r} of {split.folder}")
+        problems += [] if problem is None else [problem]
+        refuse(problems)
 
     def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
         """U-Net forward passes of one run, without those of the control *untrained*."""

@@ -20,7 +20,7 @@ import torch
 from meddiff.attribution.grounding_pass import GroundingItem, grounding_pass, mean_over_timesteps
 from meddiff.attribution.schedules import GAMMA, SCHEDULES, Schedule, schedule
 from meddiff.attribution.words import QUERY_WORDS, query_tokens
-from meddiff.common.errors import UserError
+from meddiff.common.errors import UserError, refuse
 from meddiff.common.progress import progress_bar
 from meddiff.common.ranges import COUNT, NOT_NEGATIVE, Range, check_ranges
 from meddiff.evaluation.cores import one_core
@@ -137,8 +137,7 @@ class Schedules:
                 f"The split {split.split!r} of {split.folder} holds {len(split)} images, and {n} samples need {2 * n} (a "
                 f"reference and captions to draw) and at least 4: set samples to {len(split) // 2} or less."
             )
-        if problems:
-            raise UserError(" ".join(problems))
+        refuse(problems)
 
     def cost(self, model: LatentDiffusion, split: LatentShardsDataset) -> float:
         """U-Net forward passes: images, then two maps a phrase and timestep."""

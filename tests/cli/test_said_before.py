@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.builders.command import call, write_fit
 
@@ -35,3 +36,42 @@ def test_a_rate_of_a_tower_that_is_frozen(config: str, tmp_path: Path, capsys: p
     more = ("--model.freeze_text_encoder", "false", "--trainer.fast_dev_run", "1")
     code, _, err = call(capsys, "fit", "-c", config, "--model.text_encoder_learning_rate", "1e-5", *more)
     assert code == 0, err
+
+
+def phantom_fit(file: Path, vae_folder: Path, fidelity: int) -> str:
+    """A fit on phantoms that are not rendered yet."""
+    place = write_fit(file, file.parent / "none", vae_folder, {"max_steps": 1, "limit_val_batches": 0})
+    values = yaml.safe_load(place.read_text())
+    data = values["data"]["init_args"]
+    data |= {"shards": str(file.parent / "phantom"), "phantom": {"n": 60, "resolution": 64, "fidelity": fidelity}}
+    data |= {"vae": str(vae_folder)}
+    values["data"] = {"class_path": "datamodules.PhantomLatentsDataModule", "init_args": data}
+    place.write_text(yaml.safe_dump(values))
+    return str(place)
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "samples", "sentence"),
+    [
+        (20, "11", "FidelityCallback: The split 'fidelity' holds 20 images, and 11 samples need 22"),
+        (0, "2", "FidelityCallback: there are no samples of split 'fidelity' (there are: grounding, train, val)"),
+    ],
+)
+def test_more_samples_than_a_cohort_that_is_not_made_yet_will_hold(
+    fidelity: int, samples: str, sentence: str, tmp_path: Path, vae_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = phantom_fit(tmp_path / "fit.yaml", vae_folder, fidelity)
+    asked = ("--fidelity.every_n_images", "8", "--fidelity.samples", samples)
+    code, _, err = call(capsys, "fit", "-c", config, *asked)
+    assert code == 2
+    assert sentence in err
+    assert not (tmp_path / "phantom").exists(), "nothing was rendered"
+
+
+def test_as_many_samples_as_there_will_be(tmp_path: Path, vae_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The control: half of the split is enough."""
+    config = phantom_fit(tmp_path / "fit.yaml", vae_folder, 20)
+    more = ("--fidelity.every_n_images", "8", "--fidelity.samples", "10", "--trainer.fast_dev_run", "1")
+    code, _, err = call(capsys, "fit", "-c", config, *more)
+    assert code == 0, err
+    assert (tmp_path / "phantom").exists()

@@ -14,7 +14,7 @@ from meddiff.reports.experiment.between import between
 from meddiff.reports.experiment.between import markdown as table_between
 from meddiff.reports.experiment.claims import AT_EQUAL, CNR, DISTANCE, Claim, claims
 from meddiff.reports.experiment.picture import draw, points
-from meddiff.reports.experiment.tables import FIGURES, ClaimTable, Design, markdown, tables
+from meddiff.reports.experiment.tables import FIGURES, ClaimTable, Design, markdown, tables, trust_controls
 from meddiff.runs import names
 from meddiff.runs.folder import read_run
 from meddiff.runs.tables import write_table
@@ -248,6 +248,29 @@ def test_controls_of_another_moment_do_not_count(tmp_path: Path) -> None:
     )  # fmt: skip
     about.write_text(json.dumps({"images": 16000, "parts": {"controls": {}}}))
     assert "controls/gain" not in rows.collect(read_run(run)).runs["x/12345678", 32000]
+
+
+def test_what_a_group_asks_is_paired_and_stands_beside_its_controls(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s", Truth(), Truth())
+    for run in sorted(path.parent for path in sweep.glob("*/config.yaml")):
+        folder = run / names.EVALUATIONS / names.by_images(32000)
+        seed, learnable = read_run(run).facts.seed, read_run(run).facts.encoder == "learnable"
+        aligned = {"alignment_classifier_auroc": 0.7 + 0.01 * int(seed or 0) + 0.1 * learnable}
+        aligned |= {"real/alignment_classifier_auroc": 0.97, "shuffled/alignment_classifier_auroc": 0.51}
+        about, summary = folder / names.ABOUT, folder / names.SUMMARY
+        values = json.loads(about.read_text())
+        about.write_text(json.dumps({**values, "parts": {**values["parts"], "alignment": {}}}))
+        summary.write_text(json.dumps({**json.loads(summary.read_text()), "alignment": aligned}))
+    found = made(sweep)
+    claim = one(found, "alignment/alignment_classifier_auroc", "trust")
+    assert claim.difference.mean == pytest.approx(0.1)
+    assert (claim.difference.seeds, claim.holds) == (5, True)
+    (table,) = [table for table in found if table.name == "trust"]
+    assert [c.figure for c in table.claims] == ["alignment/alignment_classifier_auroc"], "what was measured, no more"
+    beside = trust_controls(table, collected(sweep), DESIGN)
+    assert "| finding asked for is in the image, AUROC | real images | 0.97 | 10 |" in beside
+    assert "| finding asked for is in the image, AUROC | prompts shuffled | 0.51 | 10 |" in beside
+    assert not [table for table in made(make_sweep(tmp_path / "t", Truth(), Truth())) if table.name == "trust"]
 
 
 def test_texts_of_a_config_make_no_cells_and_no_control_characters(tmp_path: Path) -> None:

@@ -17,9 +17,8 @@ from meddiff.common.bounded import parse_json
 from meddiff.common.errors import UserError
 from meddiff.common.outside import own_file, terminal
 from meddiff.common.text_files import read_bytes
-from meddiff.reports.page.mechanism import stages
+from meddiff.reports.experiment.measured import is_gain, of_controls, of_mechanism, of_trust
 from meddiff.runs import names
-from meddiff.runs.evaluation_folder import EvaluationFolder, read_evaluation
 from meddiff.runs.folder import Run
 from meddiff.runs.tables import read_table, write_table
 from meddiff.runs.values import nested, number
@@ -51,18 +50,6 @@ FIGURES = (
     "grounding/mask_macro_cnr",
     "grounding/confounder_cnr",
     "grounding/own_beats_other",
-)
-#: Of ``lightning evaluate mechanism``, at each kept checkpoint: the finding's word, and where its meaning may have gone.
-_PLACES = ("finding", "end")
-MECHANISM = tuple(
-    f"mechanism/{figure}"
-    for figure in (
-        *(f"attention/{token}" for token in (*_PLACES, "start", "padding")),
-        *(f"cnr/{token}/{mask}" for token in _PLACES for mask in ("finding", "other_finding")),
-        *(f"cnr/finding/{mask}" for mask in ("confounder", "other_confounder")),
-        *(f"moved/{token}" for token in _PLACES),
-        *(f"probe/{asked}/{token}" for token in _PLACES for asked in ("named", "denied", "side")),
-    )
 )
 #: Columns of a table of phrases that are kept.
 SCORES = ("cnr", "auroc", "top1", "eos_cnr")
@@ -112,8 +99,8 @@ def collect(run: Run) -> Collected:
         raise UserError(f"{run.path} does not say whether its text encoder was frozen: it is none of the experiment's.")
     found, mechanism = Collected(), of_mechanism(run)
     for evaluation in run.evaluations:
-        kept = {key: value for key, value in evaluation.values.items() if key in FIGURES or _is_gain(key)}
-        more = of_controls(run, images) if evaluation.images == images else {}
+        kept = {key: value for key, value in evaluation.values.items() if key in FIGURES or is_gain(key)}
+        more = {**of_controls(run, images), **of_trust(run, images)} if evaluation.images == images else {}
         more |= mechanism.get(evaluation.images, {})
         row = {**settings, "run": name, "step": evaluation.step, "images": evaluation.images, **kept, **more}
         found.runs[name, evaluation.images] = {key: _text(value) for key, value in row.items()}
@@ -184,60 +171,6 @@ def strength(confounders: object) -> str:
     found = {number(one.rpartition(":")[2]) for one in listed}
     (one,) = found if len(found) == 1 else (None,)
     return f"{one:g}" if one is not None else terminal(" ".join(listed)) or "none"
-
-
-def of_controls(run: Run, images: int) -> dict[str, float]:
-    """Of the newest ``lightning evaluate controls`` of the trained model: pairs, twins, gains, the absent finding's CNR."""
-    folders = [
-        one
-        for file in sorted((run.path / names.EVALUATIONS).glob(f"*/{names.ABOUT}"))
-        if (one := _opened(file.parent)) is not None
-        and one.images == images
-        and isinstance(one.about.get("parts"), dict)
-        and "controls" in _mapping(one.about["parts"])
-    ]
-    if not folders:
-        return {}
-    newest = max(folders, key=lambda one: (one.path / names.ABOUT).stat().st_mtime)
-    try:
-        summary = parse_json(read_bytes(newest.path / names.SUMMARY))
-    except (OSError, ValueError, UserError):
-        summary = {}
-    figures = _mapping(nested(summary, "controls"))
-    found = {
-        f"controls/{key}": number(value) for key, value in figures.items() if key.startswith("pairs/") or _is_gain(key)
-    }
-    for row in newest.table("controls"):
-        if row.get("control") == "absent_finding":
-            found["controls/absent_finding/macro_cnr"] = number(row.get("macro_cnr"))
-    found["controls/macro_cnr"] = number(figures.get("macro_cnr"))
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def of_mechanism(run: Run) -> dict[int, dict[str, float]]:
-    """Images of a kept checkpoint -> :data:`MECHANISM`; nothing of a run that was not asked."""
-    return {
-        int(row["images"]): {key: value for key in MECHANISM if isinstance(value := row.get(key), float)}
-        for row in stages(run)
-        if isinstance(row["images"], int)
-    }
-
-
-def _opened(folder: Path) -> EvaluationFolder | None:
-    try:
-        return read_evaluation(folder)
-    except UserError:  # cut short: evaluated again or not, it is none that counts
-        return None
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _is_gain(key: str) -> bool:
-    """``gain``, ``gain_low``, ``gain_CONTROL``, under whatever name stands before the slash."""
-    last = key.rpartition("/")[2]
-    return last == "gain" or last.startswith("gain_")
 
 
 def _phrases(table: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:

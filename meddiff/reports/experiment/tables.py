@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from meddiff.common.outside import markdown_cell
 from meddiff.metrics.over_seeds import OverSeeds
 from meddiff.reports.experiment.claims import ARM, AT_EQUAL, CNR, DISTANCE, Arm, Claim, corrected
-from meddiff.reports.experiment.rows import MECHANISM
+from meddiff.reports.experiment.measured import MECHANISM, TRUST, TRUST_CONTROLS
+from meddiff.reports.experiment.rows import Collected
 from meddiff.reports.page.wording import MINUS, label
+from meddiff.runs.values import number
 
 #: What the claims rest on, and what stands beside them.
 MAIN = (DISTANCE, CNR, AT_EQUAL)
@@ -22,7 +24,7 @@ BESIDE = (
     "controls/absent_finding/macro_cnr",
     "grounding/confounder_cnr",
 )
-FIGURES = (*MAIN, *BESIDE, *MECHANISM)
+FIGURES = (*MAIN, *BESIDE, *MECHANISM, *TRUST)
 #: Of each setting of a single factor.
 OF_A_FACTOR = (*MAIN, "controls/gain", "grounding/eos_macro_cnr", "controls/pairs/first", "controls/pairs/moved")
 #: What `lightning evaluate controls` measures, and what else has no name in the report.
@@ -33,6 +35,7 @@ NAMES = {
     "controls/pairs/first": "own finding first",
     "controls/pairs/moved": "map moves with the finding",
     "controls/absent_finding/macro_cnr": "macro CNR, absent finding asked",
+    **TRUST,
 }
 #: What a value of a setting is called where it stands alone.
 SAID: dict[str, Callable[[str], str]] = {
@@ -110,6 +113,9 @@ def tables(found: Sequence[Claim], design: Design) -> list[ClaimTable]:
         ClaimTable("main", "What learning the text encoder changes", [one for one in inner if one.figure in MAIN]),
         ClaimTable("beside", "Other figures of the same runs", [one for one in inner if one.figure in BESIDE]),
         ClaimTable("mechanism", "Where meaning goes", [one for one in inner if one.figure in MECHANISM]),
+        ClaimTable(
+            "trust", "What is asked before a generator is trusted", [one for one in inner if one.figure in TRUST]
+        ),
     ]
     for factor, title in FACTORS.items():
         some = [one for one in found if design.differs(one.arm) <= {factor} and one.figure in OF_A_FACTOR]
@@ -204,6 +210,23 @@ def markdown(table: ClaimTable, design: Design) -> str:
             cells += [str(gap.seeds), f"{gap.alike}; p {chance(gap.p_seeds)}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def trust_controls(table: ClaimTable, collected: Collected, design: Design) -> str:
+    """What figures of trust stand beside, least and greatest over the runs of the table; "" where none has any."""
+    lengths = {one.arm.of("train_images") for one in table.claims}
+    runs = [
+        row
+        for (_, images), row in collected.runs.items()
+        if str(images) == row.get("train_images") in lengths and row.get("base") in design.bases
+    ]
+    lines = []
+    for name, (figure, control) in TRUST_CONTROLS.items():
+        values = [value for row in runs if (value := number(row.get(name))) is not None]
+        if values:
+            ends = [amount(one, figure) for one in (min(values), max(values))]
+            lines.append(f"| {named(figure)} | {control} | {' to '.join(dict.fromkeys(ends))} | {len(values)} |")
+    return "\n".join(["| control of | | least to greatest | runs |", "|---|---|---|---|", *lines]) if lines else ""
 
 
 #: Columns of the table of claims.
