@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu, spearmanr
 from torch import Tensor
 
+from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
 from meddiff.metrics.functional.absent import absent_auroc, false_focus, map_scores, no_target_accuracy, presence_auroc
 from meddiff.metrics.functional.copies import (
@@ -81,12 +83,22 @@ def test_the_ratio_is_that_of_the_specification_in_both_readings() -> None:
     assert by_reference == pytest.approx([0.075, 2.12132, 0.75], abs=5e-6)
 
 
+def distance_of_bytes(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """As published: bytes less bytes are bytes."""
+    return math.sqrt(((a - b).astype(float) ** 2).mean())
+
+
 def test_differences_of_bytes_wrap_around_where_differences_of_numbers_do_not() -> None:
     a, b = (np.array(one, np.uint8) for one in ([[10, 200], [0, 128]], [[12, 190], [255, 129]]))
-    wrapped = math.sqrt(((a - b).astype(float) ** 2).mean())
-    assert wrapped == pytest.approx(180.03, abs=0.005), "the published pixel distance"
+    assert distance_of_bytes(a, b) == pytest.approx(180.03, abs=0.005), "the published pixel distance"
     grids = [pixel_grid(torch.from_numpy(one)[None, None], side=2) for one in (a, b)]
     assert float((grids[0] - grids[1]).square().mean().sqrt()) == pytest.approx(127.60, abs=0.005)
+    noise = [generator(0, "bytes", k).integers(0, 256, (256, 256), np.uint8) for k in (0, 1)]
+    assert distance_of_bytes(*noise) == pytest.approx(147.37, abs=0.5), "of two images that have nothing in common"
+    image = (np.indices((256, 256)).sum(axis=0) // 3 + 40).astype(np.uint8)
+    near = (image + generator(0, "near").normal(0, 2, image.shape)).round().astype(np.uint8)
+    assert distance_of_bytes(image, near) > 135, "and of an image and its near copy"
+    assert np.sqrt(((image.astype(float) - near) ** 2).mean()) == pytest.approx(2.08, abs=0.1)
 
 
 # ---- copies in pixels -----------------------------------------------------------------------------------------------------

@@ -194,6 +194,13 @@ def test_distances_are_those_of_the_specification() -> None:
     assert kernel_distance(X, X) == pytest.approx(-17.666667, abs=1e-6)
 
 
+@pytest.mark.parametrize(("n", "published"), [(200, 896.7), (500, 565.1)])
+def test_two_samples_of_one_population_are_as_far_apart_as_the_specification_says(n: int, published: float) -> None:
+    """Which is why distances of different N are no comparison."""
+    x, y = (torch.from_numpy(np.random.default_rng(seed).normal(size=(n, 768))) for seed in (0, 1))
+    assert frechet_distance(feature_statistics(x), feature_statistics(y)) == pytest.approx(published, rel=0.01)
+
+
 def test_subsets_of_all_images_are_one_number_and_distances_of_shards_are_no_distance() -> None:
     real, fake = normal(60), normal(60, seed=1) + 0.5
 
