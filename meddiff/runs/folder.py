@@ -196,15 +196,8 @@ class Run(RunFiles):
     def problems(self) -> list[str]:
         """Files that are there and could not be read, a sentence each; reads all of them."""
         _ = self.config, self.rows, self.evaluations, self.controls, self.saliency(), self.saliency_maps
-        _ = (
-            self._summaries,
-            self.prototype_views,
-            self.phrases,
-            self.excluded,
-            self.attention,
-            self.samples,
-            self.mechanism(),
-        )
+        _ = self.phrases, self.excluded, self.attention, self.samples, self.prototype_views, self.mechanism()
+        _ = self._summaries
         return [text for _, text in sorted(self._problems, key=lambda problem: _place(problem[0]))]
 
     def series(self, key: str) -> list[tuple[Evaluation, float]]:

@@ -1,9 +1,11 @@
 """The panel that a layman reads: five sentences from what was evaluated, and no distance without the share of copies."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from meddiff.reports.page.report import open_runs, write_report
 from meddiff.reports.page.trust import ASKED, FEW, answers, copies_beside, copies_of
@@ -113,3 +115,21 @@ def test_a_summary_that_is_damaged_leaves_the_page_and_is_named(fresh: Path) -> 
     assert "summary.json is not valid JSON" in page.text
     (folder / "summary.json").write_text('{"copies": [1], "coverage": {"coverage_k5_domain": "x"}}')
     assert [one.figure for one in answers(open_runs([fresh])[0])] == ["–"] * 5
+
+
+@pytest.mark.parametrize(("cohort", "shown"), [("phantom", True), ("mimic-cxr", False), (None, False)])
+def test_the_nearest_pairs_are_shown_of_cohorts_for_everybody_and_named_of_others(
+    fresh: Path, cohort: str | None, shown: bool
+) -> None:
+    evaluated(fresh, {"copies": FIGURES["copies"]})
+    folder = fresh / "evaluation" / "000016000"
+    about = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation.json").write_text(json.dumps(about | ({} if cohort is None else {"cohort": cohort})))
+    (folder / "copies").mkdir()
+    Image.new("L", (16, 64), 90).save(folder / "copies" / "training_captions.png")
+    text = sections_of(write_report([fresh]).read_text())["trust"]
+    assert ("<img" in text) == shown
+    assert "evaluation/000016000/copies/training_captions.png" in text
+    assert ("its cohort is not for everybody" in text) != shown
+    (folder / "copies" / "training_captions.png").unlink()
+    assert "training_captions" not in sections_of(write_report([fresh]).read_text())["trust"]

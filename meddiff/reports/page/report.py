@@ -16,7 +16,7 @@ from jinja2 import Environment
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.reports.html import asset, environment, policy
-from meddiff.reports.page import gallery, prototypes, saliency, sections, trust, wording
+from meddiff.reports.page import copied, gallery, prototypes, saliency, sections, trust, wording
 from meddiff.reports.page.claim import claim
 from meddiff.reports.page.derived import rows_of
 from meddiff.reports.page.mechanism import KEYS
@@ -98,7 +98,7 @@ def context(runs: Sequence[Run], out: Path) -> dict[str, object]:
     return {
         **{"tables": tables, "runs": list(runs), "who": tables.who, "claim": claim(tables), "data": shown},
         **{"links": links, "galleries": galleries, "sections": sections, "wording": wording, "saliency": saliency},
-        **{"prototypes": prototypes, "trust": trust},
+        **{"prototypes": prototypes, "trust": trust, "copied": copied},
         "about": {"specs": specs, "keys": keys, "light": charts.LIGHT, **looked},
     }
 
