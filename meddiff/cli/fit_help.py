@@ -18,11 +18,14 @@ FORM = ("class_path", "init_args", "dict_kwargs", "help")
 
 def configs_text() -> str:
     """The configs that ship, each with what it says of itself first."""
-    rows = []
-    for file in sorted(locate("configs").glob("*.yaml")):
+    rows, files = [], sorted(locate("configs").glob("*.yaml"))
+    width = max(len(f"configs/{file.name}  ") for file in files)
+    for file in files:
         lines = file.read_text(encoding="utf-8").splitlines()
         said = " ".join(line.lstrip("# ") for line in lines[:3] if line.startswith("#"))
-        rows.append(f"  {f'configs/{file.name}':<32}{textwrap.shorten(said, WIDTH - 34, placeholder=' ...')}")
+        rows.append(
+            f"  {f'configs/{file.name}':<{width}}{textwrap.shorten(said, WIDTH - width - 2, placeholder=' ...')}"
+        )
     return "\n".join(rows)
 
 

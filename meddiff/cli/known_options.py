@@ -4,6 +4,7 @@ Source: own.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -14,6 +15,7 @@ from typing import NamedTuple, TypedDict, cast
 FILE = Path(__file__).parent / "options" / "lightning.json"
 #: Help of verbs whose options live beside torch, as their parsers print it.
 TEXTS = FILE.parent / "help"
+_FLAG = re.compile(r"--[A-Za-z][\w.-]*")
 
 
 class Option(NamedTuple):
@@ -102,11 +104,52 @@ def text_of(verb: str, arguments: Sequence[str]) -> str | None:
     """
     if not any(one in ("-h", "--help") for one in arguments):
         return None
+    found = _stored(verb, arguments)
+    return None if found is None else found[1]
+
+
+def unknown_flags(verb: str, arguments: Sequence[str]) -> list[str]:
+    """A sentence for each flag that a verb with a stored help does not have, before anything is imported.
+
+    Example:
+        >>> unknown_flags("report", ["runs/a", "--outt", "x.html"])
+        ['--outt is no option of `lightning report`: did you mean --out?']
+    """
+    found = _stored(verb, arguments)
+    if found is None:
+        return []
+    name, text = found
+    flags = sorted({one.rstrip(".") for one in _FLAG.findall(text)} | {"--help"})
+    # behind an option that takes keys its keys stand, which others check
+    with_keys = [f"{one}." for one in flags if not any(other.startswith(f"{one}.") for other in flags)]
+    given = [one.partition("=")[0].rstrip("+") for one in _before_end(arguments) if _FLAG.match(one)]
+    problems = []
+    for flag in dict.fromkeys(given):
+        if flag in flags or flag.startswith(tuple(with_keys)):
+            continue
+        begun = [one for one in flags if one.startswith(flag)]
+        meant = nearest(flag, flags)
+        if len(begun) == 1:
+            problems.append(f"{flag} is no option: write {begun[0]} in full.")
+        elif meant:
+            problems.append(f"{flag} is no option of `lightning {name}`: did you mean {' or '.join(meant)}?")
+        else:
+            problems.append(f"{flag} is no option of `lightning {name}`: `lightning {name} --help` lists them.")
+    return problems
+
+
+def _before_end(arguments: Sequence[str]) -> Sequence[str]:
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _stored(verb: str, arguments: Sequence[str]) -> tuple[str, str] | None:
+    """What is asked for and its help: of a part of the verb, if it is named and has one."""
     words = [one for one in arguments if not one.startswith("-")]
-    for name in (f"{verb} {words[0]}" if words else verb, verb):
-        # compared with what lies there: a word of a command line names no file
-        if (file := {one.stem: one for one in TEXTS.glob("*.txt")}.get(name.replace(" ", "_"))) is not None:
-            return file.read_text(encoding="utf-8").rstrip()
+    # compared with what lies there: a word of a command line names no file
+    there = {one.stem: one for one in TEXTS.glob("*.txt")}
+    for name in (*(f"{verb} {word}" for word in words), verb):
+        if (file := there.get(name.replace(" ", "_"))) is not None:
+            return name, file.read_text(encoding="utf-8").rstrip()
     return None
 
 

@@ -102,11 +102,12 @@ def dispatch(arguments: list[str]) -> int:
     verb, rest = arguments[position], arguments[:position] + arguments[position + 1 :]
     rest = [spelled_out(argument) for argument in rest]
     if verb in OWN_VERBS:
-        from meddiff.cli.known_options import text_of
+        from meddiff.cli.known_options import text_of, unknown_flags
 
         if (text := text_of(verb, rest)) is not None:
             print(text)
             return 0
+        refuse(unknown_flags(verb, rest))
         if verb in COMPUTING and not asks_only(rest):
             read_torch(verb)
         return _own(OWN_VERBS[verb][0])(rest)

@@ -55,7 +55,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory, pipeline: Path, cohort: P
     small = ["--fidelity.weights", json.dumps({"domain": str(folder / "judge")}), "--fidelity.samples", "4"]
     small += ["--classifier.classifier", str(folder / "judge"), "--classifier.per_class", "1"]
     small += ["--diversity.prompts", "2", "--diversity.per_prompt", "2", "--diversity.paper_sets", "2"]
-    small += [part for group in ("fidelity", "classifier", "diversity") for part in (f"--{group}.sampling", sampling)]
+    groups = ("fidelity", "classifier", "diversity", "coverage", "copies", "alignment")
+    small += [part for group in groups for part in (f"--{group}.sampling", sampling)]
     out = folder / "evaluation" / pipeline.name
     assert evaluate("all", pipeline, cohort, *TWO_STEPS, *small, "--out", str(out)) == 0
     assert evaluate("controls", pipeline, cohort, "--controls.timesteps", "2", "--out", str(out)) == 0
@@ -152,7 +153,7 @@ def test_what_is_recorded_of_it(measured: Path, pipeline: Path) -> None:
     assert about["run"] == str(pipeline)
     assert set(about["parts"]) == {
         *("grounding", "words", "fidelity", "diversity", "classifier", "controls"),
-        *("coverage", "copies", "absent"),
+        *("coverage", "copies", "absent", "alignment"),
     }
     file = pipeline / "unet" / "diffusion_pytorch_model.safetensors"
     assert about["sha256"]["unet"] == hashlib.sha256(file.read_bytes()).hexdigest()

@@ -10,7 +10,7 @@ import pytest
 
 from meddiff.cli.arguments import expand
 from meddiff.cli.fit_help import misspelt
-from meddiff.cli.known_options import FILE, TEXTS, is_option, nearest, options_of, text_of
+from meddiff.cli.known_options import FILE, TEXTS, is_option, nearest, options_of, text_of, unknown_flags
 from tests.builders.command import ROOT, call, child
 from tools.options_table import Options, table, texts
 
@@ -111,6 +111,32 @@ def test_a_misspelt_option_is_answered_with_what_was_meant(
         assert err.startswith(f"error: {flag} is no option")
         assert told in err
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("evaluate grounding --grounding.timestps 3 --run x", "did you mean --grounding.timesteps"),
+        ("evaluate grounding --grounding.timestep=3 --run x", "write --grounding.timesteps in full"),
+        ("prepare phantom --resolutoin 64 --out x", "did you mean --resolution"),
+        ("report --zzz x", "`lightning report --help` lists them"),
+    ],
+)
+def test_a_misspelt_option_of_another_verb_too(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, *line.split())
+    assert code == 2
+    assert err.count("error: ") == 1
+    assert words in err
+
+
+def test_every_option_of_a_stored_help_is_known_to_it_and_so_are_keys_of_those_that_take_keys() -> None:
+    for file in TEXTS.glob("*.txt"):
+        verb, _, part = file.stem.partition("_")
+        words = [part] if part else []
+        flags = re.findall(r"^  (--[\w.-]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not unknown_flags(verb, [*words, *flags]), file
+    assert not unknown_flags("evaluate", ["coverage", "--coverage.weights.domain", "x", "--", "--none"])
+    assert not unknown_flags("fit", ["--anything"]), "the Lightning verbs have a check of their own"
 
 
 def test_a_misspelt_key_of_a_file_is_answered_with_file_and_key(
