@@ -105,7 +105,7 @@ class EvaluationCallback(Callback):
         try:
             one = cls(**init_args)
         except UserError as error:
-            return [f"{cls.__name__}: {error}"]
+            return [str(error)]
         have = sizes.get(one.split, 0)
         if have is None:
             return []

@@ -128,7 +128,7 @@ def unknown_flags(verb: str, arguments: Sequence[str]) -> list[str]:
         if flag in flags or flag.startswith(tuple(with_keys)):
             continue
         begun = [one for one in flags if one.startswith(flag)]
-        meant = nearest(flag, flags)
+        meant = [f"--{one}" for one in nearest(flag[2:], [one[2:] for one in flags])]
         if len(begun) == 1:
             problems.append(f"{flag} is no option: write {begun[0]} in full.")
         elif meant:

@@ -30,6 +30,7 @@ from meddiff.preparation.pixels import (
     one_channel_if_grey,
     reason,
     refuse_pages,
+    refuse_what_is_no_file,
     to_uint8,
     white_is_zero,
 )
@@ -52,6 +53,7 @@ def read_image(path: str | Path, window: tuple[float, float] | None = None) -> N
         UserError: a DICOM file, and pydicom is not installed.
     """
     path = Path(path)
+    refuse_what_is_no_file(path)
     try:
         image = read_dicom(path) if is_dicom(path) else _read_pillow(path, window)
     except (UnreadableImage, UserError):
@@ -86,6 +88,7 @@ def probe(path: str | Path) -> tuple[int, int] | str:
     """
     path = Path(path)
     try:
+        refuse_what_is_no_file(path)
         if is_dicom(path):
             return probe_dicom(path)
         with Image.open(path, formats=FORMATS) as image:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from meddiff.preparation.pixels import DAMAGED, FORMATS, UnreadableImage, reason, refuse_pages
+from meddiff.preparation.pixels import DAMAGED, FORMATS, UnreadableImage, reason, refuse_pages, refuse_what_is_no_file
 from meddiff.preparation.records import Record
 from meddiff.preparation.safe_files import inside
 from meddiff.shards.sample import Box
@@ -65,6 +65,7 @@ def read_mask(path: str | Path) -> Mask:
         UnreadableImage: as :func:`meddiff.preparation.images.read_image`, or a JPEG of several grey levels.
     """
     path = Path(path)
+    refuse_what_is_no_file(path)
     try:
         with Image.open(path, formats=FORMATS) as image:
             refuse_pages(image)

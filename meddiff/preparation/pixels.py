@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
+from meddiff.common.text_files import no_file
+
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 #: What Pillow and pydicom raise for files that are cut off or are something else.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError, RuntimeError,
@@ -37,6 +39,16 @@ def reason(error: Exception, path: Path) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).replace(str(path), path.name).split())[:200] or type(error).__name__
+
+
+def refuse_what_is_no_file(path: Path) -> None:
+    """Refuse a folder, pipe or device: opened, a pipe would wait for a writer that never comes.
+
+    Raises:
+        UnreadableImage: one of them lies there.
+    """
+    if (kind := no_file(path)) is not None:
+        raise UnreadableImage(f"{kind}, not a file")
 
 
 def refuse_pages(image: Image.Image) -> None:

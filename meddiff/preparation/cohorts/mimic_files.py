@@ -13,9 +13,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from meddiff.common.errors import UserError
+from meddiff.common.text_files import check_file
 from meddiff.preparation.reports_text import Impression, TextRules, find_impression
 from meddiff.preparation.rows import find_file
-from meddiff.preparation.safe_files import inside
+from meddiff.preparation.safe_files import LARGEST, inside
 
 #: Studies tried before a folder is taken to hold no reports.
 TRIED = 200
@@ -67,8 +68,10 @@ class Reports:
     def _archive(self) -> zipfile.ZipFile | None:
         if self.source is None or not self.source.endswith(".zip"):
             return None
+        path = inside(self.root, self.source)
+        check_file(path, LARGEST)
         try:
-            return zipfile.ZipFile(inside(self.root, self.source))
+            return zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"{self.source} is no readable zip ({error}): download it again.") from error
 

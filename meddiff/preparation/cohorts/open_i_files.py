@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from meddiff.common.errors import UserError
+from meddiff.common.text_files import check_file
 from meddiff.preparation.records import Rejected, check_relative
 from meddiff.preparation.rows import find_file, read_rows
-from meddiff.preparation.safe_files import inside
+from meddiff.preparation.safe_files import LARGEST, inside
 
 OPEN_I = "Open-I (openi.nlm.nih.gov/faq: NLMCXR_reports.tgz, NLMCXR_png.tgz) or Kaggle (raddar/chest-xrays-indiana-university)"
 #: A report has a few kilobytes.
@@ -136,8 +137,11 @@ def _xml_files(root: Path, source: str) -> Iterator[tuple[str, bytes]]:
     path = inside(root, source)
     if path.is_dir():
         for one in sorted(path.glob("*.xml")):
-            yield one.name, inside(root, one.relative_to(root).as_posix()).read_bytes()[: MOST_BYTES + 1]
+            report = inside(root, one.relative_to(root).as_posix())
+            check_file(report)
+            yield one.name, report.read_bytes()[: MOST_BYTES + 1]
         return
+    check_file(path, LARGEST)
     try:
         with tarfile.open(path) as archive:
             for member in archive:
