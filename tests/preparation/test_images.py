@@ -107,7 +107,11 @@ def test_flipped_bytes_never_escape_as_another_error(tmp_path):
 def test_what_is_no_image_says_so(tmp_path):
     (tmp_path / "text.png").write_text("hello", encoding="utf-8")
     (tmp_path / "folder.png").mkdir()
-    for name, words in (("gone.png", "no such file"), ("text.png", "known format"), ("folder.png", "a folder, not a file")):
+    for name, words in (
+        ("gone.png", "no such file"),
+        ("text.png", "known format"),
+        ("folder.png", "a folder, not a file"),
+    ):
         with pytest.raises(UnreadableImage, match=words):
             read_image(tmp_path / name)
         assert words in str(probe(tmp_path / name))

@@ -52,8 +52,27 @@ def test_the_slider_goes_from_much_noise_to_little(tables: Tables) -> None:
     assert found.data["unit"] == "timestep"
     cards = found.data["cards"]
     assert [card["phrase"] for card in cards] == ["phrase a <b>", "phrase b <b>"]  # type: ignore[union-attr]
-    assert [[cell["cnr"] for cell in line] for line in cards[0]["cells"]] == [[7.41, 3.81, 0.21]] * 2  # type: ignore[index]
-    assert found.elsewhere == [1]
+    assert [[cell["cnr"] for cell in line] for line in cards[0]["cells"]] == [[7.41, 3.81, 0.21]] * 4  # type: ignore[index]
+    assert not found.elsewhere
+
+
+def test_frozen_and_learnable_stand_beside_each_other_map_by_map_and_others_are_said(
+    tables: Tables, runs: list[Path], tmp_path: Path
+) -> None:
+    found = gallery.timestep_maps(tables)
+    assert found is not None
+    lines = [(line["run"].rpartition(", ")[2], line["encoder"]) for line in found.data["runs"]]  # type: ignore[union-attr]
+    assert lines == [("frozen", "frozen"), ("learnable", "learnable")] * 2
+    third = make_run(tmp_path / "third" / "t", "third", frozen=True, overlays=0, samples=0)
+    write_saliency(third, 0.2)
+    swapped = gallery.timestep_maps(Tables(open_runs([runs[1], runs[0], third])))
+    assert swapped is not None
+    assert [line["encoder"] for line in swapped.data["runs"]] == ["frozen", "learnable"] * 2  # type: ignore[union-attr]
+    assert swapped.elsewhere == [2]
+    alone = gallery.timestep_maps(Tables(open_runs([runs[0], third])))
+    assert alone is not None
+    assert len(alone.data["runs"]) == 2  # type: ignore[arg-type]
+    assert alone.elsewhere == [1]
 
 
 def test_the_page_shows_it_and_loads_nothing(runs: list[Path], tmp_path: Path) -> None:

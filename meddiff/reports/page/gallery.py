@@ -57,41 +57,65 @@ def timestep_maps(tables: Tables) -> Gallery | None:
     """Of ``RUN/media/saliency``: a card a phrase, its kinds of maps side by side, the slider over timesteps; None if there are
     none.
 
-    The first run that has any is shown, of its newest evaluation; the others are said.
+    Of the newest evaluation of the first run that has any; where it was trained with a frozen encoder and another of the same
+    captions with a learnable one, or the other way round, that one's stand beside it, map by map. The others are said.
     """
     having = [place for place, run in enumerate(tables.found) if any(run.saliency_maps.values())]
     if not having:
         return None
-    run = tables.found[having[0]]
-    images = max(images for images, entries in run.saliency_maps.items() if entries)
-    entries, pictures = run.saliency_maps[images], dict[str, int]()
-    media, budget, notes = Media(run.path / names.MEDIA / names.SALIENCY, pictures), PAGE_BYTES // 2, []
-    tools = list(dict.fromkeys(str(one.get("tool")) for one in entries))[:MAX_MAPS]
-    stops = sorted({int(step) for one in entries if (step := number(one.get("timestep"))) is not None}, reverse=True)
-    phrases: dict[Key, list[Entry]] = {}
-    for one in entries:
-        phrases.setdefault(tuple(str(one.get(part) or "") for part in PHRASE), []).append(one)
+    places, pictures, notes = _frozen_and_learnable(tables.who, having), dict[str, int](), list[str]()
+    newest = {place: _newest(tables.found[place].saliency_maps) for place in places}
+    medias = {p: Media(tables.found[p].path / names.MEDIA / names.SALIENCY, pictures) for p in places}
+    budget = PAGE_BYTES // 2
+    tools = list(dict.fromkeys(str(one.get("tool")) for entries in newest.values() for one in entries))[:MAX_MAPS]
+    lines = [(tool, place) for tool in tools for place in places]
+    everything = [one for entries in newest.values() for one in entries]
+    stops = sorted({int(step) for one in everything if (step := number(one.get("timestep"))) is not None}, reverse=True)
+    phrases: dict[Key, list[tuple[int, Entry]]] = {}
+    for place, entries in newest.items():
+        for one in entries:
+            phrases.setdefault(tuple(str(one.get(part) or "") for part in PHRASE), []).append((place, one))
     cards: list[Json] = []
     for found in phrases.values():
-        budget -= sum(media.bytes_of(one, ("map",)) for one in found)
+        budget -= sum(medias[place].bytes_of(one, ("map",)) for place, one in found)
         if cards and (budget < 0 or len(cards) == MAX_CARDS):
             notes.append(f"The first {len(cards)} of {len(phrases)} phrases are shown, to keep this page small.")
             break
-        base, size = media.picture(found[0].get("image"))
-        card: Json = {"base": base, "mask": media.picture(found[0].get("mask"))[0], "boxes": boxes_of(found[0])}
-        card |= {"size": size_of(found[0], size)}
-        card |= {part: terminal(found[0].get(part) or "") for part in ("key", "class", "word", "phrase")}
-        cells: list[list[Json | None]] = [[None] * len(stops) for _ in tools]
-        for one in found:
-            step, shown = number(one.get("timestep")), media.picture(one.get("map"))[0]
+        first, entry = found[0]
+        base, size = medias[first].picture(entry.get("image"))
+        card: Json = {"base": base, "mask": medias[first].picture(entry.get("mask"))[0], "boxes": boxes_of(entry)}
+        card |= {"size": size_of(entry, size)}
+        card |= {part: terminal(entry.get(part) or "") for part in ("key", "class", "word", "phrase")}
+        cells: list[list[Json | None]] = [[None] * len(stops) for _ in lines]
+        for place, one in found:
+            step, shown = number(one.get("timestep")), medias[place].picture(one.get("map"))[0]
             if step is not None and shown is not None and one.get("tool") in tools:
                 cell: Json = {"picture": shown, "cnr": number(one.get("cnr")), "hit": number(one.get("hit"))}
-                cells[tools.index(str(one.get("tool")))][stops.index(int(step))] = cell
+                cells[lines.index((str(one.get("tool")), place))][stops.index(int(step))] = cell
         card["cells"] = cells
         cards.append(card)
-    shown_tools = [{"run": MAPS.get(tool, terminal(tool)), "encoder": tables.who[having[0]].encoder} for tool in tools]
-    data: Json = {"runs": shown_tools, "stops": stops, "pictures": list(pictures), "cards": cards, "unit": "timestep"}
-    return Gallery(data, notes, having[1:])
+    shown_lines = [
+        {"run": _line(tool, place, places, tables.who), "encoder": tables.who[place].encoder} for tool, place in lines
+    ]
+    data: Json = {"runs": shown_lines, "stops": stops, "pictures": list(pictures), "cards": cards, "unit": "timestep"}
+    return Gallery(data, notes, [place for place in having if place not in places])
+
+
+def _newest(found: dict[int, list[Entry]]) -> list[Entry]:
+    return found[max(images for images, entries in found.items() if entries)]
+
+
+def _line(tool: str, place: int, places: Sequence[int], who: Sequence[Who]) -> str:
+    said = MAPS.get(tool, terminal(tool))
+    return f"{said}, {who[place].encoder}" if len(places) > 1 else said
+
+
+def _frozen_and_learnable(who: Sequence[Who], having: Sequence[int]) -> list[int]:
+    """The first run, and the first of the same captions whose encoder was the other; frozen comes first."""
+    first = having[0]
+    other = {"frozen": "learnable", "learnable": "frozen"}.get(who[first].encoder)
+    found = [place for place in having if (who[place].prompt, who[place].encoder) == (who[first].prompt, other)]
+    return sorted([first, *found[:1]], key=lambda place: who[place].encoder)
 
 
 def _hits(run: Run, images: int) -> dict[Key, float | None]:
