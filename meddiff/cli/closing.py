@@ -8,7 +8,7 @@ from meddiff.runs import names
 from meddiff.runs.checkpoints import broken, find_checkpoint
 
 
-def ways_on(run: Path, written: str = "", can_draw: bool = False, more: str = "") -> list[str]:
+def ways_on(run: Path, written: str = "", draws: str = "", more: str = "") -> list[str]:
     """The lines that say how to go on with a run: only what works, each ready to be pasted.
 
     None where no checkpoint was written.
@@ -16,7 +16,7 @@ def ways_on(run: Path, written: str = "", can_draw: bool = False, more: str = ""
     Args:
         run: its folder.
         written: the checkpoint that was written last, which may lie outside of the folder; "" = none known.
-        can_draw: whether the model can draw images.
+        draws: what `lightning sample` is told of this model; "" where it draws nothing.
         more: appended to the command that goes on, such as `` --trainer.max_steps N``.
     """
     folder = shell(run)
@@ -29,6 +29,16 @@ def ways_on(run: Path, written: str = "", can_draw: bool = False, more: str = ""
         file = shell(written)
         trained, drawn = f"lightning fit -c {shell(run / names.CONFIG)} --ckpt_path {file}", file
     lines = [f"go on:  {trained}{more}"]
-    if can_draw:
-        lines.append(f'draw:   lightning sample --ckpt {drawn} --prompts "Large right pleural effusion."')
+    if draws:
+        lines.append(f"draw:   lightning sample --ckpt {drawn} {draws}")
     return lines
+
+
+def drawing_arguments(module: object) -> str:
+    """What ``lightning sample`` is told of what a module trained; "" where that draws nothing by itself."""
+    model = getattr(module, "model", None)
+    if not hasattr(model, "sample"):
+        return ""
+    if getattr(model, "reads_text", True):
+        return '--prompts "Large right pleural effusion."'
+    return "--num_images 16" if getattr(module, "prototype_dropout", 0) else ""

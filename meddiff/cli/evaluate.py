@@ -67,6 +67,8 @@ TOLD = ("rivals", "utility", "schedules", "prototypes", "shortcut")
 ALIASES = {"grounding": ("grounding", "words"), "all": tuple(name for name in PARTS if name not in BESIDE)}
 #: Parts of natural images, and parts that need radiology's phrases and labels.
 COCO, RADIOLOGY = ("coco",), ("grounding", "words", "classifier", "absent", "alignment", "utility")
+#: Parts that ask a model for words, or for what a prompt says.
+BY_WORDS = (*RADIOLOGY, *COCO, "diversity", "controls", "mechanism", "rivals")
 #: Parts that compare with training images.
 TRAINED = ("coverage", "copies", "utility")
 
@@ -213,7 +215,13 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         parts = tuple(part for part in parts if part not in other)
         if split_with_samples(run, data.train_split) is None:
             parts = tuple(part for part in parts if part not in TRAINED)
+        parts = tuple(part for part in parts if model.reads_text or part not in BY_WORDS)
         parts = without_utility(parts, options, lambda name: split_with_samples(run, name))
+    if not model.reads_text and (asked := [part for part in parts if part in BY_WORDS]):
+        raise UserError(
+            f"This model reads no text, and words are needed for {' and '.join(asked)}: `lightning evaluate prototypes` asks "
+            "what its prototypes are about."
+        )
     refuse_averages(parts, options, model.ema is not None)
     chosen = measurements(parts, options, run, kept)
     splits = {part: data.dataset(options[PARTS[part].options].split) for part in parts}

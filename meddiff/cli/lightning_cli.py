@@ -27,7 +27,7 @@ from callbacks.starting import Starting
 from callbacks.stopping import StopBetweenSteps
 from callbacks.tracking import JsonlLogger, default_loggers
 from callbacks.wandb_trouble import finish_wandb
-from meddiff.cli.closing import ways_on
+from meddiff.cli.closing import drawing_arguments, ways_on
 from meddiff.cli.lost_process import end_without_launcher, lost_process
 from meddiff.cli.named_callbacks import add_named_callbacks, listed_callbacks, named_callbacks
 from meddiff.cli.parsing import home_spelled_out, one_sentence, values_read
@@ -263,8 +263,8 @@ def _closing_line(cli: SuiteCLI) -> None:
         print(f"\n{state} at step {cli.trainer.global_step}; run folder: {terminal(cli.run_dir)}")
         if (cli.run_dir / names.REPORT).is_file():
             print(f"  look:   {terminal(cli.run_dir / names.REPORT)}")
-        can_draw = hasattr(getattr(cli.model, "model", None), "sample")
-        for line in ways_on(cli.run_dir, last_written(cli.trainer), can_draw, " --trainer.max_steps N"):
+        draws = drawing_arguments(cli.model)
+        for line in ways_on(cli.run_dir, last_written(cli.trainer), draws, " --trainer.max_steps N"):
             print(f"  {line}")
     else:
         print(f"\nrun folder: {terminal(cli.run_dir)}")

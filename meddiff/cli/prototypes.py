@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
+from meddiff.cli.told_to_draw import prior_network
 from meddiff.common.errors import UserError
 from meddiff.common.outside import markdown_cell, terminal
 from meddiff.evaluation.measurement import Result, Value
@@ -46,22 +47,8 @@ def prototypes_of(run: "Opened", options: Namespace) -> Prototypes:
 
 
 def prior_of(run: str, model: Patronus) -> Prior:
-    """What a trained prior draws.
-
-    Raises:
-        UserError: no such run, a run of something else, or of another number of prototypes.
-    """
-    from meddiff.models.prototype_prior import PrototypePrior
-    from meddiff.runs.open_run import open_run
-
-    prior = getattr(open_run(run).module, "prior", None)
-    if not isinstance(prior, PrototypePrior):
-        raise UserError(f"--prior {run} is no run of PrototypePriorModule: train one with its folder as model.run.")
-    if prior.number != model.m:
-        raise UserError(
-            f"--prior {run} draws {prior.number} activations and this model has {model.m} prototypes: take a prior of this run."
-        )
-    known = prior.eval().requires_grad_(False)
+    """What a trained prior draws; errors as :func:`meddiff.cli.told_to_draw.prior_network`."""
+    known = prior_network(run, model)
     return lambda keys, seed: known.sample(keys, seed)
 
 

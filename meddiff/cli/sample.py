@@ -44,6 +44,8 @@ def main(arguments: list[str]) -> int:
     add_model_arguments(parser)
     parser.add_argument("--prompts", type=str, nargs="+", default=[], help="One or more prompts.")
     parser.add_argument("--prompts_file", type=str | None, default=None, help="Text file with one prompt a line.")
+    text = "Run folder of a prior over prototype activations: images of a model with prototypes are drawn from what it draws."
+    parser.add_argument("--prior", type=str | None, default=None, help=text)
     parser.add_argument("--num_images", type=int, default=1, help="Images for each prompt.")
     parser.add_argument("--out", type=str, default="samples", help="Folder for PNG files and samples.json.")
     parser.add_argument("--seed", type=int, default=0, help="Noise is drawn from (seed, prompt number, image number).")
@@ -66,8 +68,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     options = parser.parse_args(arguments)
     prompts = list(options.prompts) + _read_prompts(options.prompts_file)
-    if not prompts:
-        raise UserError('No prompts: give --prompts "..." or --prompts_file FILE.')
     if options.num_images < 1 or options.batch_size < 1:
         raise UserError(f"--num_images {options.num_images} and --batch_size {options.batch_size} must be 1 or more.")
     told = sampling_told(options)
@@ -129,6 +129,7 @@ def draw(prompts: list[str], options: Namespace, told: Mapping[str, Any]) -> lis
     from meddiff.attribution.scheduled import draw_along
     from meddiff.attribution.schedules import schedule
     from meddiff.cli.named_model import open_named
+    from meddiff.cli.told_to_draw import drawing_from, prompts_for
     from meddiff.common.progress import doing, progress_bar
     from meddiff.evaluation.provenance import made_from, model_digest, weights_digest, write_image
     from meddiff.models.autoencoder import whole_images
@@ -137,6 +138,7 @@ def draw(prompts: list[str], options: Namespace, told: Mapping[str, Any]) -> lis
     run = open_named(options)
     with doing(f"reading {terminal(run.file)}", stays=False):
         out, model = Path(options.out), run.model
+        prompts = prompts_for(run, prompts, options.prior)
         model.vae  # noqa: B018 (read now: without it nothing is drawn)
     sampling = sampling_of(model, told, options.model is not None)
     lost: list[str] = []  # prompts
@@ -149,7 +151,8 @@ def draw(prompts: list[str], options: Namespace, told: Mapping[str, Any]) -> lis
             "model": model_digest(model),
             "autoencoder": weights_digest(model.vae),
         }
-        draw_some = partial(model.sample, options=sampling)
+        draw_some, more = drawing_from(model, options.prior, options.schedule, sampling)
+        settings |= more
         if options.schedule is not None:
             timesteps = schedule(options.schedule, sampling.steps, options.gamma)
             settings |= {"sampler": "ddim", "schedule": options.schedule, "timesteps": timesteps}

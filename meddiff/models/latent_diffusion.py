@@ -172,6 +172,11 @@ class LatentDiffusion(nn.Module):
             return Conditioning(self.text_encoder(tokens), self.text_encoder.mask(tokens))
 
     @property
+    def reads_text(self) -> bool:
+        """Whether a text changes anything."""
+        return True
+
+    @property
     def caches_texts(self) -> bool:
         """Whether states of texts are kept: there is a cache, and the tower stays as it is."""
         return self.text_cache is not None and self.freeze_text_encoder and self.text_cache.serves(self.text_encoder)

@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from meddiff.cli.main import dispatch
 from meddiff.cli.prototypes import coupled_pair
@@ -71,6 +74,61 @@ def test_a_shortcut_is_measured_beside_a_balanced_run(
     rows = read_run(runs[0]).evaluated("shortcut")
     assert {row["of"] for row in rows} == {"scorers", "biased", "balanced", "index"}
     assert 'id="shortcut"' in write_report([runs[0]]).read_text()
+
+
+def drawn(folder: Path) -> dict[str, NDArray[np.uint8]]:
+    return {file.name: np.array(Image.open(file)) for file in sorted(folder.glob("*.png"))}
+
+
+def test_images_are_drawn_of_nothing_and_from_a_prior_and_no_prompt_is_ignored(
+    runs: tuple[Path, Path], vae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs[0]
+    shards = Path(str(read_run(run).setting("data", "init_args", "shards")))
+    prior = write_fit(
+        *(tmp_path / "prior.yaml", shards, vae_folder, {"max_steps": 1}),
+        checkpoint={"every_n_images": 8},
+        model={"class_path": "lightning_modules.PrototypePriorModule", "init_args": {"run": str(run), "width": 8}},
+        runs=str(tmp_path / "runs"),
+    )
+    code, out, err = call(capsys, "fit", "-c", str(prior))
+    assert code == 0, err
+    assert "lightning sample" not in out, "a prior draws no images"
+    trained = next((tmp_path / "runs" / "t").iterdir())
+    few = ["--num_images", "3", "--steps", "2", "--device", "cpu"]
+    for name, more in (("nothing", []), ("prior", ["--prior", str(trained)]), ("again", ["--prior", str(trained)])):
+        batch = ["--batch_size", "1" if name == "again" else "3"]
+        code, _, err = call(capsys, "sample", "--ckpt", str(run), "--out", str(tmp_path / name), *few, *batch, *more)
+        assert code == 0, err
+    nothing, first, again = (drawn(tmp_path / name) for name in ("nothing", "prior", "again"))
+    assert len(first) == 3
+    assert all(np.abs(first[name].astype(int) - again[name]).max() <= 2 for name in first)
+    assert any((first[name] != nothing[name]).any() for name in first), "activations change the image"
+    for more, words in (
+        (["--prompts", "Edema."], "reads no text"),
+        (["--prior", str(run)], "is no run of PrototypePriorModule"),
+        (["--prior", str(trained), "--schedule", "uniform"], "do not go together"),
+    ):
+        code, _, err = call(capsys, "sample", "--ckpt", str(run), "--out", str(tmp_path / "no"), *few, *more)
+        assert code == 2
+        assert words in err
+    assert not (tmp_path / "no").exists() or not list((tmp_path / "no").glob("*.png"))
+
+
+def test_parts_that_go_by_words_are_left_out_of_all_and_refused_alone(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(capsys, "evaluate", "alignment", "--run", str(runs[0]), "--device", "cpu")
+    assert code == 2
+    assert "reads no text, and words are needed for alignment" in err
+    quick = '{"sampler": "dpm++", "steps": 2, "guidance_scale": 2.0}'
+    small = [part for group in ("fidelity", "coverage", "copies") for part in (f"--{group}.sampling", quick)]
+    small += [part for group in ("fidelity", "coverage", "copies") for part in (f"--{group}.samples", "8")]
+    out = str(tmp_path / "all")
+    code, _, err = call(capsys, "evaluate", "all", "--run", str(runs[0]), "--out", out, *small, "--device", "cpu")
+    assert code == 0, err
+    about = json.loads((tmp_path / "all" / "evaluation.json").read_text())
+    assert set(about["parts"]) == {"fidelity", "coverage", "copies"}
 
 
 def test_the_pair_is_what_the_data_couple(runs: tuple[Path, Path]) -> None:
