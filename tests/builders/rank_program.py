@@ -61,6 +61,7 @@ def fit(
     defer: bool = False,
     classifier: str | None = None,
     dies: tuple[int, int] | None = None,
+    prototypes: dict[str, object] | None = None,
 ) -> None:
     """One training.
 
@@ -69,6 +70,7 @@ def fit(
         defer: losses and gradients are looked at as on a GPU.
         classifier: measure fidelity at the beginning with the features of this one.
         dies: (rank, step): the process that is killed with SIGKILL once it has trained so far.
+        prototypes: arguments of a PatronusModule that reads no text, in the place of the model with one.
     """
     import lightning as L
     import torch
@@ -77,7 +79,7 @@ def fit(
     from callbacks import FidelityCallback, GroundingCallback, RunCheckpoint
     from callbacks.checkpoint_io import DurableCheckpointIO
     from datamodules import LatentShardsDataModule
-    from lightning_modules import FullyShardedStrategy, LatentDiffusionModule
+    from lightning_modules import FullyShardedStrategy, LatentDiffusionModule, PatronusModule
     from lightning_modules.finite import FiniteWatch
     from meddiff.common.errors import UserError
     from meddiff.models.pieces import gathered
@@ -117,7 +119,10 @@ def fit(
     (folder / name).mkdir(parents=True, exist_ok=True)
     L.seed_everything(7)
     arguments = model_config(plan["vae"], freeze_text_encoder=frozen, init_seed=7, **(model or {}))
-    module = PoisonedModule(**poison, **arguments) if poison else LatentDiffusionModule(**arguments)  # type: ignore[arg-type]
+    if prototypes is not None:
+        module = PatronusModule(text_encoder=None, vae=plan["vae"], init_seed=7, **prototypes)
+    else:
+        module = PoisonedModule(**poison, **arguments) if poison else LatentDiffusionModule(**arguments)  # type: ignore[arg-type]
     if defer:
         module.__dict__["_finite_watch"] = FiniteWatch(module.stop_after_skipped_steps, defer=True)
     saving, watching = RunCheckpoint(every_n_images=every * batch), Seen()
