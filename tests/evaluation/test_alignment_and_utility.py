@@ -2,9 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from meddiff.evaluation import utility as utility_module
 from meddiff.evaluation.alignment import JUDGE, Alignment, alignment_result
 from meddiff.evaluation.alignment_options import AlignmentOptions
 from meddiff.evaluation.classifier import Judge
-from meddiff.evaluation.compared_sets import decoded
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.utility import Utility
 from meddiff.evaluation.utility_arms import ARMS, Pictures, Recipe, batches, macro, plan, shuffled_labels, train_arm
@@ -30,9 +28,9 @@ from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.biovil import make_biovil
 from tests.builders.drawn_parts import QUICK, make_model, run_part, stamps
+from tests.builders.planted_generators import Planted, decoded_bytes, drawing
 from tests.builders.tiny import make_shards
 
-Planted = Callable[[Sequence[str]], NDArray[np.uint8]]
 N, TRAIN, CPU = 14, 10, torch.device("cpu")
 SMALL = UtilityOptions(
     samples=TRAIN,
@@ -75,29 +73,12 @@ def model() -> LatentDiffusion:
     return make_model(locate("assets/phantom_vae"))
 
 
-@cache
-def decoded_bytes(model: LatentDiffusion, split: LatentShardsDataset) -> NDArray[np.uint8]:
-    with torch.no_grad():
-        images = decoded(model, split).images(range(len(split)))
-    found: NDArray[np.uint8] = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    return found
-
-
 def real_images(model: LatentDiffusion, split: LatentShardsDataset, blind: bool = False) -> Planted:
     """A generator that gives the real image of each prompt, or whatever the prompt, another one's."""
     images = decoded_bytes(model, split)
     order = generator(0, "planted").permutation(len(split)) if blind else range(len(split))
     place = dict(zip(split.keys, order, strict=True))
     return lambda keys: images[[int(place[key]) for key in keys]]
-
-
-def drawing(model: LatentDiffusion, plant: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the model draw what is planted."""
-
-    def sample(prompts: Sequence[str], keys: Sequence[str], *_: object, **__: object) -> NDArray[np.uint8]:
-        return plant(keys)
-
-    monkeypatch.setattr(model, "sample", sample)
 
 
 def test_who_ignores_the_prompt_agrees_with_it_by_chance_and_who_follows_it_like_real_images(

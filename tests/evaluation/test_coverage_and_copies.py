@@ -1,16 +1,13 @@
 """Coverage and copies with planted generators: one that gives training images back, one that has collapsed."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from meddiff.common.errors import UserError
-from meddiff.evaluation.compared_sets import decoded
 from meddiff.evaluation.copies import Copies, CopiesOptions
 from meddiff.evaluation.coverage import Coverage, CoverageOptions
 from meddiff.evaluation.ranks import Ranks
@@ -18,11 +15,11 @@ from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.runs.tables import read_table
 from meddiff.shards.dataset import LatentShardsDataset
 from tests.builders.drawn_parts import QUICK, make_model, run_part, stamps
+from tests.builders.planted_generators import Planted, decoded_bytes, drawing
 from tests.builders.tiny import make_shards
 
 VAE = Path("assets/phantom_vae")
 TRAIN, N = 56, 12
-Planted = Callable[[Sequence[str]], NDArray[np.uint8]]
 
 
 @pytest.fixture(scope="module")
@@ -52,24 +49,11 @@ def model() -> LatentDiffusion:
 
 @pytest.fixture(scope="module")
 def pictures(model: LatentDiffusion, train: LatentShardsDataset) -> NDArray[np.uint8]:
-    """The training images through the autoencoder, (N, H, W, 3)."""
-    with torch.no_grad():
-        images = decoded(model, train).images(range(len(train)))
-    found: NDArray[np.uint8] = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    return found
+    return decoded_bytes(model, train)
 
 
 def shifted(images: NDArray[np.uint8], by: int) -> NDArray[np.uint8]:
     return np.pad(images, ((0, 0), (by, 0), (by, 0), (0, 0)), "edge")[:, : images.shape[1], : images.shape[2]]
-
-
-def drawing(model: LatentDiffusion, plant: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the model draw what is planted."""
-
-    def sample(prompts: Sequence[str], keys: Sequence[str], *_: object, **__: object) -> NDArray[np.uint8]:
-        return plant(keys)
-
-    monkeypatch.setattr(model, "sample", sample)
 
 
 def any_of(pictures: NDArray[np.uint8], split: LatentShardsDataset, few: int | None = None) -> Planted:
