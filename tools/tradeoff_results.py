@@ -29,6 +29,7 @@ from meddiff.launch.sweep_folder import open_sweep
 from meddiff.reports.experiment import between, rows, tables
 from meddiff.reports.experiment.answer import answer
 from meddiff.reports.experiment.claims import claims
+from meddiff.reports.experiment.measured import TRUST
 from meddiff.reports.experiment.picture import draw
 from meddiff.runs.folder import read_run
 from meddiff.runs.names import CONFIG
@@ -150,7 +151,13 @@ def all_tables(found: Sequence[tables.ClaimTable], design: tables.Design, collec
 def made_by(table: str) -> str:
     """The commands whose rows a table is made of, a line below it."""
     commands = [f"`lightning sweep sweeps/{name}.yaml`" for name in SWEEPS[table]]
-    return f"\n\n*Made by {' and '.join(commands)}, `collect` and `page`.*"
+    commands += [f"`lightning evaluate {part} --run RUN`" for part in parts_asked()] if table == "trust" else []
+    return f"\n\n*Made by {', '.join(commands)}, `collect` and `page`.*"
+
+
+def parts_asked() -> list[str]:
+    """Parts of ``lightning evaluate`` that the table of trust is made of."""
+    return list(dict.fromkeys(name.partition("/")[0] for name in TRUST))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

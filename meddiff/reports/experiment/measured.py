@@ -42,7 +42,7 @@ TRUST = {
     "alignment/alignment_classifier_agreement": "agreement with the prompt",
     "alignment/alignment_classifier_retrieval": "prompt retrieved",
     "absent/absent_auroc": "map tells present from absent, AUROC",
-    "absent/false_focus": "CNR of absent findings where they usually lie",
+    "absent/false_focus": "CNR in the usual place, absent less present findings",
     "absent/no_target_accuracy": "map silent when absent, share",
 }
 #: What those stand beside, of real images or of what nobody can learn from; called by the figure that it is the control of.
