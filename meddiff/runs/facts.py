@@ -50,6 +50,12 @@ class Facts:
         """What the captions are; "" where the configuration does not say."""
         return str(nested(self.config, "data", "init_args", "prompt") or "")
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether a text changes what the model draws: one with prototypes may have no text encoder."""
+        kind, arguments = self.section("model")
+        return not (kind or "").endswith(".PatronusModule") or arguments.get("text_encoder") is not None
+
     def section(self, name: str) -> tuple[str | None, dict[str, object]]:
         """Class path and arguments of "model" or "data"."""
         given = self.config.get(name)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from meddiff.reports.page.report import open_runs, write_report
@@ -85,6 +86,18 @@ def test_what_is_absent_says_which_command_makes_it(fresh: Path) -> None:
     assert commands == {part: f"lightning evaluate {part} --run {fresh}" for part in commands}
     text = sections_of(write_report([fresh]).read_text())["trust"]
     assert all(f"<code>{one}</code>" in text for one in commands.values())
+
+
+@pytest.mark.parametrize(("tower", "reads"), [(None, False), ("assets/phantom_tower", True)])
+def test_a_model_without_text_is_not_asked_about_texts(fresh: Path, tower: str | None, reads: bool) -> None:
+    config = yaml.safe_load((fresh / "config.yaml").read_text())
+    config["model"]["class_path"] = "lightning_modules.patronus.PatronusModule"
+    config["model"]["init_args"]["text_encoder"] = tower
+    (fresh / "config.yaml").write_text(yaml.safe_dump(config))
+    commands = {part: one.command for part, one in zip(ASKED, answers(open_runs([fresh])[0]), strict=True)}
+    assert {part for part, command in commands.items() if not command} == (
+        set() if reads else {"utility", "alignment", "absent"}
+    )
 
 
 def test_no_distance_is_shown_without_the_share_of_copies(fresh: Path, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from meddiff.reports.page.wording import value_text
 from meddiff.runs.folder import Run
 
 Figures = dict[str, float]
+#: Parts that nothing is asked of a model without text.
+BY_WORDS = ("utility", "alignment", "absent")
 #: Runs up to which each has its own sentences.
 FEW = 8
 
@@ -42,7 +44,9 @@ def answers(run: Run) -> list[Answer]:
     found = []
     for part, (title, question, say) in ASKED.items():
         said = say(run.summary(part))
-        if said is None:
+        if said is None and part in BY_WORDS and not run.facts.reads_text:
+            found.append(Answer(title, question, "–", "This model reads no text: there is nothing to ask it."))
+        elif said is None:
             found.append(Answer(title, question, "–", "Not measured.", command(run, part)))
         else:
             found.append(Answer(title, question, *said))
