@@ -60,6 +60,47 @@ def test_without_rows_nothing_is_claimed(tmp_path: Path, capsys: pytest.CaptureF
     assert not (tmp_path / "rows.csv").exists()
 
 
+def test_rows_of_other_runs_stay_and_lengths_are_told_apart(tmp_path: Path) -> None:
+    rows, page = tmp_path / "rows.csv", tmp_path / "page.md"
+    page.write_text(PAGE)
+    runs = [explained(tmp_path, "frozen", seed) for seed in range(5)]
+    assert tool.main(["collect", *map(str, runs[:3]), "--rows", str(rows)]) == 0
+    assert tool.main(["collect", *map(str, runs[2:]), "--rows", str(rows)]) == 0
+    assert len(read_table(rows)) == 5 * 2, "the third run's rows once"
+    assert tool.main(["page", "--rows", str(rows), "--page", str(page)]) == 0
+    assert "| frozen, impression | attention | 0.00 | 1.20 [1.00, 1.40] |" in page.read_text()
+    longer = [{**row, "images": "120000", "value": "9"} for row in read_table(rows) if row["seed"] == "0"]
+    write_table(rows, [*read_table(rows), *longer])
+    assert tool.main(["page", "--rows", str(rows), "--page", str(page)]) == 0
+    text = page.read_text()
+    assert "| frozen, impression, 16,000 images | attention | 0.00 | 1.20 [1.00, 1.40] |" in text
+    assert "| frozen, impression, 120,000 images | attention | 9.00 | 9.00 |" in text
+
+
+def test_games_are_told_less_a_random_order_of_the_same_run_and_timestep(tmp_path: Path) -> None:
+    rows, page = tmp_path / "rows.csv", tmp_path / "page.md"
+    page.write_text("<!-- made: games -->\n<!-- end -->\n")
+    runs = [explained(tmp_path, "frozen", seed) for seed in range(5)]
+    for seed, run in enumerate(runs):
+        played: list[dict[str, object]] = []
+        for step in (741, 381):  # runs and timesteps differ by far more than maps do
+            level = 10.0 * seed + step
+            for name, gap in (("random", 0.0), ("df_rise", 0.2 + seed / 100), ("centre", 0.0)):
+                for game, sign in (("deletion", 1), ("insertion", -1)):
+                    row = {"tool": name, "timestep": step, "game": game, "n": 2}
+                    played += [
+                        {**row, "taken": "area", "value": level + sign * gap},
+                        {**row, "taken": 0.5, "value": 99},
+                    ]
+        write_table(run / "evaluation" / "000016000" / "saliency_games.csv", played)
+    assert tool.main(["collect", *map(str, runs), "--rows", str(rows)]) == 0
+    assert tool.main(["page", "--rows", str(rows), "--page", str(page)]) == 0
+    lines = page.read_text().splitlines()
+    assert any("| 0.220 [0.200, 0.240] | -0.220 [-0.240, -0.200] |" in line for line in lines), lines
+    assert any(line.replace("-0.000", "0.000").endswith("| 0.000 | 0.000 |") for line in lines), lines
+    assert not any("random |" in line for line in lines[3:])
+
+
 def test_lists_of_timesteps_are_compared_by_seed(tmp_path: Path) -> None:
     """Runs differ by ten, lists by one: the difference has no spread but that of the lists."""
     runs = []

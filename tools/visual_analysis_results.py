@@ -30,6 +30,9 @@ RESULTS = ROOT / "docs" / "results"
 PAGE, ROWS = RESULTS / "visual_analysis.md", RESULTS / "visual_analysis.csv"
 #: What a list of timesteps does, a row a run and list; lies beside the rows of maps.
 SCHEDULES = "schedules.csv"
+#: Areas of deletion and insertion, a row a run, map, timestep and game.
+GAMES = "saliency_games.csv"
+OF_GAMES = ("kind", "encoder", "seed", "images", "tool", "timestep", "game", "value", "n")
 #: A part of the page that is made; what stands around it is written by hand.
 MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 COLUMNS = ("kind", "encoder", "seed", "images", "tool", "class", "timestep", "figure", "value", "low", "high", "n")
@@ -50,6 +53,7 @@ def collect(runs: Sequence[Path], file: Path) -> int:
     tables = Tables(open_runs(runs))
     rows: list[dict[str, object]] = []
     lists: list[dict[str, object]] = []
+    played: list[dict[str, object]] = []
     found = 0
     for who, run in zip(tables.who, tables.found, strict=True):
         about = {"kind": who.kind, "encoder": who.encoder, "seed": who.seed}
@@ -62,16 +66,37 @@ def collect(runs: Sequence[Path], file: Path) -> int:
             and (cells.get("class") == "all" or (cells.get("tool") == "attention" and cells.get("class") != "macro"))
         ]
         rows += [{**cells, **about} for cells in curves]
+        areas = [cells for cells in run.saliency("_games") if cells.get("taken") == "area"]
+        length = {"images": curves[0].get("images", "")} if curves else {}
+        played += [{**cells, **about, **length} for cells in areas]
         drawn = run.evaluated("schedules")
         lists += [{**about, **{name: cells.get(name) for name in OF_LISTS}} for cells in drawn]
         found += bool(curves or drawn)
     if not found:
         raise UserError("None of these runs was explained: `lightning explain --run RUN` measures one.")
     if rows:
-        write_table(file, rows, COLUMNS, only=True)
+        write_table(file, _beside(file, rows), COLUMNS, only=True)
+    if played:
+        write_table(file.with_name(GAMES), _beside(file.with_name(GAMES), played), OF_GAMES, only=True)
     if lists:
         write_table(file.with_name(SCHEDULES), lists, ("kind", "encoder", "seed", *OF_LISTS), only=True)
     return found
+
+
+def _beside(file: Path, rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """Rows with those that the file has of other runs: run folders are gone before the rows are."""
+    told = ("kind", "encoder", "seed", "images")
+    new = {tuple(str(row.get(name, "")) for name in told) for row in rows}
+    kept = [dict(row) for row in read_table(file) if tuple(row.get(name, "") for name in told) not in new]
+    return sorted([*kept, *rows], key=lambda row: [str(row.get(name, "")) for name in told])
+
+
+def labelled(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose kind says how long their runs were trained, where some were trained longer than others."""
+    lengths = {row.get("images", "") for row in rows}
+    if len(lengths) < 2:
+        return list(rows)
+    return [{**row, "kind": f"{row['kind']}, {int(row['images'] or 0):,} images"} for row in rows]
 
 
 def over_seeds(rows: Sequence[Row]) -> tuple[float, float, float, int]:
@@ -167,6 +192,30 @@ def schedules(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def games(rows: Sequence[Row]) -> str:
+    """A line a kind of run and map: areas of both games less those of a random order, mean over timesteps, by seed."""
+    if not rows:
+        return NONE
+    areas = {(r["kind"], r["seed"], r["tool"], r["timestep"], r["game"]): number(r.get("value")) for r in rows}
+    lines = [
+        "| runs | map | deletion less random's (more is better) | insertion less random's (less is better) |",
+        "|---|---|---|---|",
+    ]
+    for kind, tool in sorted({(kind, tool) for kind, _, tool, _, _ in areas if tool != RANDOM}):
+        cells = []
+        for game in ("deletion", "insertion"):
+            gaps: dict[str, list[float]] = {}
+            for (of, seed, what, step, played), value in areas.items():
+                other = areas.get((of, seed, RANDOM, step, played))
+                if (of, what, played) == (kind, tool, game) and value is not None and other is not None:
+                    gaps.setdefault(seed, []).append(value - other)
+            means = [{"seed": seed, "value": str(np.mean(some))} for seed, some in gaps.items()]
+            cells.append(text(over_seeds(means), 3) if means else "")
+        lines.append(f"| {markdown_cell(kind)} | {markdown_cell(MAPS.get(tool, tool))} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+RANDOM = "random"
 REAL = "real_vs_real"
 #: Lists of timesteps in the order of the table -> what the page calls them.
 NAMES = {
@@ -194,12 +243,13 @@ def _of(runs: Mapping[str, Row], figure: str, digits: int) -> str:
 
 def page(file: Path, out: Path) -> None:
     """The parts of the page that are made, out of the rows."""
-    rows = read_table(file)
+    rows = labelled(read_table(file))
     parts = {
         "answer": answer(rows),
         "gain": table(rows, "gain/absent", classes=False),
         "cnr": table(rows, "cnr", classes=False),
         "classes": table(rows, "gain/absent", classes=True),
+        "games": games(labelled(read_table(file.with_name(GAMES)))),
         "schedules": schedules(read_table(file.with_name(SCHEDULES))),
     }
     written = MADE.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", out.read_text(encoding="utf-8"))
