@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
+from meddiff.cli.libraries import read_metrics
 from meddiff.cli.named_model import add_model_arguments, leave_point, open_named
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
@@ -91,6 +92,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"No part {arguments[0]!r} to evaluate: there are {', '.join(names)}.")
     name, rest = arguments[place], arguments[:place] + arguments[place + 1 :]
     parts = ALIASES.get(name, (name,))
+    read_metrics("evaluate")
     return evaluate(parts, parse(name, parts, rest), choose=name == "all")
 
 
@@ -207,7 +209,8 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         check_folder(Path(options.out))
     kept = several_checkpoints(options) if "mechanism" in parts else []
     run = open_named(options)
-    data, model = run.data, run.model
+    with doing(terminal(f"reading {run.file}"), stays=False):
+        data, model = run.data, run.model
     if options.shards is not None and options.model is None:
         refuse_shards_of(model, data.manifest, options.shards, run.facts.name)
     if choose:
@@ -225,10 +228,11 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
     refuse_averages(parts, options, model.ema is not None)
     chosen = measurements(parts, options, run, kept)
     splits = {part: data.dataset(options[PARTS[part].options].split) for part in parts}
-    for part, measurement in chosen.items():  # all settings are checked before the first long pass
-        measurement.check(splits[part])
-    if any(part in DRAWING for part in chosen):
-        model.vae  # noqa: B018 (read now: the passes before the first image may take an hour)
+    with doing("checking settings and samples", stays=False):
+        for part, measurement in chosen.items():  # all settings are checked before the first long pass
+            measurement.check(splits[part])
+        if any(part in DRAWING for part in chosen):
+            model.vae  # noqa: B018 (read now: the passes before the first image may take an hour)
     out = Path(options.out) if options.out else run.evaluation_folder()
     about, digest = describe(run), model_digest(model)
     made = {part: {"model": digest, "samples": split_digest(split)} for part, split in splits.items()}

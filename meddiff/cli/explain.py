@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
 
+from meddiff.cli.libraries import read_metrics
 from meddiff.cli.named_model import add_model_arguments, open_named
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
 from meddiff.common.locks import locked
 from meddiff.common.outside import terminal
+from meddiff.common.progress import doing
 from meddiff.common.targets import check_folder
 from meddiff.runs import names
 
@@ -41,6 +43,7 @@ def main(arguments: list[str]) -> int:
         UserError: no model, nothing to explain, an unknown tool, or results of other settings are in the way.
     """
     options = parse(arguments)
+    read_metrics("explain")
     if options.image is not None or options.prompts:
         from meddiff.cli.explain_one import explain_images
 
@@ -126,7 +129,8 @@ def explain_cohort(options: Namespace) -> int:
     from meddiff.runs.shards_that_fit import refuse_shards_of
 
     run = open_named(options)
-    data, model = run.data, run.model
+    with doing(terminal(f"reading {run.file}"), stays=False):
+        data, model = run.data, run.model
     if options.shards is not None and options.model is None:
         refuse_shards_of(model, data.manifest, options.shards, run.facts.name)
     split = data.dataset(wanted.split)
@@ -193,9 +197,10 @@ def within(measured: "Saliency", run: "Opened", split: "LatentShardsDataset", cl
     from meddiff.evaluation.saliency_games import games_cost
     from meddiff.evaluation.saliency_tools import build_tools
 
-    played = games_cost(measured, split, clock.games) if clock.games else 0.0
-    evaluations = measured.cost(run.model, split) + played
-    seconds = measured.seconds(run.model, split)  # of one phrase of each tool, as they take here and now
+    with doing("timing one phrase of each tool", stays=False):
+        played = games_cost(measured, split, clock.games) if clock.games else 0.0
+        evaluations = measured.cost(run.model, split) + played
+        seconds = measured.seconds(run.model, split)  # of one phrase of each tool, as they take here and now
     of_tools = {name: seconds[name] * number for name, number in measured.askings(split).items()}
     if played:
         of_tools[GAME] = played * seconds_of_evaluation(run.model, options.batch_size)

@@ -9,6 +9,7 @@ from meddiff.cli.named_model import open_named
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.common.outside import terminal
+from meddiff.common.progress import doing
 
 if TYPE_CHECKING:
     from meddiff.attribution.trajectory import Trajectory
@@ -91,7 +92,9 @@ def explain_real(options: Namespace, tools: list[str], out: Path) -> int:
 
 
 def _opened(options: Namespace) -> "LatentDiffusion":
-    return open_named(options).model
+    run = open_named(options)
+    with doing(terminal(f"reading {run.file}"), stays=False):
+        return run.model
 
 
 def say_cost(

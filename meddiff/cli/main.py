@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import TextIO
 
 from meddiff.cli.last_door import last_door, visible_traceback, without_flag
+from meddiff.cli.libraries import read_lightning, read_torch
 from meddiff.common.errors import UserError, refuse
 from meddiff.common.outside import terminal
 from meddiff.common.places import at_home
-from meddiff.common.processes import is_first_process
 from meddiff.common.stopping import early_signal_noted, exit_code, signals_stop
 
 LIGHTNING_VERBS = {
@@ -140,24 +140,6 @@ def _of_lightning(verb: str, rest: list[str]) -> int:
 def asks_only(arguments: list[str]) -> bool:
     """Whether nothing is to be run: help, or the configuration as it is understood."""
     return any(flag in ("-h", "--help") or flag.startswith(("--print_config", "--help.")) for flag in arguments)
-
-
-def read_torch(verb: str) -> None:
-    """Say so while it is read, which takes ten seconds on a cold machine; once for all ranks."""
-    if "torch" not in sys.modules:
-        from meddiff.common.progress import doing
-
-        with doing(f"lightning {verb}: reading torch", is_first_process()):
-            import torch  # noqa: F401
-
-
-def read_lightning(verb: str) -> None:
-    """Likewise, with what stands on it."""
-    if "lightning.pytorch" not in sys.modules:
-        from meddiff.common.progress import doing
-
-        with doing(f"lightning {verb}: reading Lightning", is_first_process()):
-            import meddiff.cli.lightning_cli  # noqa: F401
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from meddiff.cli.controls import controls_text
 from meddiff.cli.mechanism import mechanism_text
 from meddiff.cli.prototypes import prototypes_text, shortcut_text
 from meddiff.cli.rivals import rivals_text
+from meddiff.common.progress import doing
 from meddiff.evaluation.explained import seconds_of_evaluation
 from meddiff.evaluation.measurement import Measurement, Result
 from meddiff.evaluation.utility import Utility
@@ -17,13 +18,14 @@ from meddiff.shards.dataset import LatentShardsDataset
 
 def tell_cost(part: str, measurement: Measurement, model: LatentDiffusion, split: LatentShardsDataset) -> None:
     """Say what it will take, before it is paid."""
-    evaluations = measurement.cost(model, split)
-    seconds = evaluations * seconds_of_evaluation(model)
+    with doing(f"{part}: timing a pass of this machine", stays=False):
+        evaluations = measurement.cost(model, split)
+        seconds = evaluations * seconds_of_evaluation(model)
+        more = measurement.seconds(model.device) if isinstance(measurement, Utility) else 0.0
     training = ""
     if isinstance(measurement, Utility):
-        steps, more = measurement.steps(), measurement.seconds(model.device)
         seconds += more
-        training = f" and {steps:,} steps of {len(measurement.units())} classifiers (about {more:,.0f} s)"
+        training = f" and {measurement.steps():,} steps of {len(measurement.units())} classifiers (about {more:,.0f} s)"
     print(
         f"{part}: at most {evaluations:,.0f} U-Net evaluations{training}, about {seconds:,.0f} s on this machine",
         flush=True,
