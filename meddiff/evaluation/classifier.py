@@ -63,6 +63,11 @@ class ClassifierOptions:
             raise UserError(f"classifier: per_class is {self.per_class}; at least one image a class is needed.")
 
 
+def plain(logits: Tensor) -> Tensor:
+    """Probabilities of logits without operating points."""
+    return logits.sigmoid()
+
+
 @dataclass(frozen=True)
 class Judge:
     """A classifier.
@@ -75,7 +80,7 @@ class Judge:
 
     classes: tuple[str, ...]
     scores: Callable[[Tensor], Tensor]
-    probabilities: Callable[[Tensor], Tensor] = torch.sigmoid
+    probabilities: Callable[[Tensor], Tensor] = plain
 
 
 def load_judge(weights: str, device: torch.device) -> Judge:
