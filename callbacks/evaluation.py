@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -96,14 +95,14 @@ class EvaluationCallback(Callback):
         self._last_images = 0
 
     @classmethod
-    def preflight_splits(cls, sizes: Mapping[str, int | None], **init_args: Any) -> list[str]:
+    def preflight_splits(cls, sizes: Mapping[str, int | None], **init_args: object) -> list[str]:
         """One sentence where the split that is measured is not there or too small, before anything is made or read.
 
         Args:
             sizes: split -> number of its samples, None where that is not known.
         """
         try:
-            one = cls(**init_args)
+            one = cls(**init_args)  # type: ignore[arg-type]  # jsonargparse has checked them
         except UserError as error:
             return [str(error)]
         have = sizes.get(one.split, 0)

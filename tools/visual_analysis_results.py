@@ -79,7 +79,8 @@ def collect(runs: Sequence[Path], file: Path) -> int:
     if played:
         write_table(file.with_name(GAMES), _beside(file.with_name(GAMES), played), OF_GAMES, only=True)
     if lists:
-        write_table(file.with_name(SCHEDULES), lists, ("kind", "encoder", "seed", *OF_LISTS), only=True)
+        kept = _beside(file.with_name(SCHEDULES), lists)
+        write_table(file.with_name(SCHEDULES), kept, ("kind", "encoder", "seed", *OF_LISTS), only=True)
     return found
 
 

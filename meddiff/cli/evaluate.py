@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 
 from meddiff.cli.libraries import read_metrics
-from meddiff.cli.named_model import add_model_arguments, leave_point, open_named
+from meddiff.cli.named_model import add_model_arguments, leave_point, open_named, reading
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
 from meddiff.common.locks import locked
@@ -209,7 +209,7 @@ def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> 
         check_folder(Path(options.out))
     kept = several_checkpoints(options) if "mechanism" in parts else []
     run = open_named(options)
-    with doing(terminal(f"reading {run.file}"), stays=False):
+    with reading(run):
         data, model = run.data, run.model
     if options.shards is not None and options.model is None:
         refuse_shards_of(model, data.manifest, options.shards, run.facts.name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import Namespace
 
 from meddiff.cli.libraries import read_metrics
-from meddiff.cli.named_model import add_model_arguments, open_named
+from meddiff.cli.named_model import add_model_arguments, open_named, reading
 from meddiff.cli.parsing import SentenceParser
 from meddiff.common.errors import UserError
 from meddiff.common.locks import locked
@@ -129,7 +129,7 @@ def explain_cohort(options: Namespace) -> int:
     from meddiff.runs.shards_that_fit import refuse_shards_of
 
     run = open_named(options)
-    with doing(terminal(f"reading {run.file}"), stays=False):
+    with reading(run):
         data, model = run.data, run.model
     if options.shards is not None and options.model is None:
         refuse_shards_of(model, data.manifest, options.shards, run.facts.name)

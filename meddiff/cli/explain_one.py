@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
-from meddiff.cli.named_model import open_named
+from meddiff.cli.named_model import open_named, reading
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.common.outside import terminal
-from meddiff.common.progress import doing
 
 if TYPE_CHECKING:
     from meddiff.attribution.trajectory import Trajectory
@@ -93,7 +92,7 @@ def explain_real(options: Namespace, tools: list[str], out: Path) -> int:
 
 def _opened(options: Namespace) -> "LatentDiffusion":
     run = open_named(options)
-    with doing(terminal(f"reading {run.file}"), stays=False):
+    with reading(run):
         return run.model
 
 

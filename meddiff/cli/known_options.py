@@ -122,10 +122,11 @@ def unknown_flags(verb: str, arguments: Sequence[str]) -> list[str]:
     flags = sorted({one.rstrip(".") for one in _FLAG.findall(text)} | {"--help"})
     # behind an option that takes keys its keys stand, which others check
     with_keys = [f"{one}." for one in flags if not any(other.startswith(f"{one}.") for other in flags)]
-    given = [one.partition("=")[0].rstrip("+") for one in _before_end(arguments) if _FLAG.match(one)]
+    given = [one.partition("=")[0].rstrip("+") for one in _before_end(arguments)]
     problems = []
     for flag in dict.fromkeys(given):
-        if flag in flags or flag.startswith(tuple(with_keys)):
+        # what has blanks in it is a value, as argparse reads it
+        if not _FLAG.fullmatch(flag) or flag in flags or flag.startswith(tuple(with_keys)):
             continue
         begun = [one for one in flags if one.startswith(flag)]
         meant = [f"--{one}" for one in nearest(flag[2:], [one[2:] for one in flags])]

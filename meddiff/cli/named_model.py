@@ -1,10 +1,13 @@
 """The model that ``lightning evaluate`` and ``lightning sample`` are told to open, and the point it leaves on the curve."""
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 from meddiff.common.errors import UserError
+from meddiff.common.outside import terminal
+from meddiff.common.progress import doing
 from meddiff.runs import names
 
 if TYPE_CHECKING:
@@ -39,6 +42,11 @@ def add_model_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="What --model's U-Net predicts; else its scheduler says so, or it is measured.",
     )
+
+
+def reading(run: "Opened") -> AbstractContextManager[None]:
+    """A line with a clock while a model is built."""
+    return doing(terminal(f"reading {run.file}"), stays=False)
 
 
 def open_named(options: Namespace) -> "Opened":

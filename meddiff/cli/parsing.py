@@ -116,21 +116,10 @@ class SentenceParser(ArgumentParser):
             for file in files:
                 read_yaml(file)  # its complaints are one sentence, and it reads nothing twice
             args = [part for file in files for part in ("--config", str(locate(file)))] + flags
-        if args is not None:
-            refuse(self._abbreviated(args))
         with values_read(self, sys.argv[1:] if args is None else args):
             parsed: Namespace = super().parse_args(args, namespace, **how)
         refuse([f"--{problem}" for problem in out_of_bounds(parsed.as_dict())])
         return home_spelled_out(parsed)
-
-    def _abbreviated(self, args: Sequence[str]) -> list[str]:
-        """A sentence for each option that is only the beginning of one."""
-        whole = {name for action in self._actions for name in action.option_strings}
-        given = dict.fromkeys(one.partition("=")[0] for one in args if one.startswith("--") and len(one) > 2)
-        meant = {flag: sorted(name for name in whole if name.startswith(flag)) for flag in given if flag not in whole}
-        return [
-            f"{flag} is no option: write {' or '.join(names[:3])} in full." for flag, names in meant.items() if names
-        ]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         one_sentence(self, message, ex)

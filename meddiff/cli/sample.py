@@ -128,15 +128,15 @@ def draw(prompts: list[str], options: Namespace, told: Mapping[str, Any]) -> lis
     """
     from meddiff.attribution.scheduled import draw_along
     from meddiff.attribution.schedules import schedule
-    from meddiff.cli.named_model import open_named
+    from meddiff.cli.named_model import open_named, reading
     from meddiff.cli.told_to_draw import drawing_from, prompts_for
-    from meddiff.common.progress import doing, progress_bar
+    from meddiff.common.progress import progress_bar
     from meddiff.evaluation.provenance import made_from, model_digest, weights_digest, write_image
     from meddiff.models.autoencoder import whole_images
     from meddiff.models.weights.fitting import first_three
 
     run = open_named(options)
-    with doing(f"reading {terminal(run.file)}", stays=False):
+    with reading(run):
         out, model = Path(options.out), run.model
         prompts = prompts_for(run, prompts, options.prior)
         model.vae  # noqa: B018 (read now: without it nothing is drawn)

@@ -21,11 +21,13 @@ def tell_cost(part: str, measurement: Measurement, model: LatentDiffusion, split
     with doing(f"{part}: timing a pass of this machine", stays=False):
         evaluations = measurement.cost(model, split)
         seconds = evaluations * seconds_of_evaluation(model)
-        more = measurement.seconds(model.device) if isinstance(measurement, Utility) else 0.0
-    training = ""
-    if isinstance(measurement, Utility):
-        seconds += more
-        training = f" and {measurement.steps():,} steps of {len(measurement.units())} classifiers (about {more:,.0f} s)"
+        training = ""
+        if isinstance(measurement, Utility):
+            more = measurement.seconds(model.device)
+            seconds += more
+            training = (
+                f" and {measurement.steps():,} steps of {len(measurement.units())} classifiers (about {more:,.0f} s)"
+            )
     print(
         f"{part}: at most {evaluations:,.0f} U-Net evaluations{training}, about {seconds:,.0f} s on this machine",
         flush=True,

@@ -24,7 +24,7 @@ from meddiff.evaluation.alignment_options import AlignmentOptions
 from meddiff.evaluation.classifier import Judge, load_judge
 from meddiff.evaluation.compared_sets import decoded
 from meddiff.evaluation.feature_cache import Features, stored_images
-from meddiff.evaluation.fidelity import PAPER_N
+from meddiff.evaluation.fidelity import half_of
 from meddiff.evaluation.image_sets import Drawing, ImageSets
 from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.evaluation.ranks import Ranks
@@ -65,7 +65,7 @@ class Alignment:
 
     def number(self, split: LatentShardsDataset) -> int:
         """N, the number of images to draw."""
-        return min(PAPER_N, len(split) // 2) if self.options.samples is None else self.options.samples
+        return half_of(len(split), self.options.samples)
 
     def check(self, split: LatentShardsDataset) -> None:
         """Refuse a missing classifier, a split that is too small, and prompts that all say the same."""
@@ -116,14 +116,8 @@ class Alignment:
             sets.other("real_decoded", decoded(model, split).images, others)
         labels = {"reference": label_table(split, first, judge.classes), "": label_table(split, others, judge.classes)}
         keys, found = [split.keys[i] for i in others], sets.gathered()
-        result = alignment_result(found, judge, labels[""], labels["reference"], keys, options)
-        if cosine is not None:
-            texts, own = (
-                cosine.texts([prompt(split, i) for i in others]),
-                labels[""].unique(dim=0, return_inverse=True)[1],
-            )
-            add_cosine(result, found, texts, own, orders(len(keys), options), keys, options.candidates, options.seed)
-        return result
+        texts = None if cosine is None else cosine.texts([prompt(split, i) for i in others])
+        return alignment_result(found, judge, labels[""], labels["reference"], keys, options, texts)
 
 
 def label_table(split: LatentShardsDataset, indices: Sequence[int], classes: Sequence[str]) -> Tensor:
@@ -139,14 +133,16 @@ def alignment_result(
     reference_labels: Tensor,
     keys: Sequence[str],
     options: AlignmentOptions,
+    texts: Tensor | None = None,
 ) -> Result:
-    """Figures and tables of logits.
+    """Figures and tables of logits, and of cosines where there are any.
 
     Args:
         found: ``""`` (drawn), ``reference``, ``real`` and ``real_decoded`` -> (N, C) logits; None: an image was not finite.
         labels: (N, C) bool, of the prompts.
         reference_labels: (N, C) bool.
         keys: of the prompts.
+        texts: (N, D) vectors of the prompts, beside which ``found`` has those of images; None measures no cosine.
     """
     reference = found["reference"]
     assert reference is not None
@@ -182,7 +178,11 @@ def alignment_result(
             controls[control] = {name: value if math.isfinite(value) else None for name, value in named.items()}
         else:
             figures |= {"alignment_retrieval_chance": row["chance"], "n": float(len(keys))}
-    return Result(figures, {"alignment": Table(rows, FIRST), "alignment_classes": Table(of_classes, CLASSES)}, controls)
+    tables = {"alignment": Table(rows, FIRST), "alignment_classes": Table(of_classes, CLASSES)}
+    result = Result(figures, tables, controls)
+    if texts is not None:
+        add_cosine(result, found, texts, asked.own, dealt, keys, options)
+    return result
 
 
 @dataclass(frozen=True)

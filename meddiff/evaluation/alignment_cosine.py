@@ -13,10 +13,12 @@ from torch import Tensor
 
 from meddiff.common.draws import generator
 from meddiff.common.errors import UserError
+from meddiff.evaluation.alignment_options import AlignmentOptions
 from meddiff.evaluation.feature_cache import Features
 from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.metrics.functional.alignment import mean_over_sets, retrieved
 from meddiff.models.biovil_t import LONGEST, BiovilT
+from meddiff.models.eight_bits import eight_bits
 from meddiff.shards.dataset import LatentShardsDataset
 
 #: Name of the features, and of the figures.
@@ -36,11 +38,11 @@ class CosineReader:
         self.encoders = BiovilT(folder, device)
 
     def images(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, D) of length 1, on the CPU."""
-        eight_bits = (
-            ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        )  # (B, H, W, 3)
-        return torch.stack([self.encoders.image_vector(one) for one in eight_bits])
+        """(B, 3, H, W) in [-1, 1] -> (B, D) of length 1, on the CPU; NaN for an image that is not finite."""
+        pixels = eight_bits(images).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
+        found = torch.stack([self.encoders.image_vector(one) for one in pixels])
+        broken = ~images.isfinite().flatten(1).all(dim=1).cpu()  # as bytes they would be black
+        return found.masked_fill(broken[:, None], torch.nan)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """(N, D) of length 1, on the CPU."""
@@ -73,8 +75,7 @@ def add_cosine(
     own: Tensor,
     orders: Mapping[str, Sequence[Sequence[int]]],
     keys: Sequence[str],
-    candidates: int,
-    seed: int,
+    options: AlignmentOptions,
 ) -> None:
     """Add columns and figures to what the classifier found.
 
@@ -84,18 +85,19 @@ def add_cosine(
         texts: (N, D) vectors of the prompts.
         own: (N,) number of each prompt's set of labels.
         orders: control -> orders of the drawn images under the prompts.
-        keys: of the prompts.
-        candidates: how many prompts each is ranked among, its own included; the others have other labels.
+        keys: of the prompts, each of which is ranked among ``options.candidates``, its own included; the others have other
+            labels.
     """
-    ranked = _others(own, keys, candidates, seed)
+    ranked = _others(own, keys, options)
     rows: list[Row] = []
     for row in result.tables["alignment"].rows:
         control = str(row["control"])
         features = found["" if control in orders else control]
         cells: dict[str, float | None] = dict.fromkeys(FIGURES)
         if features is not None:
+            cosines = features[COSINE].double() @ texts.double().T  # (N, N), of an image (row) and a prompt
             turns = orders.get(control, [range(len(keys))])
-            some = [_cosines(features[COSINE][list(order)], texts, own, ranked) for order in turns]
+            some = [_figures(cosines[list(order)], own, ranked) for order in turns]
             cells = {name: sum(one[k] for one in some) / len(some) for k, name in enumerate(FIGURES)}
         rows.append({**row, **cells})
         named = {FIGURES[name]: value for name, value in cells.items() if value is not None}
@@ -108,9 +110,8 @@ def add_cosine(
     result.figures["alignment_biovil_t_chance"] = sum(1 / len(some) for some in ranked) / len(ranked)
 
 
-def _cosines(images: Tensor, texts: Tensor, own: Tensor, ranked: Sequence[Sequence[int]]) -> tuple[float, float]:
-    """Mean cosine with the own prompt, and how often that comes first: mean over sets of labels."""
-    cosines = images.double() @ texts.double().T  # (N, N)
+def _figures(cosines: Tensor, own: Tensor, ranked: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """Of (N, N) cosines the mean with the own prompt, and how often that comes first: mean over sets of labels."""
     first = [
         retrieved(row[list(columns)][None], torch.zeros(1, dtype=torch.long)).first[0]
         for row, columns in zip(cosines, ranked, strict=True)
@@ -118,10 +119,10 @@ def _cosines(images: Tensor, texts: Tensor, own: Tensor, ranked: Sequence[Sequen
     return float(cosines.diagonal().mean()), mean_over_sets(torch.stack(first), own.tolist())
 
 
-def _others(own: Tensor, keys: Sequence[str], candidates: int, seed: int) -> list[list[int]]:
+def _others(own: Tensor, keys: Sequence[str], options: AlignmentOptions) -> list[list[int]]:
     """Of each prompt the numbers of those that it is ranked among, its own first; drawn by its key."""
     sets, found = own.tolist(), []
     for i, key in enumerate(keys):
-        order = generator(seed, "alignment prompts", key).permutation(len(keys))
-        found.append([i, *[int(j) for j in order if sets[j] != sets[i]][: candidates - 1]])
+        order = generator(options.seed, "alignment prompts", key).permutation(len(keys))
+        found.append([i, *[int(j) for j in order if sets[j] != sets[i]][: options.candidates - 1]])
     return found

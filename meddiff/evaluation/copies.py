@@ -25,6 +25,7 @@ from meddiff.common.ranges import COUNT, SHARE, check_ranges
 from meddiff.evaluation.compared_sets import decoded, shared_patients, training_order, training_problems
 from meddiff.evaluation.copy_pairs import leave_pairs
 from meddiff.evaluation.feature_cache import PIXELS, Features, Images, looks
+from meddiff.evaluation.fidelity import half_of
 from meddiff.evaluation.image_sets import ImageSets
 from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.evaluation.ranks import Ranks
@@ -113,7 +114,7 @@ class Copies:
 
     def number(self, split: LatentShardsDataset) -> int:
         """Images drawn for training captions."""
-        return min(2000, len(split) // 2) if self.options.samples is None else self.options.samples
+        return half_of(len(split), self.options.samples, most=2000)
 
     def check(self, split: LatentShardsDataset) -> None:
         """Refuse missing weights, no training images, too few of a kind, and images smaller than the grid."""

@@ -13,6 +13,7 @@ from meddiff.evaluation.compared_sets import decoded
 from meddiff.evaluation.drawing import read_images
 from meddiff.evaluation.feature_cache import PIXELS
 from meddiff.evaluation.measurement import Row
+from meddiff.models.eight_bits import eight_bits
 from meddiff.models.latent_diffusion import LatentDiffusion
 from meddiff.shards.dataset import LatentShardsDataset
 
@@ -39,9 +40,9 @@ def leave_pairs(out: Path, rows: Sequence[Row], model: LatentDiffusion, train: L
             continue
         drawn = read_images(out / "images" / folder, [str(row["key"]) for row in mine])  # (N, 3, H, W)
         real = decoded(model, train).images([place[str(row["nearest"])] for row in mine])
-        bytes_ = ((real.float() + 1) * 127.5).round().clamp(0, 255).byte()
         lines = [
-            np.concatenate([a, b], axis=1) for a, b in zip(_last(drawn.numpy()), _last(bytes_.numpy()), strict=True)
+            np.concatenate([a, b], axis=1)
+            for a, b in zip(_last(drawn.numpy()), _last(eight_bits(real).numpy()), strict=True)
         ]
         buffer = io.BytesIO()
         Image.fromarray(np.concatenate(lines, axis=0)).save(buffer, "PNG")

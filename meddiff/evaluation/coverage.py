@@ -19,7 +19,7 @@ from meddiff.common.findings import FINDINGS, NO_FINDING
 from meddiff.common.ranges import COUNT, check_ranges
 from meddiff.evaluation.compared_sets import decoded, training_problems
 from meddiff.evaluation.feature_cache import Features, looks
-from meddiff.evaluation.fidelity import PAPER_N
+from meddiff.evaluation.fidelity import half_of
 from meddiff.evaluation.image_sets import ImageSets
 from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.evaluation.ranks import Ranks
@@ -100,7 +100,7 @@ class Coverage:
 
     def number(self, split: LatentShardsDataset) -> int:
         """N, the number of images to draw."""
-        return min(PAPER_N, len(split) // 2) if self.options.samples is None else self.options.samples
+        return half_of(len(split), self.options.samples)
 
     def check(self, split: LatentShardsDataset) -> None:
         """Refuse missing weights, no training images, and a split that is too small."""

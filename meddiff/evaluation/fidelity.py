@@ -74,6 +74,16 @@ class FidelityOptions:
         return [self.sampling or model.sampling, *self.compare_with]
 
 
+def half_of(have: int, samples: int | None, most: int = PAPER_N) -> int:
+    """Images to draw for one half of a split, with the other half to compare with: as asked, else as many as there are.
+
+    Example:
+        >>> half_of(30, None), half_of(30, 4), half_of(30_000, None)
+        (15, 4, 5000)
+    """
+    return min(most, have // 2) if samples is None else samples
+
+
 class Fidelity:
     """``fid_*`` or ``fd_*``, and ``kid_*``, of drawn images, feature extractor by extractor, with their controls at the same N.
 
@@ -92,10 +102,7 @@ class Fidelity:
 
     def number(self, split: LatentShardsDataset) -> int:
         """N, the number of images to draw."""
-        return self._of(len(split))
-
-    def _of(self, have: int) -> int:
-        return min(PAPER_N, have // 2) if self.options.samples is None else self.options.samples
+        return half_of(len(split), self.options.samples)
 
     def size_problem(self, have: int, where: str) -> str | None:
         """A sentence where a split of ``have`` images is too small for a reference and captions to draw.
@@ -103,7 +110,7 @@ class Fidelity:
         Args:
             where: the split, as the sentence's subject.
         """
-        n = self._of(have)
+        n = half_of(have, self.options.samples)
         if n < 2:
             return f"samples is {n}; a distance between sets needs at least 2."
         if have < 2 * n:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from meddiff.common.errors import UserError
 from meddiff.models.backbones import load_vae
+from meddiff.models.eight_bits import eight_bits
 from meddiff.models.weights.fitting import first_three
 from meddiff.models.weights.sources import Source
 
@@ -70,7 +71,7 @@ def decode(vae: "Vae", latents: Tensor, scaling_factor: float) -> NDArray[np.uin
     images = torch.cat([vae.decode(some).sample for some in scaled.split(max(1, at_once))])  # (B, 3, H, W) in [-1, 1]
     finite = latents.isfinite().flatten(1).all(dim=1) & images.isfinite().flatten(1).all(dim=1)  # (B,)
     images = images.masked_fill(~finite.view(-1, 1, 1, 1), -1.0)
-    images = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    images = eight_bits(images)
     if images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
     pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)

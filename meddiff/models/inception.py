@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from meddiff.common.places import locate
+from meddiff.models.eight_bits import eight_bits
 from meddiff.models.weights.fitting import fit_state
 from meddiff.models.weights.reading import read_state
 
@@ -48,8 +49,7 @@ def inception_features(network: "FeatureExtractorInceptionV3", images: Tensor) -
 
     The network resizes to 299 px itself (bilinear as TensorFlow 1 does it, no antialiasing) and normalises to [-1, 1).
     """
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)  # (B, 3, H, W)
-    found: Tensor = network(pixels)[0]  # (B, 2048)
+    found: Tensor = network(eight_bits(images))[0]  # (B, 2048)
     broken = ~images.isfinite().flatten(1).all(dim=1)  # as bytes they would be black
     return found.float().masked_fill(broken[:, None], torch.nan)
 

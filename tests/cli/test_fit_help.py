@@ -136,6 +136,7 @@ def test_every_option_of_a_stored_help_is_known_to_it_and_so_are_keys_of_those_t
         flags = re.findall(r"^  (--[\w.-]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
         assert not unknown_flags(verb, [*words, *flags]), file
     assert not unknown_flags("evaluate", ["coverage", "--coverage.weights.domain", "x", "--", "--none"])
+    assert not unknown_flags("sample", ["--prompts", "--no blanks in an option"])
     assert not unknown_flags("fit", ["--anything"]), "the Lightning verbs have a check of their own"
 
 

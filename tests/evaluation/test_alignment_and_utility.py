@@ -17,6 +17,7 @@ from meddiff.common.findings import FINDINGS
 from meddiff.common.places import locate
 from meddiff.evaluation import utility as utility_module
 from meddiff.evaluation.alignment import JUDGE, Alignment, alignment_result
+from meddiff.evaluation.alignment_cosine import CosineReader
 from meddiff.evaluation.alignment_options import AlignmentOptions
 from meddiff.evaluation.classifier import Judge
 from meddiff.evaluation.ranks import Ranks
@@ -172,6 +173,13 @@ def test_the_cosine_of_image_and_prompt_stands_beside_that_of_each_others_prompt
     rows = {row["control"]: row for row in result.tables["alignment"].rows}
     assert rows[""]["cosine"] == pytest.approx(own)
     assert rows["real"]["cosine"] == pytest.approx(result.figures["real/alignment_biovil_t"])
+
+
+def test_an_image_that_is_no_number_has_no_cosine(tmp_path: Path) -> None:
+    images = torch.linspace(-1, 1, 64 * 64).reshape(1, 1, 64, 64).expand(2, 3, 64, 64).clone()
+    images[1, 0, 3, 4] = torch.nan
+    found = CosineReader(make_biovil(tmp_path), CPU).images(images)
+    assert found.isfinite().all(dim=1).tolist() == [True, False]
 
 
 def test_prompts_that_the_text_encoder_does_not_read_are_refused_before_anything_is_drawn(

@@ -1,6 +1,6 @@
 """What ``lightning evaluate`` found of a run, as columns of its rows. No torch. Source: own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meddiff.common.bounded import parse_json
@@ -66,9 +66,26 @@ TRUST_CONTROLS = {
 }
 
 
-def of_controls(run: Run, images: int) -> dict[str, float]:
-    """Of the newest ``lightning evaluate controls`` of the trained model: pairs, twins, gains, the absent finding's CNR."""
-    newest = _newest(run, images, "controls")
+def of_evaluations(run: Run, images: int) -> dict[str, float]:
+    """Controls, :data:`TRUST` and :data:`TRUST_CONTROLS` of the trained model; nothing of what was not measured.
+
+    Args:
+        images: that it was trained on.
+    """
+    newest_first = sorted(
+        (
+            one
+            for file in sorted((run.path / names.EVALUATIONS).glob(f"*/{names.ABOUT}"))
+            if (one := _opened(file.parent)) is not None and one.images == images
+        ),
+        key=lambda one: -(one.path / names.ABOUT).stat().st_mtime,
+    )
+    return {**_of_controls(newest_first), **_of_trust(newest_first)}
+
+
+def _of_controls(evaluations: Sequence[EvaluationFolder]) -> dict[str, float]:
+    """Of ``lightning evaluate controls``: pairs, twins, gains, the absent finding's CNR."""
+    newest = _with(evaluations, "controls")
     if newest is None:
         return {}
     figures = _figures(newest, "controls")
@@ -82,11 +99,10 @@ def of_controls(run: Run, images: int) -> dict[str, float]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def of_trust(run: Run, images: int) -> dict[str, float]:
-    """Figures of :data:`TRUST` and :data:`TRUST_CONTROLS` of the trained model; nothing of what was not measured."""
+def _of_trust(evaluations: Sequence[EvaluationFolder]) -> dict[str, float]:
     found: dict[str, float] = {}
     for part in dict.fromkeys(name.partition("/")[0] for name in TRUST):
-        newest = _newest(run, images, part)
+        newest = _with(evaluations, part)
         figures = {} if newest is None else _figures(newest, part)
         for name in (*TRUST, *TRUST_CONTROLS):
             head, _, key = name.partition("/")
@@ -110,16 +126,9 @@ def is_gain(key: str) -> bool:
     return last == "gain" or last.startswith("gain_")
 
 
-def _newest(run: Run, images: int, part: str) -> EvaluationFolder | None:
-    """The evaluation of the trained model that has a part, and was written last."""
-    folders = [
-        one
-        for file in sorted((run.path / names.EVALUATIONS).glob(f"*/{names.ABOUT}"))
-        if (one := _opened(file.parent)) is not None
-        and one.images == images
-        and part in _mapping(one.about.get("parts"))
-    ]
-    return max(folders, key=lambda one: (one.path / names.ABOUT).stat().st_mtime, default=None)
+def _with(evaluations: Sequence[EvaluationFolder], part: str) -> EvaluationFolder | None:
+    """The first that has a part."""
+    return next((one for one in evaluations if part in _mapping(one.about.get("parts"))), None)
 
 
 def _figures(folder: EvaluationFolder, part: str) -> Mapping[str, object]:

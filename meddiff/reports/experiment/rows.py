@@ -17,7 +17,7 @@ from meddiff.common.bounded import parse_json
 from meddiff.common.errors import UserError
 from meddiff.common.outside import own_file, terminal
 from meddiff.common.text_files import read_bytes
-from meddiff.reports.experiment.measured import is_gain, of_controls, of_mechanism, of_trust
+from meddiff.reports.experiment.measured import is_gain, of_evaluations, of_mechanism
 from meddiff.runs import names
 from meddiff.runs.folder import Run
 from meddiff.runs.tables import read_table, write_table
@@ -100,7 +100,7 @@ def collect(run: Run) -> Collected:
     found, mechanism = Collected(), of_mechanism(run)
     for evaluation in run.evaluations:
         kept = {key: value for key, value in evaluation.values.items() if key in FIGURES or is_gain(key)}
-        more = {**of_controls(run, images), **of_trust(run, images)} if evaluation.images == images else {}
+        more = of_evaluations(run, images) if evaluation.images == images else {}
         more |= mechanism.get(evaluation.images, {})
         row = {**settings, "run": name, "step": evaluation.step, "images": evaluation.images, **kept, **more}
         found.runs[name, evaluation.images] = {key: _text(value) for key, value in row.items()}

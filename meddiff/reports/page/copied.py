@@ -9,8 +9,7 @@ from pathlib import Path
 
 from meddiff.common.errors import UserError
 from meddiff.common.outside import terminal
-from meddiff.reports.page.media import Media
-from meddiff.reports.page.prototypes import data_uri
+from meddiff.reports.page.media import Media, data_uri
 from meddiff.runs import names
 from meddiff.runs.evaluation_folder import read_evaluation
 from meddiff.runs.folder import Run

@@ -39,15 +39,27 @@ class Media:
         """Its place, None if there is none that can be shown; and its size, if the format tells it at once."""
         file = self.file(name)
         if file is not None and name not in self._read:
-            try:
-                content = file.read_bytes()
-            except OSError:
-                content = b""
-            kind = next((kind for magic, kind in MAGIC.items() if content.startswith(magic)), None)
-            uri = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-            size = struct.unpack(">II", content[16:24]) if kind == "image/png" and len(content) > 25 else None
-            self._read[name] = (self.pictures.setdefault(uri, len(self.pictures)), size) if kind else (None, None)
+            content, uri = _read(file)
+            size = (
+                struct.unpack(">II", content[16:24]) if uri.startswith("data:image/png") and len(content) > 25 else None
+            )
+            self._read[name] = (self.pictures.setdefault(uri, len(self.pictures)), size) if uri else (None, None)
         return self._read.get(name, (None, None)) if file is not None else (None, None)
+
+
+def data_uri(file: Path) -> str:
+    """A picture as text; "" where it is none."""
+    return _read(file)[1]
+
+
+def _read(file: Path) -> tuple[bytes, str]:
+    """The content of a file, and the same as text where it is a picture."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return b"", ""
+    kind = next((kind for magic, kind in MAGIC.items() if content.startswith(magic)), None)
+    return content, f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}" if kind else ""
 
 
 def affordable(media: Media, found: dict[int, list[Entry]], names: tuple[str, ...], budget: int) -> list[int]:

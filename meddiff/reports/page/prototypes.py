@@ -3,14 +3,12 @@
 Pictures come from the run folder alone. Source: own; docs/patronus.md.
 """
 
-import base64
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from meddiff.common.outside import terminal
 from meddiff.reports.page.derived import Columns, Row, columns
-from meddiff.reports.page.media import MAGIC, Media
+from meddiff.reports.page.media import Media, data_uri
 from meddiff.reports.page.tables import Tables
 from meddiff.reports.page.wording import value_text
 from meddiff.runs import names
@@ -226,16 +224,6 @@ def facts_of(entry: Entry) -> list[str]:
     if cells["p"] is not None and not entry.get("name"):
         found.append(f"nearest concept {terminal(entry.get('concept') or '')}, adjusted p {text['p']}")
     return found
-
-
-def data_uri(file: Path) -> str:
-    """A picture as text; "" where it is none."""
-    try:
-        content = file.read_bytes()
-    except OSError:
-        return ""
-    kind = next((kind for magic, kind in MAGIC.items() if content.startswith(magic)), None)
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}" if kind else ""
 
 
 def _interest(entry: Entry) -> tuple[bool, float, int]:
