@@ -6,7 +6,6 @@ is where a data set is made, once per node, before processes read it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from datamodules.latent_shards import LatentShardsDataModule
@@ -57,7 +56,7 @@ class MadeOnFirstUse:
                 if not self.made():  # another may have made them meanwhile
                     prepare_phantom(self.phantom, self.folder, vae, command=command, processes=processes, store=store)
         found = Manifest.read(self.folder)
-        if found.options != json.loads(json.dumps(asdict(self.phantom))):
+        if found.options != json.loads(json.dumps(self.phantom.told())):
             raise UserError(
                 f"{self.folder} holds phantoms of other options than --data.phantom says: choose another folder."
             )

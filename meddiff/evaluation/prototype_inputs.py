@@ -24,7 +24,7 @@ BATCH = 32
 
 def inputs_of(split: LatentShardsDataset, seed: int = 0) -> Inputs:
     """What is denoised of each image, (C, h, w)."""
-    return lambda index: evaluation_latents(split, index, seed)
+    return lambda index: evaluation_latents(split, index, seed, mean_only=True)
 
 
 def activations_of(encoder: PrototypeEncoder, inputs: Inputs, indices: Sequence[int]) -> NDArray[np.float64]:

@@ -67,6 +67,11 @@ class Parts:
         ranks: Ranks,
     ) -> tuple[dict[str, float], dict[str, Table]]:
         """Latent AUROC, TAD and captured of the trained and of an untrained encoder."""
+        inputs = inputs_of(split, self.options.seed)
+        if self.beside.train is not None and self.options.probed:
+            split = self.beside.train
+            inputs, indices = inputs_of(split, self.options.seed), range(min(len(split), self.options.probed))
+            values = activations_of(model.prototypes, inputs, indices)
         metadata = [split.metadata(index) for index in indices]
         labels = [one for one in labels_of(metadata) if one in FINDINGS] or labels_of(metadata)
         targets = torch.tensor([[float(name in one["labels"]) for name in labels] for one in metadata])
@@ -81,7 +86,6 @@ class Parts:
             groups = torch.arange(len(metadata))
         encoders = {"trained": values}
         if self.beside.untrained is not None:
-            inputs = inputs_of(split, self.options.seed)
             encoders["untrained"] = activations_of(self.beside.untrained, inputs, indices)
         figures: dict[str, float] = {}
         rows: list[Row] = []

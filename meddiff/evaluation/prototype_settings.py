@@ -21,6 +21,9 @@ class PrototypesOptions:
     """Split with boxes; null leaves grounding out."""
     samples: int = 1000
     """Images of the split that are encoded, at most."""
+    probed: int = 10_000
+    """Images of the training split that teach and test the probes, in folds, as published: an encoder has seen them without
+    their labels. 0, or a run without a training split, takes those of ``split``."""
     shown: int = 32
     """Prototypes that are raised: those that vary most and double no other. Each costs views x steps evaluations."""
     views: int = 8
@@ -46,7 +49,15 @@ class PrototypesOptions:
 
     def __post_init__(self) -> None:
         steps, some = Range(2, 1000, whole=True), Range(0, 10**7, whole=True)
-        ranges = {"samples": COUNT, "shown": some, "views": COUNT, "natural": some, "steps": steps, "batch_size": COUNT}
+        ranges = {
+            "samples": COUNT,
+            "probed": some,
+            "shown": some,
+            "views": COUNT,
+            "natural": some,
+            "steps": steps,
+            "batch_size": COUNT,
+        }
         check_ranges("prototypes", self, **ranges, reconstructed=some, drawn=some)
 
 
@@ -55,7 +66,7 @@ class Beside:
     """What a model is compared with and on; None is left out.
 
     Attributes:
-        train: split of training, where boxes of the location prior are counted.
+        train: split of training, which probes are taught and tested on, and where boxes of the location prior are counted.
         grounding: split with boxes.
         untrained: an encoder of the same shape with random weights.
         prior: draws activations without an image.

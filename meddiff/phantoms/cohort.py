@@ -99,9 +99,9 @@ class PhantomCohort:
         hints = dict(report.hints) if report else {}
         rest = (self.plan.confounders[index], outline_norms(self.options.outlines), box_norms(self.options.boxes))
         scene = (
-            sample_scene(address, labels, hints, *rest, twins=self.options.mirrored_pairs)
+            sample_scene(address, labels, hints, *rest, self.options.mirrored_pairs, self.options.aligned)
             if judged
-            else draw_scene(address, 0, labels, hints, *rest)
+            else draw_scene(address, 0, labels, hints, *rest, self.options.aligned)
         )
         scene = replace(scene, domain=self.options.domain, shift=self.options.strength)
         return scene.mirrored() if mirrored else scene

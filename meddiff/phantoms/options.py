@@ -1,6 +1,6 @@
 """What a phantom cohort is made of: the options of ``lightning prepare phantom``."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from meddiff.common.errors import UserError
 from meddiff.common.findings import CONFOUNDERS, FINDINGS
@@ -36,6 +36,8 @@ class PhantomOptions:
     """Lung outlines: "measured" (torchxrayvision's v7 masks), "own", or "auto" (measured if installed)."""
     boxes: str = "auto"
     """Places of findings: "measured" (NIH, RSNA and VinBigData box statistics), "own", or "auto"."""
+    aligned: bool = False
+    """One framing for all: the thorax upright in the middle at one scale. Patients differ still."""
     mirrored_pairs: bool = False
     """Let every odd phantom mirror the even one before it: same patient, findings and words on the other side."""
     normal: float = 0.38
@@ -83,6 +85,13 @@ class PhantomOptions:
     def strength(self) -> float:
         """The effective domain shift, 0..1."""
         return self.shift if self.shift is not None else float(self.domain == "source")
+
+    def told(self) -> dict[str, object]:
+        """All options by name, as manifests hold them; ``aligned`` only where it is on, so that cohorts of before stay."""
+        found = asdict(self)
+        if not self.aligned:
+            del found["aligned"]
+        return found
 
     def sizes(self) -> dict[str, int]:
         """Number of phantoms in each split, in the order of their indices."""

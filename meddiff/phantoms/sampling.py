@@ -1,6 +1,7 @@
 """Drawing scenes: view, patient, exposure and findings of one phantom, checked to be visible. Source: own."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ SMALLEST = 0.0015
 #: ... and changes it by at least this much (mean over its mask, as a fraction of the grey range).
 FAINTEST = 0.035
 ATTEMPTS = 24
+#: Framing of aligned phantoms: upright in the middle, a thorax that fills the picture.
+ALIGNED: dict[str, Any] = {"centre": (0.5, 0.5), "scale": 0.42, "rotation": 0.0}
 
 
 def sample_exposure(rng: np.random.Generator, view: str) -> Exposure:
@@ -46,6 +49,7 @@ def sample_scene(
     norms: OutlineNorms = OWN_NORMS,
     boxes: BoxNorms | None = None,
     twins: bool = False,
+    aligned: bool = False,
 ) -> Scene:
     """The scene of one phantom; a pure function of its arguments.
 
@@ -59,10 +63,11 @@ def sample_scene(
         norms: norms of the lung outlines.
         boxes: measured places and sizes of findings; None for the own ones.
         twins: the mirrored scene has to be visible too.
+        aligned: one framing for all.
     """
     best, most = None, -1.0
     for attempt in range(ATTEMPTS):
-        scene = draw_scene(address, attempt, labels, hints or {}, confounders, norms, boxes)
+        scene = draw_scene(address, attempt, labels, hints or {}, confounders, norms, boxes, aligned)
         seen = min(visibility(scene), visibility(scene.mirrored()) if twins else 1.0)
         if seen >= 1:
             return scene
@@ -80,10 +85,13 @@ def draw_scene(
     confounders: tuple[str, ...],
     norms: OutlineNorms,
     boxes: BoxNorms | None,
+    aligned: bool = False,
 ) -> Scene:
     """One attempt at a scene, not judged; arguments as of :func:`sample_scene`."""
     view = "AP" if generator(*address, "view").uniform() < 0.42 else "PA"
     anatomy = sample_anatomy(generator(*address, "anatomy", attempt), view, norms)
+    if aligned:
+        anatomy = replace(anatomy, **ALIGNED)
     exposure = sample_exposure(generator(*address, "exposure", attempt), view)
     # the heart and effusions first: the others have to find room beside them
     first = [label for label in ("Cardiomegaly", "Pleural Effusion", "Pneumothorax") if label in labels]

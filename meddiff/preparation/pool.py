@@ -21,6 +21,7 @@ from meddiff.common.progress import doing, progress_bar
 from meddiff.models.backbones import load_vae
 from meddiff.preparation.encode import ENCODE_BATCH, Cohort, Item, Slice, Vae, encoded_slices, item_slices
 from meddiff.preparation.jobs import Job, plan_jobs, usable_cores
+from meddiff.preparation.wide_posteriors import print_wide_posteriors
 from meddiff.shards.manifest import Manifest
 from meddiff.shards.sample import CohortSample
 from meddiff.shards.writer import ShardWriter
@@ -58,7 +59,9 @@ def write_shards(
             splits.setdefault(cohort.split_of(position), {})[key] = position
         plans, jobs = plan_jobs(writer, splits)
     write_jobs(partial(_by_index, make_cohort), jobs, writer, processes, show_progress, total=len(cohort))
-    return writer.finish(plans)
+    manifest = writer.finish(plans)
+    print_wide_posteriors(Path(out), manifest)
+    return manifest
 
 
 def _by_index(make_cohort: Callable[[], Cohort]) -> Callable[[int], CohortSample]:

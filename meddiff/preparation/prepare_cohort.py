@@ -28,6 +28,7 @@ from meddiff.preparation.record_images import RecordImages
 from meddiff.preparation.record_sources import RecordSources
 from meddiff.preparation.records import Reading, Record, Rejected
 from meddiff.preparation.safe_files import inside
+from meddiff.preparation.wide_posteriors import print_wide_posteriors
 from meddiff.shards.access import Access
 from meddiff.shards.manifest import MANIFEST_NAME, Manifest, ShardRecord
 from meddiff.shards.members import IMAGE_SPLITS
@@ -225,7 +226,9 @@ def _write(
         )
     funnel = [*reading.funnel.rows(), (UNREADABLE, written, len(lost)), ("written", written, 0)]
     print_oddities(odd)
-    return writer.finish(plans, funnel)
+    manifest = writer.finish(plans, funnel)
+    print_wide_posteriors(out, manifest)
+    return manifest
 
 
 def shard_size(images: int) -> int:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,7 @@ DEFAULT_VAE = PHANTOM_VAE
 def phantom_folder(options: PhantomOptions, vae: str, store: Store = "latents") -> str:
     """A folder of its own for each cohort, so that changed options never meet old shards."""
     made = {"latents": [vae], "images": ["", "images"], "both": [vae, "images"]}[store]
-    text = json.dumps([asdict(options), *made], sort_keys=True)
+    text = json.dumps([options.told(), *made], sort_keys=True)
     return f"data/phantom-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
@@ -39,7 +38,7 @@ def prepare_phantom(
     Raises:
         UserError: bad options, no VAE, or ``out`` holds shards of other options.
     """
-    about = ("phantom", command, asdict(options), vae, options.resolution, "rendered at the resolution, no resize")
+    about = ("phantom", command, options.told(), vae, options.resolution, "rendered at the resolution, no resize")
     header = shard_header(*about, store=store)
     with locked(out, "prepare phantom", wait=True):
         return write_shards(partial(PhantomCohort, options), out, header, processes, show_progress=show_progress)

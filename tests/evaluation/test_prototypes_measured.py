@@ -113,6 +113,24 @@ def test_batches_change_nothing_that_is_printed(split: LatentShardsDataset, mode
         assert other.figures[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
 
 
+def test_probes_learn_from_training_images_where_there_are_any(folder: Path, model: Patronus) -> None:
+    """Two hundred held-out images are too few to teach a hundred weights: as published, probes take the training split."""
+    few, many = LatentShardsDataset(folder, "grounding"), LatentShardsDataset(folder, "fidelity")  # 30 and 70 images
+    quick = replace(SMALL, shown=0, reconstructed=0, drawn=0, grounding=None)
+
+    def probed(number: int) -> set[object]:
+        measured = Prototypes(
+            replace(quick, probed=number), Beside(train=many, untrained=untrained_encoder(model.prototypes))
+        )
+        found = measured.run(model, few, None, Ranks())
+        assert ("latent_auroc" in found.figures) == ("latent_auroc_untrained" in found.figures) == bool(number)
+        return {row["n"] for row in found.tables["prototype_latents"].rows} if number else set()
+
+    assert probed(10_000) == {70}
+    assert probed(55) == {55}
+    assert probed(0) == set()  # 30 images of the split itself, fewer than a probe needs
+
+
 def test_what_cannot_be_measured_is_refused_first(split: LatentShardsDataset) -> None:
     with pytest.raises(UserError, match="set it to 35 or less, or to 0"):
         Prototypes(replace(SMALL, drawn=36)).check(split)
