@@ -1,0 +1,221 @@
+"""Prototypes on phantoms: rows of measured runs into docs/results/patronus.csv, and out of the rows the page and its picture.
+
+    lightning evaluate prototypes --run RUN; lightning evaluate shortcut --run BIASED --balanced BALANCED
+    python tools/patronus_results.py collect RUN ...    # rows of both, in the place of those of the same runs
+    python tools/patronus_results.py page               # tables of the page, and the picture
+
+A tool and no verb of the command: it writes one page of this repository.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import altair as alt
+import numpy as np
+from visual_analysis_results import MADE
+
+from meddiff.common.errors import UserError
+from meddiff.common.files import atomic_open
+from meddiff.common.outside import markdown_cell, terminal
+from meddiff.metrics.over_seeds import over_seeds
+from meddiff.reports.experiment.rows import strength
+from meddiff.reports.page.charts import LIGHT
+from meddiff.reports.page.figures import VERSION
+from meddiff.reports.page.report import open_runs
+from meddiff.runs.folder import Run
+from meddiff.runs.tables import read_table, write_table
+from meddiff.runs.values import nested, number
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, ROWS = ROOT / "docs" / "results" / "patronus.md", ROOT / "docs" / "results" / "patronus.csv"
+PICTURE = ROOT / "docs" / "img" / "shortcut_on_phantoms.svg"
+RUN = ("name", "kind", "confounders", "seed", "images")
+COLUMNS = (*RUN, "of", "figure", "value", "low", "high", "n")
+NONE = "No run has been collected yet, so nothing is claimed here."
+#: Figures of the first table with what each is read against.
+BESIDE = {
+    "latent_auroc": "latent_auroc_untrained",
+    "captured": "captured_untrained",
+    "named_share": "named_share_shuffled",
+    "variation_mse": "variation_mse_zero",
+    "reconstruction_mse": "reconstruction_mse_zero",
+    "prototype_cnr": "prototype_cnr_prior",
+    "fd_conditional_heldout_domain": "fd_real_vs_real_domain",
+    "dead_share": None,
+    "duplicates": None,
+}
+Row = Mapping[str, str]
+
+
+def told(run: Run) -> dict[str, object]:
+    """Which run it is, as the columns of :data:`RUN` say; ``images`` is that of a row."""
+    parts = [f"words, {run.facts.encoder}"] if run.facts.reads_text else []
+    parts += ["prototypes"] if nested(run.config, "model", "init_args", "prototypes") is not None else []
+    found = strength(nested(run.config, "data", "init_args", "phantom", "confounders"))
+    kind = " and ".join(parts)
+    return {"name": run.config.get("name", ""), "kind": kind, "confounders": found, "seed": run.facts.seed}
+
+
+def collect(runs: Sequence[Path], file: Path) -> int:
+    """Rows of runs into ``file``, in the place of those of the same runs; how many runs had any.
+
+    Raises:
+        UserError: not run folders, or none of them was measured.
+    """
+    rows: list[dict[str, object]] = []
+    found = 0
+    for run in open_runs(runs):
+        about = told(run)
+        figures = [{"of": "prototypes", **cells} for cells in run.evaluated("prototype_figures")]
+        bounds = {
+            cells["figure"]: cells for cells in run.evaluated("prototype_latents") if cells["encoder"] == "trained"
+        }
+        bounds |= {
+            f"{cells['figure']}_untrained": cells
+            for cells in run.evaluated("prototype_latents")
+            if cells["encoder"] == "untrained"
+        }
+        figures = [{**cells, **_ends(bounds.get(cells["figure"], {}))} for cells in figures]
+        shortcut = run.evaluated("shortcut")
+        rows += [{**cells, **about} for cells in [*figures, *shortcut]]
+        found += bool(figures or shortcut)
+    if not found:
+        raise UserError("None of these runs was measured: `lightning evaluate prototypes --run RUN` measures one.")
+    new = {tuple(str(row.get(name, "")) for name in RUN) for row in rows}
+    kept = [dict(row) for row in read_table(file) if tuple(row.get(name, "") for name in RUN) not in new]
+    every = sorted([*kept, *rows], key=lambda row: [str(row.get(name, "")) for name in (*RUN, "of", "figure")])
+    write_table(file, every, COLUMNS, only=True)
+    return found
+
+
+def _ends(cells: Row) -> dict[str, str]:
+    return {name: cells[name] for name in ("low", "high", "n") if cells.get(name)}
+
+
+def mean(rows: Sequence[Row], digits: int = 2) -> str:
+    """``0.31 [0.20, 0.42]``, over seeds; without an interval below three."""
+    values = np.array([value for row in rows if (value := number(row.get("value"))) is not None])
+    if not len(values):
+        return ""
+    one = over_seeds(values)
+    ends = f" [{one.low:.{digits}f}, {one.high:.{digits}f}]" if np.isfinite(one.low) else ""
+    return f"{one.mean:.{digits}f}{ends}"
+
+
+def prototypes(rows: Sequence[Row]) -> str:
+    """A line a figure with what it is read against, a column a configuration; means over seeds."""
+    found = [row for row in rows if row["of"] == "prototypes" and row["name"] == "patronus_quickstart"]
+    if not found:
+        return NONE
+    seeds = len({row["seed"] for row in found})
+    lines = [f"| {seeds} seeds | value | read against | value |", "|---|---|---|---|"]
+    for figure, against in BESIDE.items():
+        digits = 4 if "mse" in figure else 2
+        cells = [
+            mean([row for row in found if row["figure"] == one], digits) if one else "" for one in (figure, against)
+        ]
+        lines.append(f"| {figure} | {cells[0]} | {against or ''} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def indices(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
+    """(kind, correlation) -> the rows of the index, one a seed."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["of"] == "index" and number(row.get("value")) is not None:
+            found.setdefault((row["kind"], row["confounders"]), []).append(row)
+    return dict(sorted(found.items()))
+
+
+def shortcuts(rows: Sequence[Row]) -> str:
+    """A line a kind of model and correlation: what the edit moved, what leaked, and the index, by seed and over seeds."""
+    found = indices(rows)
+    if not found:
+        return NONE
+    lines = [
+        "| model | correlation | finding moved by | leak | leak, balanced | index, seed by seed | mean |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (kind, dial), runs in found.items():
+        of = {
+            name: [
+                row
+                for row in rows
+                if (row["kind"], row["confounders"], row["of"], row["figure"]) == (kind, dial, *name)
+            ]
+            for name in (("biased", "moved"), ("biased", "leak"), ("balanced", "leak"))
+        }
+        each = "; ".join(
+            f"{float(row['value']):.2f} [{float(row['low']):.2f}, {float(row['high']):.2f}]"
+            for row in sorted(runs, key=lambda row: row["seed"])
+        )
+        cells = [mean(some) for some in of.values()]
+        lines.append(
+            f"| {markdown_cell(kind)} | {markdown_cell(dial)} | " + " | ".join([*cells, each, mean(runs)]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def draw(rows: Sequence[Row], target: Path) -> bool:
+    """The index by correlation, a point a seed with its interval over images; False where there is none."""
+    points = [
+        {"kind": kind, "rho": float(dial), **{name: float(row[name]) for name in ("value", "low", "high")}}
+        for (kind, dial), runs in indices(rows).items()
+        for row in runs
+        if number(dial) is not None and all(number(row.get(name)) is not None for name in ("value", "low", "high"))
+    ]
+    if not points:
+        return False
+    import vl_convert
+
+    x = alt.X("rho:Q", title="correlation in training", scale=alt.Scale(domain=[0, 1]))
+    base = alt.Chart().encode(x=x, xOffset=alt.XOffset("kind:N"), color=alt.Color("kind:N", title=None))
+    layers = [
+        alt.Chart().mark_rule(strokeDash=[4, 3], opacity=0.6).encode(y=alt.datum(0)),
+        base.mark_rule(opacity=0.5).encode(y=alt.Y("low:Q", title="shortcut index"), y2="high"),
+        base.mark_point(filled=True, size=50).encode(y="value:Q"),
+    ]
+    chart = alt.layer(*layers, data=alt.Data(values=points)).properties(width=420, height=240)
+    chart = chart.configure(font="Liberation Sans, Arial, sans-serif", background=LIGHT["card"])
+    with atomic_open(target, "w") as stream:
+        stream.write(vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=VERSION) + "\n")
+    return True
+
+
+def page(file: Path, out: Path, picture: Path) -> None:
+    """The parts of the page that are made, out of the rows."""
+    rows = read_table(file)
+    shown = f"![shortcut index by correlation](../img/{picture.name})" if draw(rows, picture) else NONE
+    parts = {"prototypes": prototypes(rows), "shortcuts": shortcuts(rows), "picture": shown}
+    written = MADE.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", out.read_text(encoding="utf-8"))
+    with atomic_open(out, "w") as stream:
+        stream.write(written)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Rows and page of prototypes on phantoms.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("collect").add_argument("runs", nargs="+", type=Path)
+    verbs.add_parser("page")
+    for one in verbs.choices.values():
+        one.add_argument("--rows", type=Path, default=ROWS)
+        one.add_argument("--page", type=Path, default=PAGE)
+        one.add_argument("--picture", type=Path, default=PICTURE)
+    options = parser.parse_args(arguments)
+    try:
+        if options.verb == "collect":
+            print(f"{collect(options.runs, options.rows)} runs in {terminal(options.rows)}")
+        else:
+            page(options.rows, options.page, options.picture)
+            print(terminal(options.page))
+    except UserError as error:
+        print(f"error: {terminal(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
