@@ -1,7 +1,9 @@
 """Two ways to put more of a finding into a picture: by prototypes, and by words. Source: own.
 
 Prototypes: those that grow most with the finding (signed AUROC on images in which the confounder is independent of it), all
-of them set to the top and to the bottom of their own ranges, drawn from the noise that the image was inverted to. Words:
+of them set to the top and to the bottom of their own ranges; or every prototype moved by what images with and without the
+finding differ in on average, there and back, which leaves none of them behind that goes with the others. Drawn from the noise
+that the image was inverted to. Words:
 the caption of an image that has the finding and that of one that has not, drawn from the same noise. Captions never speak
 of a confounder, so what moves it is what the model has learned.
 """
@@ -66,10 +68,11 @@ class ByPrototypes:
     Args:
         taught: indices of images that say which prototypes and which levels.
         steps: timesteps of inversion and drawing.
-        top: how many prototypes.
+        top: how many prototypes; None moves all of them by the difference of means.
 
     Attributes:
         prototypes: their numbers; empty where none grows with the finding.
+        difference: (m,) mean activations of images with the finding less those of images without.
         rise: (m,) signed AUROC of each prototype with the finding.
         along: (m,) the same with the confounder.
     """
@@ -81,19 +84,22 @@ class ByPrototypes:
         taught: Sequence[int],
         concepts: tuple[str, str],
         steps: int,
-        top: int,
+        top: int | None,
         seed: int = 0,
     ) -> None:
-        self.model, self.split, self.seed = model, split, seed
+        self.model, self.split, self.seed, self.top = model, split, seed, top
         self.timesteps = ddim_grid(steps, len(model.noise_schedule.alphas_cumprod))
         self.cost = prototype_cost(steps)
         values = activations_of(model.prototypes, inputs_of(split, seed), taught)
         flags = np.column_stack([flags_of(split, taught, name) for name in concepts])
         areas = aurocs(values, flags)
         self.rise, self.along = areas[:, 0], areas[:, 1]
-        self.prototypes = best_of(areas, 0, top)
+        self.prototypes = list(range(model.m)) if top is None else best_of(areas, 0, top)
+        has = flags[:, 0].astype(bool)
+        self.difference = values[has].mean(axis=0) - values[~has].mean(axis=0)
         self.low, self.high, self.spread = own_levels(values, LOW), own_levels(values, HIGH), spread_of(values)
-        self.told = " ".join(f"{one} ({self.rise[one]:.2f})" for one in self.prototypes)
+        best = " ".join(f"{one} ({self.rise[one]:.2f})" for one in self.prototypes)
+        self.told = "difference of means" if top is None else best
 
     def draw(self, indices: Sequence[int]) -> Edited:
         """The images inverted once, and drawn twice."""
@@ -102,8 +108,11 @@ class ByPrototypes:
         x0 = torch.stack([inputs(index) for index in indices])  # (n, C, h, w)
         start = inverted(self.model, x0, self.timesteps, texts)
         pictures, odd = [], np.empty(0)
-        for levels in (self.low, self.high):
-            told = edited(start.activations, {one: float(levels[one]) for one in self.prototypes})
+        for levels, sign in ((self.low, -1.0), (self.high, 1.0)):
+            if self.top is None:
+                told = start.activations + sign * torch.from_numpy(self.difference).to(start.activations)
+            else:
+                told = edited(start.activations, {one: float(levels[one]) for one in self.prototypes})
             odd = mahalanobis(self.spread, told.double().cpu().numpy())
             with torch.no_grad():
                 conditioning = self.model.conditioning(told, texts)

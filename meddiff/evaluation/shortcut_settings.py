@@ -23,8 +23,11 @@ class ShortcutOptions:
     """How the finding is put in; auto takes prototypes where the model has any, else words."""
     samples: int = 200
     """Images that are edited, at most."""
+    edit: Literal["top", "means"] = "top"
+    """Which prototypes are moved: those that grow most with the finding, from end to end of their own ranges, or all of them by
+    the difference of the means of images with and without it."""
     top: int = 2
-    """Prototypes that are raised and lowered together."""
+    """Prototypes that ``edit: top`` raises and lowers together."""
     steps: int = 20
     """Timesteps of inversion and of drawing."""
     sampling: SamplingOptions | None = None

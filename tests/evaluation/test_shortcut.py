@@ -11,8 +11,10 @@ from meddiff.attribution.inversion import ddim_grid, edited
 from meddiff.attribution.prototype_edits import inverted, watch
 from meddiff.common.errors import UserError
 from meddiff.evaluation.concept_scores import has_concept, quality, teach
+from meddiff.evaluation.prototype_inputs import activations_of, inputs_of
 from meddiff.evaluation.ranks import Ranks
 from meddiff.evaluation.shortcut import Shortcut, ShortcutOptions
+from meddiff.evaluation.shortcut_edits import ByPrototypes
 from meddiff.metrics.leak import Moves, leak_of, shortcut_index
 from meddiff.models.sampling import SamplingOptions
 from meddiff.shards.dataset import LatentShardsDataset
@@ -126,6 +128,26 @@ def test_the_price_is_paid_once_and_the_same_model_has_no_index(
     assert rows["biased", "moved"]["value"] == rows["balanced", "moved"]["value"]
     assert len(found.tables["shortcut_images"].rows) == 24
     assert len(str(rows["biased", "leak"]["edited"]).split()) == 4  # two prototypes, each with its AUROC
+
+
+def test_all_prototypes_are_moved_by_what_the_finding_changes_on_average(
+    split: LatentShardsDataset, vae_folder: Path, tmp_path: Path
+) -> None:
+    model = tiny_patronus(vae=str(vae_folder))
+    measured = Shortcut(replace(SMALL, edit="means"))
+    taught, _ = measured.halves(split)
+    way = ByPrototypes(model, split, taught, ("Cardiomegaly", "pacemaker"), 2, None)
+    values = activations_of(model.prototypes, inputs_of(split), taught)
+    has = np.array([has_concept(split.metadata(index), "Cardiomegaly") for index in taught])
+    np.testing.assert_allclose(way.difference, values[has].mean(0) - values[~has].mean(0), rtol=1e-6)
+    with CountedPasses(model) as counted:
+        found = measured.run(model, split, tmp_path, Ranks())
+    assert counted.samples == measured.cost(model, split)
+    rows = {(row["of"], row["figure"]): row for row in found.tables["shortcut"].rows}
+    assert rows["biased", "moved"]["edited"] == "difference of means"
+    assert rows["biased", "moved"]["value"] != Shortcut(SMALL).run(model, split, None, Ranks()).figures["moved_biased"]
+    with pytest.raises(UserError, match="other settings"):
+        Shortcut(SMALL).run(model, split, tmp_path, Ranks())
 
 
 def test_words_are_asked_of_a_model_that_has_no_prototypes(split: LatentShardsDataset, vae_folder: Path) -> None:
