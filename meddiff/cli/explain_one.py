@@ -9,6 +9,7 @@ from meddiff.cli.named_model import open_named, reading
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.common.outside import terminal
+from meddiff.common.progress import doing, progress_bar
 
 if TYPE_CHECKING:
     from meddiff.attribution.trajectory import Trajectory
@@ -59,17 +60,21 @@ def explain_images(options: Namespace) -> int:
     walked: dict[str, list[Trajectory]] = {}
     say_cost(model, tools, len(options.prompts) * len(lists), min(LOOKED_AT, steps), steps, options)
     for name, timesteps in lists.items():
-        paths = walked[name] = drawn(model, options, timesteps)
-        for place, path in enumerate(paths):
-            looked = path.at(spread(len(path), LOOKED_AT))
-            found = explained(model, looked, tools, options)
-            write(out, f"{place:04d}-{name}", found)
-            path.save(out / f"{place:04d}-{name}.safetensors")
-        write_emerging(out / f"prompts-{name}.png", model, paths)
+        paths = walked[name] = drawn(model, options, timesteps, name)
+        with progress_bar(len(paths), "image", f"looking into images, {name}") as bar:
+            for place, path in enumerate(paths):
+                looked = path.at(spread(len(path), LOOKED_AT))
+                found = explained(model, looked, tools, options)
+                write(out, f"{place:04d}-{name}", found)
+                path.save(out / f"{place:04d}-{name}.safetensors")
+                bar.update()
+        with doing(f"writing prompts-{name}.png"):
+            write_emerging(out / f"prompts-{name}.png", model, paths)
     if "relevance" in tools:
         write_relevance(out, model, walked)
     if len(lists) > 1:  # the same seed and prompt under each schedule
-        write_ends(out / "schedules.png", model, options, lists)
+        with doing("writing schedules.png"):
+            write_ends(out / "schedules.png", model, options, lists)
     print(terminal(out))
     return 0
 
@@ -81,10 +86,11 @@ def explain_real(options: Namespace, tools: list[str], out: Path) -> int:
     model = _opened(options)
     steps = options.timesteps or REAL
     say_cost(model, tools, 1, steps, steps, options)
-    found = LoadedModel(model).explain(
-        *(options.image, options.text, tools, steps),
-        paper=options.preset == "paper", guidance_scale=options.guidance_scale, seed=options.seed,
-    )  # fmt: skip
+    with doing("looking into the image"):
+        found = LoadedModel(model).explain(
+            *(options.image, options.text, tools, steps),
+            paper=options.preset == "paper", guidance_scale=options.guidance_scale, seed=options.seed,
+        )  # fmt: skip
     write(out, "image", found)
     print(terminal(out))
     return 0
@@ -120,16 +126,16 @@ def say_cost(
         )
 
 
-def drawn(model: "LatentDiffusion", options: Namespace, timesteps: list[int]) -> "list[Trajectory]":
+def drawn(model: "LatentDiffusion", options: Namespace, timesteps: list[int], name: str) -> "list[Trajectory]":
     """The path of each prompt; the noise is that of ``lightning sample``."""
-    from meddiff.attribution.trajectory import generate
+    from meddiff.attribution.trajectory import cost, generate
     from meddiff.evaluation.undisturbed import undisturbed
 
     keys = [f"{place:04d}-000" for place in range(len(options.prompts))]
-    with undisturbed(model):
-        return generate(
-            model, options.prompts, timesteps, keys, options.seed, options.guidance_scale, options.batch_size
-        )
+    given = (options.prompts, timesteps, keys, options.seed, options.guidance_scale, options.batch_size)
+    total = len(keys) * cost(len(timesteps))
+    with undisturbed(model), progress_bar(total, "pass", f"drawing images, {name}") as bar:
+        return generate(model, *given, bar.update)
 
 
 def explained(model: "LatentDiffusion", path: "Trajectory", tools: list[str], options: Namespace) -> "Explained":
@@ -168,7 +174,8 @@ def write_relevance(out: Path, model: "LatentDiffusion", paths: "dict[str, list[
     from meddiff.reports.page.word_curves import word_curves_svg
     from meddiff.runs.tables import write_table
 
-    tables = prompt_relevance(model, paths)
+    with progress_bar(sum(map(len, paths.values())), "image", "relevance of words") as bar:
+        tables = prompt_relevance(model, paths, bar.update)
     for name, table in tables.items():
         write_table(out / f"{name}.csv", table.rows, table.first)
     drawing = word_curves_svg(tables["relevance_by_word"].rows)

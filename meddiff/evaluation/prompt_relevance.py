@@ -3,7 +3,7 @@
 Source: Park, Ju and Lee (2024), spec section B5; roles: :mod:`meddiff.attribution.token_roles`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -19,13 +19,18 @@ WORDS = ("schedule", "prompt", "word", "place", "timestep", "sum", "share", "min
 ROLES = ("schedule", "role", "source", "total", "number", "per_step")
 
 
-def prompt_relevance(model: LatentDiffusion, paths: Mapping[str, Sequence[Trajectory]]) -> dict[str, Table]:
+def prompt_relevance(
+    model: LatentDiffusion,
+    paths: Mapping[str, Sequence[Trajectory]],
+    told: Callable[[int], object] = lambda _: None,
+) -> dict[str, Table]:
     """Tables ``relevance_by_word`` and ``relevance_by_role``, the published sums of scenes beside the measured ones.
 
     A prompt that names two things as a scene does has subject, relation and object; any other has those of a report.
 
     Args:
         paths: schedule -> the path of each prompt, whole.
+        told: called with 1 for each path.
     """
     tokenizer = model.text_encoder.tokenizer
     words: list[Row] = []
@@ -33,6 +38,7 @@ def prompt_relevance(model: LatentDiffusion, paths: Mapping[str, Sequence[Trajec
     for schedule, some in paths.items():
         found_roles = []
         for path in some:
+            told(1)
             names, groups = word_groups(tokenizer, path.text)
             if not names:
                 continue

@@ -81,6 +81,8 @@ def test_one_image_and_drawn_ones(run: Path, tmp_path: Path, capsys: pytest.Capt
     drawn = ["--prompts", "A dog on a chair.", "Small left effusion.", *schedules, "--out", str(tmp_path / "drawn")]
     code, _, err = call(capsys, "explain", "--run", str(run), *tools, *drawn)
     assert code == 0, err
+    for said in ("drawing images, uniform", "looking into images, exponential_early", "relevance of words"):
+        assert f"{said}: 100%" in err  # nothing is silent
     files = {file.name for file in (tmp_path / "drawn").iterdir()}
     assert files >= {"schedules.png", "prompts-uniform.png", "0001-exponential_early.gif", "0000-uniform.safetensors"}
     curves = (tmp_path / "drawn" / "relevance_by_word.svg").read_text()
