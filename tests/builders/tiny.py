@@ -57,7 +57,7 @@ def make_shards(
     options = PhantomOptions(n=n, resolution=resolution, **splits)
     cohort = PhantomCohort(options)
     writer = ShardWriter(
-        folder, shard_header("phantom", "test", asdict(options), str(vae), resolution, "none"), per_shard
+        folder, shard_header("phantom", "test", options.told(), str(vae), resolution, "none"), per_shard
     )
     model = load_vae(str(vae))
     keys = list(cohort.keys())
