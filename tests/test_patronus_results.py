@@ -59,7 +59,8 @@ def test_the_page_says_what_the_rows_say(tmp_path: Path) -> None:
     text = page.read_text()
     assert text.startswith("by hand\n<!-- made: prototypes -->\n")
     assert "old" not in text
-    assert "| latent_auroc | 0.90 | latent_auroc_untrained | 0.80 [" in text
+    assert "| figure | 32,000 images, 3 seeds | against | read against |" in text
+    assert "| latent_auroc | 0.90 | 0.80 [" in text
     assert (
         "| prototypes | 0.5 |  | 1.20 [0.70, 1.70] |  | 0.50 [0.30, 0.70]; 0.60 [0.40, 0.80]; 0.70 [0.50, 0.90] |"
         in text

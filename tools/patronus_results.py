@@ -105,18 +105,24 @@ def mean(rows: Sequence[Row], digits: int = 2) -> str:
 
 
 def prototypes(rows: Sequence[Row]) -> str:
-    """A line a figure with what it is read against, a column a configuration; means over seeds."""
-    found = [row for row in rows if row["of"] == "prototypes" and row["name"] == "patronus_quickstart"]
-    if not found:
+    """A line a figure with what it is read against, two columns a length of training; means over seeds."""
+    lengths: dict[int, list[Row]] = {}
+    for row in rows:
+        if row["of"] == "prototypes" and row["kind"] == "prototypes":
+            lengths.setdefault(int(row["images"]), []).append(row)
+    if not lengths:
         return NONE
-    seeds = len({row["seed"] for row in found})
-    lines = [f"| {seeds} seeds | value | read against | value |", "|---|---|---|---|"]
+    seeds = {images: len({row["seed"] for row in some}) for images, some in sorted(lengths.items())}
+    heads = [f"{images:,} images, {number} seed{'s' * (number > 1)}" for images, number in seeds.items()]
+    lines = ["| figure | " + " | ".join(f"{head} | against" for head in heads) + " | read against |"]
+    lines.append("|---" * (2 + 2 * len(heads)) + "|")
     for figure, against in BESIDE.items():
-        digits = 4 if "mse" in figure else 2
         cells = [
-            mean([row for row in found if row["figure"] == one], digits) if one else "" for one in (figure, against)
+            mean([row for row in some if row["figure"] == name], 5 if "mse" in figure else 2) if name else ""
+            for _, some in sorted(lengths.items())
+            for name in (figure, against)
         ]
-        lines.append(f"| {figure} | {cells[0]} | {against or ''} | {cells[1]} |")
+        lines.append(f"| {figure} | " + " | ".join(cells) + f" | {against or ''} |")
     return "\n".join(lines)
 
 
