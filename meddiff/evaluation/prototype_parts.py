@@ -68,9 +68,10 @@ class Parts:
     ) -> tuple[dict[str, float], dict[str, Table]]:
         """Latent AUROC, TAD and captured of the trained and of an untrained encoder."""
         inputs = inputs_of(split, self.options.seed)
-        if self.beside.train is not None and self.options.probed:
-            split = self.beside.train
-            inputs, indices = inputs_of(split, self.options.seed), range(min(len(split), self.options.probed))
+        train = self.beside.train
+        if train is not None and min(len(train), self.options.probed) > len(indices):
+            split, indices = train, range(min(len(train), self.options.probed))
+            inputs = inputs_of(split, self.options.seed)
             values = activations_of(model.prototypes, inputs, indices)
         metadata = [split.metadata(index) for index in indices]
         labels = [one for one in labels_of(metadata) if one in FINDINGS] or labels_of(metadata)

@@ -23,7 +23,7 @@ class PrototypesOptions:
     """Images of the split that are encoded, at most."""
     probed: int = 10_000
     """Images of the training split that teach and test the probes, in folds, as published: an encoder has seen them without
-    their labels. 0, or a run without a training split, takes those of ``split``."""
+    their labels. Where these are fewer than those of ``split``, as with 0, it takes the latter."""
     shown: int = 32
     """Prototypes that are raised: those that vary most and double no other. Each costs views x steps evaluations."""
     views: int = 8

@@ -139,6 +139,8 @@ def settings_of(run: Run, images: int) -> dict[str, str | float | int]:
     encoder = run.facts.encoder
     phantom = nested(data, "phantom")
     cohort = {key: value for key, value in phantom.items() if key != "confounders"} if isinstance(phantom, dict) else {}
+    if not cohort.get("aligned"):
+        cohort.pop("aligned", None)  # an option that came later: off, images are those of before
     protocol = {
         "cohort": cohort,
         "vae": data.get("vae"),
