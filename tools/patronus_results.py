@@ -7,18 +7,17 @@
 A tool and no verb of the command: it writes one page of this repository.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import altair as alt
 import numpy as np
-from visual_analysis_results import MADE
+from rows_and_page import fill
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
-from meddiff.common.outside import markdown_cell, terminal
+from meddiff.common.outside import markdown_cell
 from meddiff.metrics.over_seeds import over_seeds
 from meddiff.reports.experiment.rows import strength
 from meddiff.reports.page.charts import LIGHT
@@ -195,32 +194,18 @@ def page(file: Path, out: Path, picture: Path) -> None:
     rows = read_table(file)
     shown = f"![shortcut index by correlation](../img/{picture.name})" if draw(rows, picture) else NONE
     parts = {"prototypes": prototypes(rows), "shortcuts": shortcuts(rows), "picture": shown}
-    written = MADE.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", out.read_text(encoding="utf-8"))
-    with atomic_open(out, "w") as stream:
-        stream.write(written)
+    fill(out, parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Rows and page of prototypes on phantoms.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("collect").add_argument("runs", nargs="+", type=Path)
-    verbs.add_parser("page")
-    for one in verbs.choices.values():
-        one.add_argument("--rows", type=Path, default=ROWS)
-        one.add_argument("--page", type=Path, default=PAGE)
-        one.add_argument("--picture", type=Path, default=PICTURE)
-    options = parser.parse_args(arguments)
-    try:
-        if options.verb == "collect":
-            print(f"{collect(options.runs, options.rows)} runs in {terminal(options.rows)}")
-        else:
-            page(options.rows, options.page, options.picture)
-            print(terminal(options.page))
-    except UserError as error:
-        print(f"error: {terminal(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return run(
+        arguments,
+        "Rows and page of prototypes on phantoms.",
+        {"rows": ROWS, "page": PAGE, "picture": PICTURE},
+        collect,
+        page,
+    )
 
 
 if __name__ == "__main__":

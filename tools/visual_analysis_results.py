@@ -7,17 +7,15 @@
 A tool and no verb of the command: it writes one page of this repository.
 """
 
-import argparse
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from rows_and_page import fill, verbs_of
 
 from meddiff.common.errors import UserError
-from meddiff.common.files import atomic_open
-from meddiff.common.outside import markdown_cell, terminal
+from meddiff.common.outside import markdown_cell
 from meddiff.metrics.intervals import mean_interval
 from meddiff.reports.page.report import open_runs
 from meddiff.reports.page.saliency_wording import MAPS
@@ -33,8 +31,6 @@ SCHEDULES = "schedules.csv"
 #: Areas of deletion and insertion, a row a run, map, timestep and game.
 GAMES = "saliency_games.csv"
 OF_GAMES = ("kind", "encoder", "seed", "images", "tool", "timestep", "game", "value", "n")
-#: A part of the page that is made; what stands around it is written by hand.
-MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 COLUMNS = ("kind", "encoder", "seed", "images", "tool", "class", "timestep", "figure", "value", "low", "high", "n")
 FIGURES = ("cnr", "gain/absent")
 OF_LISTS = ("schedule", "gamma", "steps", "fd_domain", "cnr", "gain_absent", "n", "phrases")
@@ -253,31 +249,14 @@ def page(file: Path, out: Path) -> None:
         "games": games(labelled(read_table(file.with_name(GAMES)))),
         "schedules": schedules(read_table(file.with_name(SCHEDULES))),
     }
-    written = MADE.sub(lambda match: f"{match[1]}{parts[match[2]]}\n{match[3]}", out.read_text(encoding="utf-8"))
-    with atomic_open(out, "w") as stream:
-        stream.write(written)
+    fill(out, parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Rows and page of visual analysis on phantoms.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("collect").add_argument("runs", nargs="+", type=Path)
-    verbs.add_parser("page")
-    for one in verbs.choices.values():
-        one.add_argument("--rows", type=Path, default=ROWS)
-        one.add_argument("--page", type=Path, default=PAGE)
-    options = parser.parse_args(arguments)
-    try:
-        if options.verb == "collect":
-            print(f"{collect(options.runs, options.rows)} runs in {terminal(options.rows)}")
-        else:
-            page(options.rows, options.page)
-            print(terminal(options.page))
-    except UserError as error:
-        print(f"error: {terminal(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return verbs_of(
+        arguments, "Rows and page of visual analysis on phantoms.", {"rows": ROWS, "page": PAGE}, collect, page
+    )
 
 
 if __name__ == "__main__":
