@@ -13,7 +13,7 @@ from pathlib import Path
 
 import altair as alt
 import numpy as np
-from rows_and_page import fill
+from rows_and_page import fill, verbs_of
 
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
@@ -199,7 +199,7 @@ def page(file: Path, out: Path, picture: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
-    return run(
+    return verbs_of(
         arguments,
         "Rows and page of prototypes on phantoms.",
         {"rows": ROWS, "page": PAGE, "picture": PICTURE},

@@ -1,4 +1,4 @@
-"""What the tools that make a page out of rows have in common: the parts of a page that are made, and their two verbs. No torch."""
+"""What tools that make a page out of rows have in common: the parts of a page that are made, and two verbs. No torch."""
 
 import argparse
 import re
