@@ -16,12 +16,11 @@ import numpy as np
 from rows_and_page import fill, verbs_of
 
 from meddiff.common.errors import UserError
-from meddiff.common.files import atomic_open
 from meddiff.common.outside import markdown_cell
 from meddiff.metrics.over_seeds import over_seeds
+from meddiff.reports.experiment.picture import write_chart
 from meddiff.reports.experiment.rows import strength
 from meddiff.reports.page.charts import LIGHT
-from meddiff.reports.page.figures import VERSION
 from meddiff.reports.page.report import open_runs
 from meddiff.runs.folder import Run
 from meddiff.runs.tables import read_table, write_table
@@ -173,8 +172,6 @@ def draw(rows: Sequence[Row], target: Path) -> bool:
     ]
     if not points:
         return False
-    import vl_convert
-
     x = alt.X("rho:Q", title="correlation in training", scale=alt.Scale(domain=[0, 1]))
     base = alt.Chart().encode(x=x, xOffset=alt.XOffset("kind:N"), color=alt.Color("kind:N", title=None))
     layers = [
@@ -184,8 +181,7 @@ def draw(rows: Sequence[Row], target: Path) -> bool:
     ]
     chart = alt.layer(*layers, data=alt.Data(values=points)).properties(width=420, height=240)
     chart = chart.configure(font="Liberation Sans, Arial, sans-serif", background=LIGHT["card"])
-    with atomic_open(target, "w") as stream:
-        stream.write(vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=VERSION) + "\n")
+    write_chart(chart, target)
     return True
 
 

@@ -1,5 +1,6 @@
 """What a phantom cohort is made of: the options of ``lightning prepare phantom``."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from meddiff.common.errors import UserError
@@ -87,11 +88,8 @@ class PhantomOptions:
         return self.shift if self.shift is not None else float(self.domain == "source")
 
     def told(self) -> dict[str, object]:
-        """All options by name, as manifests hold them; ``aligned`` only where it is on, so that cohorts of before stay."""
-        found = asdict(self)
-        if not self.aligned:
-            del found["aligned"]
-        return found
+        """All options by name, as manifests hold them (:func:`as_before`)."""
+        return as_before(asdict(self))
 
     def sizes(self) -> dict[str, int]:
         """Number of phantoms in each split, in the order of their indices."""
@@ -106,6 +104,16 @@ class PhantomOptions:
     def parsed_confounders(self) -> list[tuple[str, str, float]]:
         """``(confounder, finding, correlation)`` of every entry of :attr:`confounders`."""
         return [parse_confounder(text) for text in self.confounders]
+
+
+def as_before(options: Mapping[str, object]) -> dict[str, object]:
+    """Options by name without those that came later and are off: their images, and every digest of them, are those of before.
+
+    Example:
+        >>> as_before({"n": 8, "aligned": False}), as_before({"n": 8, "aligned": True})
+        ({'n': 8}, {'n': 8, 'aligned': True})
+    """
+    return {name: value for name, value in options.items() if name != "aligned" or value}
 
 
 def parse_confounder(text: str) -> tuple[str, str, float]:

@@ -26,7 +26,7 @@ def wide_posteriors(folder: Path, manifest: Manifest, looked: int = LOOKED) -> t
     splits = {split: manifest.samples(split) for split in manifest.counts if manifest.samples(split)}
     if manifest.latent != "moments" or not splits:
         return 0, 0
-    split = LatentShardsDataset(folder, max(splits, key=lambda name: splits[name]), cache=False)
+    split = LatentShardsDataset(folder, max(splits, key=lambda name: splits[name]))
     limit = -2.0 * math.log(manifest.scaling_factor)  # of log-variances before scaling
     channels = manifest.latent_shape[0]
     places = np.unique(np.linspace(0, len(split) - 1, min(looked, len(split))).astype(int)).tolist()

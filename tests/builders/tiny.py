@@ -47,7 +47,6 @@ def make_shards(
     folder: Path, vae: Path, n: int = 60, resolution: int = 64, per_shard: int = 16, **splits: float | tuple[str, ...]
 ) -> Path:
     """Shards of phantoms, written in this process (the command's pool costs a spawn)."""
-
     from meddiff.models.backbones import load_vae
     from meddiff.phantoms import PhantomCohort, PhantomOptions
     from meddiff.preparation.encode import encoded_samples, shard_header

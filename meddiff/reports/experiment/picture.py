@@ -87,11 +87,20 @@ def draw(collected: Collected, design: Design, target: Path) -> Path | None:
     found = points(collected, design)
     if not found:
         return None
+    write_chart(chart(found), target)
+    return target
+
+
+def write_chart(drawn: alt.TopLevelMixin, target: Path) -> None:
+    """Write a chart as SVG.
+
+    Raises:
+        UserError: vl-convert is not installed.
+    """
     try:
         import vl_convert
     except ImportError as error:
         raise UserError("Figures need vl-convert: pip install 'meddiff-tradeoff[export]'.") from error
-    svg = vl_convert.vegalite_to_svg(chart(found).to_dict(), vl_version=VERSION)
+    svg = vl_convert.vegalite_to_svg(drawn.to_dict(), vl_version=VERSION)
     with atomic_open(target, "w") as stream:
         stream.write(svg + "\n")
-    return target

@@ -17,6 +17,7 @@ from meddiff.common.bounded import parse_json
 from meddiff.common.errors import UserError
 from meddiff.common.outside import own_file, terminal
 from meddiff.common.text_files import read_bytes
+from meddiff.phantoms.options import as_before
 from meddiff.reports.experiment.measured import is_gain, of_evaluations, of_mechanism
 from meddiff.runs import names
 from meddiff.runs.folder import Run
@@ -138,9 +139,8 @@ def settings_of(run: Run, images: int) -> dict[str, str | float | int]:
     gamma = number(model.get("min_snr_gamma"))
     encoder = run.facts.encoder
     phantom = nested(data, "phantom")
-    cohort = {key: value for key, value in phantom.items() if key != "confounders"} if isinstance(phantom, dict) else {}
-    if not cohort.get("aligned"):
-        cohort.pop("aligned", None)  # an option that came later: off, images are those of before
+    cohort = as_before(phantom) if isinstance(phantom, dict) else {}
+    cohort.pop("confounders", None)
     protocol = {
         "cohort": cohort,
         "vae": data.get("vae"),
