@@ -19,7 +19,8 @@ from meddiff.common.errors import UserError
 from meddiff.common.outside import markdown_cell
 from meddiff.metrics.over_seeds import over_seeds
 from meddiff.reports.experiment.picture import write_chart
-from meddiff.reports.experiment.rows import strength
+from meddiff.reports.experiment.rows import RUNS, name_of, settings_of, strength
+from meddiff.reports.experiment.rows import collect as rows_of_words
 from meddiff.reports.page.charts import LIGHT
 from meddiff.reports.page.report import open_runs
 from meddiff.runs.folder import Run
@@ -28,9 +29,11 @@ from meddiff.runs.values import nested, number
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, ROWS = ROOT / "docs" / "results" / "patronus.md", ROOT / "docs" / "results" / "patronus.csv"
+WORDS = ROOT / "docs" / "results" / RUNS
 PICTURE = ROOT / "docs" / "img" / "shortcut_on_phantoms.svg"
 RUN = ("name", "kind", "confounders", "seed", "images")
-COLUMNS = (*RUN, "of", "figure", "value", "low", "high", "n")
+COLUMNS = (*RUN, "protocol", "finding", "confounder", "of", "figure", "value", "low", "high", "n")
+ARMS = ("frozen", "learnable")
 NONE = "No run has been collected yet, so nothing is claimed here."
 #: Figures of the first table with what each is read against.
 BESIDE = {
@@ -43,6 +46,20 @@ BESIDE = {
     "fd_conditional_heldout_domain": "fd_real_vs_real_domain",
     "dead_share": None,
     "duplicates": None,
+}
+#: Figures of words and prototypes side by side: column of runs.csv, or figure of prototypes -> what it is.
+JOINED = {
+    "grounding/macro_cnr": "macro CNR of words",
+    "controls/gain": "grounding gain of words",
+    "grounding/own_beats_other": "own finding first",
+    "fidelity/fd_domain": "Frechet distance, drawn of words alone",
+    "prototype_cnr": "CNR of the best prototype of a finding",
+    "prototype_cnr_absent": "... on images without it, where it usually lies",
+    "prototype_cnr_prior": "... of the usual place, which never looks",
+    "latent_auroc": "AUROC of a probe of prototypes",
+    "latent_auroc_untrained": "... of an untrained encoder",
+    "variation_mse": "error of a picture drawn from fresh noise",
+    "variation_mse_zero": "... told no prototypes",
 }
 Row = Mapping[str, str]
 
@@ -77,7 +94,7 @@ def collect(runs: Sequence[Path], file: Path) -> int:
         }
         figures = [{**cells, **_ends(bounds.get(cells["figure"], {}))} for cells in figures]
         shortcut = run.evaluated("shortcut")
-        rows += [{**cells, **about} for cells in [*figures, *shortcut]]
+        rows += [{**cells, **about} for cells in [*figures, *shortcut, *_words(run)]]
         found += bool(figures or shortcut)
     if not found:
         raise UserError("None of these runs was measured: `lightning evaluate prototypes --run RUN` measures one.")
@@ -86,6 +103,16 @@ def collect(runs: Sequence[Path], file: Path) -> int:
     every = sorted([*kept, *rows], key=lambda row: [str(row.get(name, "")) for name in (*RUN, "of", "figure")])
     write_table(file, every, COLUMNS, only=True)
     return found
+
+
+def _words(run: Run) -> list[dict[str, object]]:
+    """Figures of the words of a run that has prototypes, too, after its last image."""
+    if not run.facts.reads_text or nested(run.config, "model", "init_args", "prototypes") is None:
+        return []
+    last = run.evaluations[-1].images
+    cells = rows_of_words(run).runs[name_of(run), last]
+    about = {"of": "words", "images": last, "protocol": settings_of(run, last)["protocol"]}
+    return [{**about, "figure": name, "value": cells[name]} for name in JOINED if cells.get(name)]
 
 
 def _ends(cells: Row) -> dict[str, str]:
@@ -124,12 +151,17 @@ def prototypes(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def indices(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    """(kind, correlation) -> the rows of the index, one a seed."""
-    found: dict[tuple[str, str], list[Row]] = {}
+def setting(row: Row) -> tuple[str, str, str]:
+    """What runs of a line of the second table have in common: kind of model, pair, correlation."""
+    return row["kind"], f"{row['confounder']} with {row['finding']}", row["confounders"]
+
+
+def indices(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """(kind, pair, correlation) -> the rows of the index, one a seed."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         if row["of"] == "index" and number(row.get("value")) is not None:
-            found.setdefault((row["kind"], row["confounders"]), []).append(row)
+            found.setdefault(setting(row), []).append(row)
     return dict(sorted(found.items()))
 
 
@@ -139,16 +171,12 @@ def shortcuts(rows: Sequence[Row]) -> str:
     if not found:
         return NONE
     lines = [
-        "| model | correlation | finding moved by | leak | leak, balanced | index, seed by seed | mean |",
-        "|---|---|---|---|---|---|---|",
+        "| model | pair | correlation | finding moved by | leak | leak, balanced | index, seed by seed | mean |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for (kind, dial), runs in found.items():
+    for (kind, pair, dial), runs in found.items():
         of = {
-            name: [
-                row
-                for row in rows
-                if (row["kind"], row["confounders"], row["of"], row["figure"]) == (kind, dial, *name)
-            ]
+            name: [row for row in rows if (row["of"], row["figure"]) == name and setting(row) == (kind, pair, dial)]
             for name in (("biased", "moved"), ("biased", "leak"), ("balanced", "leak"))
         }
         each = "; ".join(
@@ -157,8 +185,48 @@ def shortcuts(rows: Sequence[Row]) -> str:
         )
         cells = [mean(some) for some in of.values()]
         lines.append(
-            f"| {markdown_cell(kind)} | {markdown_cell(dial)} | " + " | ".join([*cells, each, mean(runs)]) + " |"
+            f"| {markdown_cell(kind)} | {markdown_cell(pair)} | {markdown_cell(dial)} | "
+            + " | ".join([*cells, each, mean(runs)])
+            + " |"
         )
+    return "\n".join(lines)
+
+
+def joined(rows: Sequence[Row], words: Sequence[Row]) -> str:
+    """Words alone, words beside prototypes, and the difference paired by seed, for both encoders.
+
+    Args:
+        words: rows of runs.csv; those of the same experiment, protocol, length and seeds are the models without prototypes.
+    """
+    both = [row for row in rows if row["kind"].endswith(" and prototypes")]
+    measured = [row for row in both if row["of"] == "words"]
+    if not measured:
+        return NONE
+    like = {"base": "phantom_base", "weights": "min-SNR 5", "prompt": "impression", "unet_rate": "0.002"}
+    protocols, lengths = ({row[name] for row in measured} for name in ("protocol", "images"))
+    alone = [
+        row
+        for row in words
+        if row["protocol"] in protocols and row["images"] in lengths and row["train_images"] == row["images"]
+        if all(row[name] == value for name, value in like.items()) and row["confounders"] == measured[0]["confounders"]
+        if row["rate"] in ("0", row["unet_rate"])
+    ]
+    lines = ["| figure |" + "".join(f" {arm}, words alone | and prototypes | difference |" for arm in ARMS)]
+    lines.append("|---" * (1 + 3 * len(ARMS)) + "|")
+    for figure, what in JOINED.items():
+        digits, cells = (5 if "mse" in figure else 2), []
+        for arm in ARMS:
+            here = {
+                row["seed"]: row["value"]
+                for row in both
+                if row["figure"] == figure and row["kind"].startswith(f"words, {arm}")
+            }
+            there = {row["seed"]: row[figure] for row in alone if row["encoder"] == arm and row.get(figure)}
+            seeds = sorted(here.keys() & there.keys())
+            apart = [{"value": str(float(here[seed]) - float(there[seed]))} for seed in seeds]
+            shown = [[{"value": one[seed]} for seed in sorted(here) if seed in one] for one in (there, here)]
+            cells += [mean(some, digits) for some in (*shown, apart)]
+        lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -166,7 +234,7 @@ def draw(rows: Sequence[Row], target: Path) -> bool:
     """The index by correlation, a point a seed with its interval over images; False where there is none."""
     points = [
         {"kind": kind, "rho": float(dial), **{name: float(row[name]) for name in ("value", "low", "high")}}
-        for (kind, dial), runs in indices(rows).items()
+        for (kind, _, dial), runs in indices(rows).items()
         for row in runs
         if number(dial) is not None and all(number(row.get(name)) is not None for name in ("value", "low", "high"))
     ]
@@ -189,7 +257,11 @@ def page(file: Path, out: Path, picture: Path) -> None:
     """The parts of the page that are made, out of the rows."""
     rows = read_table(file)
     shown = f"![shortcut index by correlation](../img/{picture.name})" if draw(rows, picture) else NONE
-    parts = {"prototypes": prototypes(rows), "shortcuts": shortcuts(rows), "picture": shown}
+    parts = {"joined": joined(rows, read_table(WORDS))} | {
+        "prototypes": prototypes(rows),
+        "shortcuts": shortcuts(rows),
+        "picture": shown,
+    }
     fill(out, parts)
 
 

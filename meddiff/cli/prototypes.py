@@ -122,8 +122,10 @@ def prototypes_text(result: Result) -> str:
 
 def shortcut_text(result: Result) -> str:
     """Markdown: what each model's edit moved and leaked, and the index."""
-    lines = ["", "| of | figure | value | 95 % interval | N | edited |", "|---|---|---|---|---|---|"]
-    for row in result.tables["shortcut"].rows:
+    rows = result.tables["shortcut"].rows
+    pair = f"{rows[0]['finding']} is edited, {rows[0]['confounder']} is looked for."
+    lines = ["", pair, "", "| of | figure | value | 95 % interval | N | edited |", "|---|---|---|---|---|---|"]
+    for row in rows:
         ends = "" if row["low"] is None else f"{_text(row['low'])} to {_text(row['high'])}"
         cells = (row["of"], row["figure"], _text(row["value"]), ends, row.get("n"), row.get("edited") or "")
         lines.append("| " + " | ".join(markdown_cell(str(one)) for one in cells) + " |")

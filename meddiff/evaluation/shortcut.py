@@ -5,8 +5,8 @@ The same edit of the same held-out images (in which finding and confounder are i
 biased and one on balanced data; the same two scorers (:mod:`meddiff.evaluation.concept_scores`) look at the pictures.
 Tables:
 
-- ``shortcut``: of each model what the edit moved and leaked, and the index, with bootstrap intervals over images; what the
-  scorers are worth on real images stands in the same table
+- ``shortcut``: of each model what the edit of ``finding`` moved and leaked to ``confounder``, and the index, with bootstrap
+  intervals over images; what the scorers are worth on real images stands in the same table
 - ``shortcut_images``: a row an image and model
 
 Source: own; the diagnosis is that of Weng et al. 2026, who show pictures and print no number (spec A7.8, C1).
@@ -44,7 +44,7 @@ from meddiff.shards.dataset import LatentShardsDataset
 __all__ = ["Shortcut", "ShortcutOptions"]
 
 Floats = NDArray[np.float64]
-FIRST = ("model", "seed", "images", "of", "figure", "value", "low", "high", "n", "edited")
+FIRST = ("model", "seed", "images", "finding", "confounder", "of", "figure", "value", "low", "high", "n", "edited")
 EACH = ("model", "seed", "images", "of", "key", "own_down", "own_up", "other_down", "other_up", "odd")
 BIASED, BALANCED = "biased", "balanced"
 
@@ -152,7 +152,9 @@ class Shortcut:
             for end, value in (("", row["value"]), ("_low", row["low"]), ("_high", row["high"]))
             if value is not None
         }
-        return Result(figures, {"shortcut": Table(rows, FIRST), "shortcut_images": Table(each, EACH)})
+        pair = {"finding": self.finding, "confounder": self.confounder}
+        named = Table([{**pair, **row} for row in rows], FIRST)
+        return Result(figures, {"shortcut": named, "shortcut_images": Table(each, EACH)})
 
     # ---- parts --------------------------------------------------------------------------------------------------
 

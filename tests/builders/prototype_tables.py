@@ -91,4 +91,5 @@ def write_shortcut(run: Path, images: int = 16000) -> None:
         {"of": "balanced", "figure": "leak", "value": 0.125, "low": 0.0, "high": 0.2, "n": 200, "edited": "1 (0.79)"},
         {"of": "index", "figure": "index", "value": 0.375, "low": 0.25, "high": 0.5, "n": 200},
     ]
-    write_table(out / "shortcut.csv", rows, FIRST)
+    pair = {"finding": "Edema", "confounder": "a <tube>"}
+    write_table(out / "shortcut.csv", [{**pair, **row} for row in rows], FIRST)

@@ -73,6 +73,8 @@ def test_a_shortcut_is_measured_beside_a_balanced_run(
     assert "| index | index |" in out
     rows = read_run(runs[0]).evaluated("shortcut")
     assert {row["of"] for row in rows} == {"scorers", "biased", "balanced", "index"}
+    assert {(row["finding"], row["confounder"]) for row in rows} == {("Cardiomegaly", "pacemaker")}
+    assert "Cardiomegaly is edited, pacemaker is looked for." in out
     assert 'id="shortcut"' in write_report([runs[0]]).read_text()
 
 

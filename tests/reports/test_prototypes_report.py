@@ -60,6 +60,7 @@ def test_the_page_shows_both_and_loads_nothing(run: Path, tmp_path: Path) -> Non
     assert "not &lt;b&gt;Pneumonia" in text
     assert len(re.findall(r'id="chart-emergence-prototypes-\d+"', text)) == 3
     assert "0.375 (0.250 to 0.500)" in text
+    assert "a &lt;tube&gt; with Edema</h3>" in text
     assert not re.search(r'<img src="(?!data:)', text.split("<script")[0])
 
 

@@ -152,6 +152,12 @@ def shortcut(run: Run) -> list[dict[str, str]]:
     ]
 
 
+def pair(run: Run) -> str:
+    """``pacemaker with Cardiomegaly``: what was looked for, and what was edited; empty where the table does not say."""
+    row = next(iter(run.evaluated(names.SHORTCUT)), {})
+    return f"{row['confounder']} with {row['finding']}" if row.get("confounder") and row.get("finding") else ""
+
+
 def interval_text(row: dict[str, str]) -> str:
     """``0.42 (0.31 to 0.53)``; a dash where there is no number."""
     value, low, high = (number(row.get(name)) for name in ("value", "low", "high"))
