@@ -146,6 +146,8 @@ READ = {
     "image.",
     "Images": "How far are drawn images from real ones? Less is better; the flat line is real against other real images.",
     "Phrases": "Word maps with boxes and masks, and every phrase of the newest evaluation.",
+    "Prototypes": "Of models that have any: what a linear probe reads of the findings (flat: of an untrained encoder), the "
+    "error of a picture drawn of an image's prototypes (above: told none), whether they lie on findings (flat: the usual place).",
     "Runs": "The best of each run, by what it was made with.",
     "Training": "Loss and learning rates: that training goes on says little about words.",
 }
@@ -176,6 +178,14 @@ def panels_of(chart: str, distance: str = DISTANCE) -> "dict[str, list[Panel]]":
         "Phrases": [
             v2.MediaBrowser(title="word maps", media_keys=["grounding/attention"]),
             v2.MediaBrowser(title="phrases", media_keys=["grounding/phrases"]),
+        ],
+        "Prototypes": [
+            _curve("AUROC of a probe of prototypes", ["prototypes/latent_auroc", "prototypes/latent_auroc_untrained"]),
+            _curve("error from fresh noise", ["prototypes/variation_mse", "prototypes/variation_mse_zero"]),
+            _curve("CNR of prototypes", ["grounding/prototype_cnr", "grounding/prototype_cnr_prior"]),
+            _curve("dead prototypes, and names", ["prototypes/dead_share", "prototypes/named_share"]),
+            v2.MediaBrowser(title="prototypes raised", media_keys=["prototypes/raised"]),
+            v2.MediaBrowser(title="drawn again", media_keys=["prototypes/reconstructions"]),
         ],
         "Runs": [
             v2.ScatterPlot(

@@ -19,6 +19,7 @@ from meddiff.cli.wandb_push import (
 )
 from meddiff.common.errors import UserError
 from meddiff.reports.page import charts
+from meddiff.reports.page.prototypes import FIGURES
 from meddiff.reports.page.wording import COLUMNS, direction, label
 
 CHART = "lab/meddiff-tradeoff"
@@ -52,11 +53,14 @@ def test_every_line_is_over_images_and_of_names_that_we_log() -> None:
         for panel in panels
         if type(panel).__name__ == "LinePlot"
     ]
-    assert len(lines) == 7
+    assert len(lines) == 11
     assert {config["xAxis"] for config in lines} == {AXIS}  # type: ignore[index]
     for config in lines:
         for key in config["metrics"]:  # type: ignore[index]
             plain = re.sub(r"/(prior|real_vs_real)/", "/", key)
+            if "prototype" in key:
+                assert plain.rpartition("/")[2] in FIGURES, key
+                continue
             assert label(plain) != plain or plain.startswith(("train/", "val/", "learning_rate/")), key
             assert direction(plain) or plain.startswith("learning_rate/"), key
 
