@@ -147,7 +147,8 @@ READ = {
     "Images": "How far are drawn images from real ones? Less is better; the flat line is real against other real images.",
     "Phrases": "Word maps with boxes and masks, and every phrase of the newest evaluation.",
     "Prototypes": "Of models that have any: what a linear probe reads of the findings (flat: of an untrained encoder), the "
-    "error of a picture drawn of an image's prototypes (above: told none), whether they lie on findings (flat: the usual place).",
+    "error of a picture drawn of an image's prototypes (above: told none), whether they lie on findings (flat: the usual "
+    "place).",
     "Runs": "The best of each run, by what it was made with.",
     "Training": "Loss and learning rates: that training goes on says little about words.",
 }
