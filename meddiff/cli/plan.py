@@ -49,15 +49,22 @@ class Machines:
 
 
 def merged(files: Sequence[str]) -> dict[str, object]:
-    """Configs over one another and over their bases, as ``fit`` reads them.
+    """Configs over one another and over their bases, and ``${PLACE}`` by what stands there, as ``fit`` reads them.
 
     Raises:
-        UserError: one cannot be read.
+        UserError: one cannot be read, or refers to a place that is not there.
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     config: dict[str, object] = {}
     for file in (one for given in files for one in with_bases(given)):
         config = over(config, read_yaml(file))
-    return config
+    try:
+        return cast("dict[str, object]", OmegaConf.to_container(OmegaConf.create(config), resolve=True))
+    except OmegaConfBaseException as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{files[-1]} refers to a place that is not there: {why}") from error
 
 
 def over(below: Section, above: Section) -> dict[str, object]:
@@ -267,5 +274,15 @@ def of_disk(config: Section, training: Training, images: int) -> list[str]:
             size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e9
             lines.append(f"          shards {shards}: {size:.1f} GB")
         else:
-            lines.append(f"          shards {shards}: not here (512 px: 66 kB an image)")
+            lines.append(f"          shards {shards}: not here ({of_an_image(config)})")
     return lines
+
+
+def of_an_image(config: Section) -> str:
+    """What an image takes in shards; of pictures 0.44 to 0.62 bytes a grey pixel were measured on X-rays, without loss."""
+    if section(config, "model", "init_args").get("space") != "pixel":
+        return "512 px: 66 kB an image"
+    unet = section(config, "model", "init_args", "unet")
+    side = whole(unet, "sample_size", 64)
+    kilobytes = (0.6 * side**2 * whole(unet, "in_channels", 1) + 2600) / 1000
+    return f"{side} px: some {kilobytes:.0f} kB an image"

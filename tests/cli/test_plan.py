@@ -102,6 +102,23 @@ def test_strategy_and_micro_batches_are_those_of_the_files(tmp_path: Path, capsy
     assert "buckets of DDP" in out
 
 
+def test_what_a_config_refers_to_stands_in_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prototypes beside words: its tower is ``${model.init_args.unet}``, through two bases."""
+    code, out, err = call(capsys, "doctor", "--plan", "configs/patronus_latent.yaml", "--gpus", "1x24")
+    assert code == 0, err
+    assert "not here" not in out
+    model = {"init_args": {"unet": UNET, "text_encoder": "${model.init_args.unett}"}}
+    code, _, err = call(capsys, "doctor", "--plan", small(tmp_path, model=model))
+    assert code == 2
+    assert "refers to a place that is not there" in err
+
+
+def test_pictures_take_what_their_pixels_take(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "doctor", "--plan", "configs/patronus_pixel.yaml", "--gpus", "1x80")
+    assert code == 0
+    assert "data/chexpert-224: not here (224 px: some 33 kB an image)" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
