@@ -44,6 +44,7 @@ BESIDE = {
     "reconstruction_mse": "reconstruction_mse_zero",
     "prototype_cnr": "prototype_cnr_prior",
     "fd_conditional_heldout_domain": "fd_real_vs_real_domain",
+    "fd_unconditional_domain": "fd_real_vs_real_domain",
     "dead_share": None,
     "duplicates": None,
 }

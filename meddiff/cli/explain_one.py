@@ -13,6 +13,7 @@ from meddiff.common.progress import doing, progress_bar
 
 if TYPE_CHECKING:
     from meddiff.attribution.trajectory import Trajectory
+    from meddiff.cli.explained_before import ExplainedBefore
     from meddiff.evaluation.explained import Explained
     from meddiff.models.latent_diffusion import LatentDiffusion
 
@@ -45,6 +46,7 @@ def explain_images(options: Namespace) -> int:
         UserError: a schedule that there is not, or steps that repeat.
     """
     from meddiff.attribution.schedules import SCHEDULES, schedule
+    from meddiff.attribution.trajectory import load
 
     tools = tools_of(options)
     schedules = [one for one in options.schedule.replace(",", " ").split() if one]
@@ -58,18 +60,31 @@ def explain_images(options: Namespace) -> int:
         return explain_real(options, tools, out)
     model = _opened(options)
     walked: dict[str, list[Trajectory]] = {}
-    say_cost(model, tools, len(options.prompts) * len(lists), min(LOOKED_AT, steps), steps, options)
-    for name, timesteps in lists.items():
-        paths = walked[name] = drawn(model, options, timesteps, name)
-        with progress_bar(len(paths), "image", f"looking into images, {name}") as bar:
-            for place, path in enumerate(paths):
-                looked = path.at(spread(len(path), LOOKED_AT))
-                found = explained(model, looked, tools, options)
-                write(out, f"{place:04d}-{name}", found)
-                path.save(out / f"{place:04d}-{name}.safetensors")
-                bar.update()
-        with doing(f"writing prompts-{name}.png"):
-            write_emerging(out / f"prompts-{name}.png", model, paths)
+    before = made_before(model, tools, out, options)
+    left = {
+        name: [place for place, text in enumerate(options.prompts) if not before.has(key_of(place), text, timesteps)]
+        for name, timesteps in lists.items()
+    }
+    # the sums of relevance go over all images, also those that were made before
+    related = len(options.prompts) * len(lists) if "relevance" in tools else 0
+    say_cost(model, tools, sum(map(len, left.values())), min(LOOKED_AT, steps), steps, options, related)
+    with before.ledger:
+        for name, timesteps in lists.items():
+            paths = dict(zip(left[name], drawn(model, options, timesteps, name, left[name]), strict=True))
+            with progress_bar(len(paths), "image", f"looking into images, {name}") as bar:
+                for place, path in paths.items():
+                    looked = path.at(spread(len(path), LOOKED_AT))
+                    files = write(out, stem(place, name), explained(model, looked, tools, options))
+                    path.save(out / f"{stem(place, name)}.safetensors")
+                    files.append(f"{stem(place, name)}.safetensors")
+                    before.keep(key_of(place), options.prompts[place], timesteps, files)
+                    bar.update()
+            walked[name] = [
+                paths[place] if place in paths else load(out / f"{stem(place, name)}.safetensors")
+                for place in range(len(options.prompts))
+            ]
+            with doing(f"writing prompts-{name}.png"):
+                write_emerging(out / f"prompts-{name}.png", model, walked[name])
     if "relevance" in tools:
         write_relevance(out, model, walked)
     if len(lists) > 1:  # the same seed and prompt under each schedule
@@ -77,6 +92,26 @@ def explain_images(options: Namespace) -> int:
             write_ends(out / "schedules.png", model, options, lists)
     print(terminal(out))
     return 0
+
+
+def key_of(place: int) -> str:
+    """The key of a prompt's noise, that of ``lightning sample``."""
+    return f"{place:04d}-000"
+
+
+def stem(place: int, schedule: str) -> str:
+    """What the files of an image are called."""
+    return f"{place:04d}-{schedule}"
+
+
+def made_before(model: "LatentDiffusion", tools: list[str], out: Path, options: Namespace) -> "ExplainedBefore":
+    """The images of ``out`` that this model, these tools and settings made."""
+    from meddiff.cli.explained_before import ExplainedBefore
+    from meddiff.evaluation.provenance import model_digest
+
+    about: dict[str, object] = {"model": model_digest(model), "vae": options.vae, "tools": tools}
+    about["paper"] = options.preset == "paper"
+    return ExplainedBefore(out, {**about, "seed": options.seed, "guidance_scale": options.guidance_scale})
 
 
 def explain_real(options: Namespace, tools: list[str], out: Path) -> int:
@@ -103,9 +138,21 @@ def _opened(options: Namespace) -> "LatentDiffusion":
 
 
 def say_cost(
-    model: "LatentDiffusion", tools: list[str], images: int, looked: int, steps: int, options: Namespace
+    model: "LatentDiffusion",
+    tools: list[str],
+    images: int,
+    looked: int,
+    steps: int,
+    options: Namespace,
+    related: int = 0,
 ) -> None:
     """What it will take; refused where the budget is too short, since one image cannot be made fewer.
+
+    Args:
+        images: that are drawn and asked.
+        looked: steps of each that the tools are asked about.
+        steps: of each path.
+        related: images whose words' relevance is summed.
 
     Raises:
         UserError: the estimate is above ``--budget``.
@@ -115,8 +162,7 @@ def say_cost(
     from meddiff.evaluation.prompt_relevance import relevance_cost
 
     evaluations = images * (cost(steps) + explain_cost(tools, looked, options.preset == "paper"))
-    if options.prompts and "relevance" in tools:
-        evaluations += relevance_cost(images, steps)
+    evaluations += relevance_cost(related, steps)
     seconds = evaluations * seconds_of_evaluation(model, options.batch_size)
     print(f"explain: {evaluations:,.0f} U-Net evaluations, about {seconds:,.0f} s on this machine", flush=True)
     if options.budget is not None and seconds > options.budget:
@@ -126,13 +172,17 @@ def say_cost(
         )
 
 
-def drawn(model: "LatentDiffusion", options: Namespace, timesteps: list[int], name: str) -> "list[Trajectory]":
-    """The path of each prompt; the noise is that of ``lightning sample``."""
+def drawn(
+    model: "LatentDiffusion", options: Namespace, timesteps: list[int], name: str, places: list[int]
+) -> "list[Trajectory]":
+    """The path of each prompt at these places; the noise is that of ``lightning sample``."""
     from meddiff.attribution.trajectory import cost, generate
     from meddiff.evaluation.undisturbed import undisturbed
 
-    keys = [f"{place:04d}-000" for place in range(len(options.prompts))]
-    given = (options.prompts, timesteps, keys, options.seed, options.guidance_scale, options.batch_size)
+    keys, prompts = [key_of(place) for place in places], [options.prompts[place] for place in places]
+    if not places:
+        return []
+    given = (prompts, timesteps, keys, options.seed, options.guidance_scale, options.batch_size)
     total = len(keys) * cost(len(timesteps))
     with undisturbed(model), progress_bar(total, "pass", f"drawing images, {name}") as bar:
         return generate(model, *given, bar.update)
@@ -158,14 +208,15 @@ def spread(steps: int, number: int) -> list[int]:
     return [round(place * (steps - 1) / (number - 1)) for place in range(number)]
 
 
-def write(out: Path, stem: str, found: "Explained") -> None:
-    """Panels, layers and the animation of one image."""
+def write(out: Path, stem: str, found: "Explained") -> list[str]:
+    """Panels, layers and the animation of one image; returns the names of the files."""
     from meddiff.shards.members import png_bytes
 
     files = {f"{stem}.png": png_bytes(found.panels()), f"{stem}.gif": found.animation()}
     if found.layers:
         files[f"{stem}-layers.png"] = png_bytes(found.layer_panels())
     _put(out, files)
+    return list(files)
 
 
 def write_relevance(out: Path, model: "LatentDiffusion", paths: "dict[str, list[Trajectory]]") -> None:
@@ -206,7 +257,7 @@ def write_ends(path: Path, model: "LatentDiffusion", options: Namespace, lists: 
 
     rows = []
     for place in range(len(options.prompts)):
-        ends = [load(path.parent / f"{place:04d}-{name}.safetensors").after[-1:] for name in lists]
+        ends = [load(path.parent / f"{stem(place, name)}.safetensors").after[-1:] for name in lists]
         rows.append([decode(model.vae, end.to(model.device), model.scaling_factor)[0] for end in ends])
     sheet = panels(rows, list(options.prompts), [name.removeprefix("exponential_") for name in lists], side=128)
     _put(path.parent, {path.name: png_bytes(sheet)})

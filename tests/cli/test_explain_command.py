@@ -96,6 +96,37 @@ def test_one_image_and_drawn_ones(run: Path, tmp_path: Path, capsys: pytest.Capt
     assert {row["role"] for row in published} == {"subject", "relation", "object"}
 
 
+def test_the_same_command_goes_on_with_what_is_not_there(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One picture lost, one damaged, one prompt more: these are made, and the others keep their files."""
+    out = tmp_path / "drawn"
+
+    def explain(*prompts: str, seed: str = "0") -> set[str]:
+        """Which images were made."""
+        before = {file.name: file.stat().st_mtime_ns for file in out.glob("0*-uniform.png")}
+        given = ["--tools", "attention", "--timesteps", "2", "--seed", seed, "--device", "cpu", "--out", str(out)]
+        code, said, err = call(capsys, "explain", "--run", str(run), *given, "--prompts", *prompts)
+        assert code == 0, err
+        made = {file.name for file in out.glob("0*-uniform.png") if before.get(file.name) != file.stat().st_mtime_ns}
+        assert ("explain: 0 U-Net evaluations" in said) == (not made)
+        return made
+
+    three = ("Small left effusion.", "Edema.", "No effusion.")
+    named = [f"000{place}-uniform.png" for place in range(4)]
+    assert explain(*three) == set(named[:3])
+    whole = {name: np.asarray(Image.open(out / name)).astype(int) for name in named[:3]}
+    (out / named[0]).unlink()
+    (out / "0001-uniform.safetensors").write_bytes(b"cut")
+    assert explain(*three) == set(named[:2])
+    for name, pixels in whole.items():  # fewer in a batch are the same pictures but for rounding
+        assert np.abs(np.asarray(Image.open(out / name)).astype(int) - pixels).mean() < 0.5
+    assert explain(*three, "Large right effusion.") == {named[3]}
+    assert explain(*three, "Large right effusion.") == set()
+    assert explain("Edema.", *three[1:]) == {named[0]}
+    assert explain(*three, seed="1") == set(named[:3])  # other settings are never taken for these
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
