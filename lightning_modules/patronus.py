@@ -40,8 +40,8 @@ class PatronusModule(LatentDiffusionModule):
     are told nothing of their prototypes, so that guidance works, is a draw by (seed, epoch, sample key) of its own.
 
     Logged beside what :class:`LatentDiffusionModule` logs: ``train/loss_distinct`` where it counts, and with each validation
-    ``prototypes/usage_entropy`` (of their shares of the variance over images; 1 if all vary alike), ``prototypes/dead_share``
-    and ``prototypes/mean_abs_cos``.
+    over its images ``val/prototype_usage_entropy`` (of their shares of the variance over images; 1 if all vary alike),
+    ``val/prototype_dead_share`` and ``val/prototype_mean_cosine``; ``prototypes/...`` are the callback's, over its own images.
 
     The arguments that are not named below are those of :class:`LatentDiffusionModule`.
 
@@ -222,9 +222,9 @@ class PatronusModule(LatentDiffusionModule):
             return
         entropy, dead = Spread(self.trainer.strategy.reduce(sums, reduce_op="sum")).use()
         figures = {"usage_entropy": entropy, "dead_share": dead}
-        figures["mean_abs_cos"] = float(mean_cosine(self.model.prototypes.vectors.detach()))
+        figures["mean_cosine"] = float(mean_cosine(self.model.prototypes.vectors.detach()))
         # of all processes already; without a number (one prototype, no variance) nothing is said
-        self.log_dict({f"prototypes/{name}": value for name, value in figures.items() if math.isfinite(value)})
+        self.log_dict({f"val/prototype_{name}": value for name, value in figures.items() if math.isfinite(value)})
 
     def with_tokens(self, batch: LatentBatch, training: bool) -> PrototypeBatch:
         """Add ``tokens`` (B, L), ``timesteps`` (B,) and ``told`` (B,): all of them in evaluation."""

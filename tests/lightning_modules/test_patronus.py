@@ -60,8 +60,10 @@ def test_all_of_it_trains(shards: Path, vae_folder: Path, tmp_path: Path, route:
         still = {name for name in still if "token" not in name}  # words that no caption used
     assert not still
     logged = module.trainer.logged_metrics
-    assert {"train/loss", "prototypes/usage_entropy", "prototypes/dead_share", "prototypes/mean_abs_cos"} <= set(logged)
-    assert 0 < float(logged["prototypes/usage_entropy"]) <= 1
+    assert {"train/loss", *(f"val/prototype_{name}" for name in ("usage_entropy", "dead_share", "mean_cosine"))} <= set(
+        logged
+    )
+    assert 0 < float(logged["val/prototype_usage_entropy"]) <= 1
 
 
 def test_without_prototypes_told_the_loss_is_that_of_a_plain_model(vae_folder: Path) -> None:
