@@ -27,6 +27,7 @@ class MadeOnFirstUse:
 
     phantom: PhantomOptions
     folder: str
+    splits_from: dict[str, str]
 
     @classmethod
     def preflight(cls, **init_args: object) -> list[str]:
@@ -39,6 +40,13 @@ class MadeOnFirstUse:
     def split_sizes(cls, **init_args: object) -> dict[str, int]:
         """Samples of each split, whether the shards are there or not."""
         return options_of(init_args).sizes()
+
+    def cohorts(self) -> Cohorts:
+        """As of any shards; before the first use there are none yet."""
+        if self.made():
+            found: Cohorts = super().cohorts()  # type: ignore[misc]  # of the data module that it is mixed into
+            return found
+        return [("phantom", access_of("phantom")), *cohorts_of(None, self.splits_from)]
 
     def made(self) -> bool:
         """Whether the shards are there whole."""
@@ -92,12 +100,6 @@ class PhantomLatentsDataModule(MadeOnFirstUse, LatentShardsDataModule):
         folder = init_args.get("shards")
         there = isinstance(folder, str) and folder and (Path(folder) / MANIFEST_NAME).is_file()
         return Manifest.read(str(folder)) if there else None
-
-    def cohorts(self) -> Cohorts:
-        """As of any shards; before the first use there are none yet."""
-        if self.made():
-            return super().cohorts()
-        return [("phantom", access_of("phantom")), *cohorts_of(None, self.splits_from)]
 
     def prepare_data(self) -> None:
         """Make the shards unless they are there whole, and look whether their autoencoder still is."""

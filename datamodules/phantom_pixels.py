@@ -4,9 +4,7 @@ from datamodules.image_shards import ImageShardsDataModule, pixel_problems
 from datamodules.phantom import MadeOnFirstUse, options_of
 from meddiff.phantoms import PhantomOptions
 from meddiff.preparation.prepare_phantom import phantom_folder
-from meddiff.shards.access import access_of
 from meddiff.shards.manifest import Manifest
-from meddiff.shards.split_folders import Cohorts, cohorts_of
 from meddiff.shards.stored import as_pixels, nothing_yet
 
 
@@ -52,14 +50,6 @@ class PhantomPixelsDataModule(MadeOnFirstUse, ImageShardsDataModule):
         assert isinstance(channels, int)
         side = options.resolution if side is None else side
         return as_pixels(nothing_yet("phantom", max(side, options.resolution)), "phantoms", side, channels)
-
-    def cohorts(self) -> Cohorts:
-        """As of any shards; before the first use there are none yet."""
-        return (
-            super().cohorts()
-            if self.made()
-            else [("phantom", access_of("phantom")), *cohorts_of(None, self.splits_from)]
-        )
 
     def prepare_data(self) -> None:
         """Make the shards unless they are there whole."""

@@ -4,6 +4,7 @@ Source: Weng et al. 2026 (spec/patronus_and_visual_analysis.md, A8, C1); control
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,27 @@ FIDELITY = ("model", "seed", "images", "metric", "set", "reference", "value", "n
 FEWEST = 50
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What all parts are of.
+
+    Attributes:
+        model: the model, under the weights that are meant.
+        split: held-out images.
+        indices: those of them that were encoded.
+        values: (N, m), their activations.
+        out: folder of what is kept; None keeps nothing.
+        ranks: who shares the work.
+    """
+
+    model: Patronus
+    split: LatentShardsDataset
+    indices: Sequence[int]
+    values: Floats
+    out: Path | None
+    ranks: Ranks
+
+
 class Parts:
     """Parts of the measurement that need no picture of a single prototype.
 
@@ -57,22 +79,15 @@ class Parts:
     beside: Beside
     show_progress: bool
 
-    def _latents(
-        self,
-        model: Patronus,
-        split: LatentShardsDataset,
-        indices: Sequence[int],
-        values: Floats,
-        out: Path | None,
-        ranks: Ranks,
-    ) -> tuple[dict[str, float], dict[str, Table]]:
+    def _latents(self, measured: Measured) -> tuple[dict[str, float], dict[str, Table]]:
         """Latent AUROC, TAD and captured of the trained and of an untrained encoder."""
+        split, indices, values = measured.split, measured.indices, measured.values
         inputs = inputs_of(split, self.options.seed)
         train = self.beside.train
         if train is not None and min(len(train), self.options.probed) > len(indices):
             split, indices = train, range(min(len(train), self.options.probed))
             inputs = inputs_of(split, self.options.seed)
-            values = activations_of(model.prototypes, inputs, indices)
+            values = activations_of(measured.model.prototypes, inputs, indices)
         metadata = [split.metadata(index) for index in indices]
         labels = [one for one in labels_of(metadata) if one in FINDINGS] or labels_of(metadata)
         targets = torch.tensor([[float(name in one["labels"]) for name in labels] for one in metadata])
@@ -109,34 +124,19 @@ class Parts:
             tables["prototype_published"] = Table(beside_published(figures, self.options.published))
         return figures, tables
 
-    def _reconstruction(
-        self,
-        model: Patronus,
-        split: LatentShardsDataset,
-        indices: Sequence[int],
-        values: Floats,
-        out: Path | None,
-        ranks: Ranks,
-    ) -> tuple[dict[str, float], dict[str, Table]]:
-        options = self.options
+    def _reconstruction(self, measured: Measured) -> tuple[dict[str, float], dict[str, Table]]:
+        model, split, options = measured.model, measured.split, self.options
         some = some_of(split, options.reconstructed, options.seed, "reconstructed")
         if len(some) < 2:
             return {}, {}
         cost = int(reconstruction_cost(len(some), options.steps))
-        with progress_bar(cost, "pass", "reconstruction", self.show_progress and ranks.is_first) as bar:
+        with progress_bar(cost, "pass", "reconstruction", self.show_progress and measured.ranks.is_first) as bar:
             rows = reconstruction_rows(model, split, some, options.steps, options.seed, options.batch_size, bar.update)
         return reconstruction_figures(rows), {"prototype_reconstruction": Table(rows, RECONSTRUCTION)}
 
-    def _fidelity(
-        self,
-        model: Patronus,
-        split: LatentShardsDataset,
-        indices: Sequence[int],
-        values: Floats,
-        out: Path | None,
-        ranks: Ranks,
-    ) -> tuple[dict[str, float], dict[str, Table]]:
+    def _fidelity(self, measured: Measured) -> tuple[dict[str, float], dict[str, Table]]:
         options, number = self.options, self.options.drawn
+        model, split, out = measured.model, measured.split, measured.out
         if not number:
             return {}, {}
         extractors = {name: build_extractor(name, path, model.device) for name, path in options.weights.items()}
@@ -183,15 +183,7 @@ class Parts:
                 )
         return figures, {"prototype_fidelity": Table(rows, FIDELITY)}
 
-    def _grounding(
-        self,
-        model: Patronus,
-        split: LatentShardsDataset,
-        indices: Sequence[int],
-        values: Floats,
-        out: Path | None,
-        ranks: Ranks,
-    ) -> tuple[dict[str, float], dict[str, Table]]:
+    def _grounding(self, measured: Measured) -> tuple[dict[str, float], dict[str, Table]]:
         boxed, options = self.beside.grounding, self.options
         if boxed is None:
             return {}, {}
@@ -200,11 +192,11 @@ class Parts:
         except UserError:  # a cohort without boxes has everything else
             return {}, {}
         inputs, every = inputs_of(boxed, options.seed), range(len(boxed))
-        encoders = {OWN: model.prototypes}
+        encoders = {OWN: measured.model.prototypes}
         if self.beside.untrained is not None:
             encoders[UNTRAINED] = self.beside.untrained
         pairs = {name: (one, activations_of(one, inputs, every)) for name, one in encoders.items()}
-        shown = self.show_progress and ranks.is_first
+        shown = self.show_progress and measured.ranks.is_first
         rows = ground_prototypes(boxed, samples, inputs, pairs, every, self.beside.train, options.seed, shown)
         return headline(rows), {"prototype_grounding": Table(rows, GROUNDING)}
 

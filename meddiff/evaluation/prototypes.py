@@ -26,7 +26,7 @@ from meddiff.evaluation.measurement import Result, Row, Table
 from meddiff.evaluation.prototype_drawings import EMERGENCE, Raised, drawing_cost, raise_prototypes
 from meddiff.evaluation.prototype_inputs import activations_of, inputs_of, patronus
 from meddiff.evaluation.prototype_naming import Named, concepts_of, name_prototypes, one_a_patient
-from meddiff.evaluation.prototype_parts import Parts, known
+from meddiff.evaluation.prototype_parts import Measured, Parts, known
 from meddiff.evaluation.prototype_pictures import (
     reconstruction_cost,
     some_of,
@@ -149,8 +149,9 @@ class Prototypes(Parts):
             figures["odd"] = float(np.median([one["odd"] for one in self.raised.entries]))
             gained = [one["after"] - one["before"] for one in self.raised.entries]
             figures["raised_by"] = float(np.mean(gained))
+        measured = Measured(model, split, indices, values, out, ranks)
         for part in (self._latents, self._reconstruction, self._fidelity, self._grounding):
-            more, table = part(model, split, indices, values, out, ranks)
+            more, table = part(measured)
             figures |= more
             tables |= table
         rows: list[Row] = [{"figure": name, "value": known(value)} for name, value in figures.items()]
