@@ -172,8 +172,8 @@ class Shortcut:
         options = self.options
         if self._by(model) == "prototypes":
             pair = (self.finding, self.confounder)
-            top = options.top if options.edit == "top" else None
-            return ByPrototypes(patronus(model), split, taught, pair, options.steps, top, options.seed)
+            edit = options.top if options.edit == "top" else None
+            return ByPrototypes(patronus(model), split, taught, pair, options.steps, edit, options.scale, options.seed)
         if isinstance(model, Patronus) and not model.reads_text:
             raise UserError("This model reads no text: set --shortcut.by prototypes.")
         return ByWords(model, split, taught, self.finding, options.sampling, options.seed)

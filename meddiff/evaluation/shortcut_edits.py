@@ -69,6 +69,7 @@ class ByPrototypes:
         taught: indices of images that say which prototypes and which levels.
         steps: timesteps of inversion and drawing.
         top: how many prototypes; None moves all of them by the difference of means.
+        scale: how many of these differences.
 
     Attributes:
         prototypes: their numbers; empty where none grows with the finding.
@@ -85,9 +86,10 @@ class ByPrototypes:
         concepts: tuple[str, str],
         steps: int,
         top: int | None,
+        scale: float = 1.0,
         seed: int = 0,
     ) -> None:
-        self.model, self.split, self.seed, self.top = model, split, seed, top
+        self.model, self.split, self.seed, self.top, self.scale = model, split, seed, top, scale
         self.timesteps = ddim_grid(steps, len(model.noise_schedule.alphas_cumprod))
         self.cost = prototype_cost(steps)
         values = activations_of(model.prototypes, inputs_of(split, seed), taught)
@@ -99,7 +101,7 @@ class ByPrototypes:
         self.difference = values[has].mean(axis=0) - values[~has].mean(axis=0)
         self.low, self.high, self.spread = own_levels(values, LOW), own_levels(values, HIGH), spread_of(values)
         best = " ".join(f"{one} ({self.rise[one]:.2f})" for one in self.prototypes)
-        self.told = "difference of means" if top is None else best
+        self.told = best if top is not None else "difference of means" + (f", {scale:g} times" if scale != 1 else "")
 
     def draw(self, indices: Sequence[int]) -> Edited:
         """The images inverted once, and drawn twice."""
@@ -110,7 +112,8 @@ class ByPrototypes:
         pictures, odd = [], np.empty(0)
         for levels, sign in ((self.low, -1.0), (self.high, 1.0)):
             if self.top is None:
-                told = start.activations + sign * torch.from_numpy(self.difference).to(start.activations)
+                step = self.scale * torch.from_numpy(self.difference).to(start.activations)
+                told = start.activations + sign * step
             else:
                 told = edited(start.activations, {one: float(levels[one]) for one in self.prototypes})
             odd = mahalanobis(self.spread, told.double().cpu().numpy())

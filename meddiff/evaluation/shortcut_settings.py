@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from meddiff.common.errors import UserError
-from meddiff.common.ranges import COUNT, Range, check_ranges
+from meddiff.common.ranges import COUNT, POSITIVE, Range, check_ranges
 from meddiff.models.domain_classifier import DEFAULT_CLASSIFIER
 from meddiff.models.sampling import SamplingOptions
 
@@ -28,6 +28,8 @@ class ShortcutOptions:
     the difference of the means of images with and without it."""
     top: int = 2
     """Prototypes that ``edit: top`` raises and lowers together."""
+    scale: float = 1.0
+    """Of ``edit: means``, how many such differences up, and as many down; ``odd`` says how far from real images that leads."""
     steps: int = 20
     """Timesteps of inversion and of drawing."""
     sampling: SamplingOptions | None = None
@@ -43,6 +45,6 @@ class ShortcutOptions:
 
     def __post_init__(self) -> None:
         steps = Range(2, 1000, whole=True)
-        check_ranges("shortcut", self, samples=COUNT, top=COUNT, steps=steps, batch_size=COUNT)
+        check_ranges("shortcut", self, samples=COUNT, top=COUNT, steps=steps, scale=POSITIVE, batch_size=COUNT)
         if len(self.features) != 1:
             raise UserError("shortcut: features names one extractor, such as {domain: assets/phantom_classifier}.")

@@ -146,6 +146,10 @@ def test_all_prototypes_are_moved_by_what_the_finding_changes_on_average(
     rows = {(row["of"], row["figure"]): row for row in found.tables["shortcut"].rows}
     assert rows["biased", "moved"]["edited"] == "difference of means"
     assert rows["biased", "moved"]["value"] != Shortcut(SMALL).run(model, split, None, Ranks()).figures["moved_biased"]
+    far = Shortcut(replace(SMALL, edit="means", scale=30)).run(model, split, None, Ranks())
+    ends = {(row["of"], row["figure"]): row for row in far.tables["shortcut"].rows}
+    assert ends["biased", "odd"]["edited"] == "difference of means, 30 times"
+    assert float(ends["biased", "odd"]["value"] or 0) > 2 * float(rows["biased", "odd"]["value"] or 0)
     with pytest.raises(UserError, match="other settings"):
         Shortcut(SMALL).run(model, split, tmp_path, Ranks())
 
@@ -168,6 +172,8 @@ def test_what_cannot_be_measured_is_refused_first(split: LatentShardsDataset, va
         Shortcut(replace(SMALL, confounder="marker")).check(split)
     with pytest.raises(UserError, match="are both"):
         Shortcut(replace(SMALL, confounder="cardiomegaly")).check(split)
+    with pytest.raises(UserError, match=r"scale is -1\.0"):
+        ShortcutOptions(scale=-1.0)
     with pytest.raises(UserError, match="features names one extractor"):
         ShortcutOptions(features={})
     with pytest.raises(UserError, match="reads no text"):
