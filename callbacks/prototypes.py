@@ -85,7 +85,7 @@ class PrototypesCallback(EvaluationCallback):
         boxed, beside = self.options.grounding, self.measurement.beside
         if beside.untrained is None:
             beside.untrained = untrained_encoder(found.prototypes)
-        if boxed is not None and split.manifest.samples(boxed):
+        if boxed is not None and trainer.datamodule.has_split(boxed):  # type: ignore[attr-defined]  # not declared
             beside.grounding = self.dataset(trainer, boxed)
         result = self.measurement.run(found, split, None, ranks_of(trainer))
         if trainer.is_global_zero:

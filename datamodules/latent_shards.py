@@ -144,6 +144,10 @@ class LatentShardsDataModule(L.LightningDataModule):
             self._texts = load_texts(self.prompt, self.synthetic_prompts, self.manifest)
         return self._texts
 
+    def has_split(self, split: str) -> bool:
+        """Whether there are samples of a split, here or in the folder that ``splits_from`` names for it."""
+        return split in self.splits_from or self.manifest.samples(split) > 0
+
     def dataset(self, split: str) -> LatentShardsDataset:
         """A local split as it is stored: latents, metadata, images and masks by index."""
         if split not in self._datasets:
@@ -203,7 +207,7 @@ class LatentShardsDataModule(L.LightningDataModule):
         """Build the offset indices once per node, so that ranks find them in the cache."""
         if not self.streaming:
             for split in (self.train_split, self.val_split):
-                if split in self.splits_from or self.manifest.samples(split):
+                if self.has_split(split):
                     self.dataset(split)
 
     def setup(self, stage: str) -> None:

@@ -125,6 +125,10 @@ class ShortcutLatentsDataModule(LatentShardsDataModule):
         pairs = {key: (found[self.finding][key], found[self.confounder][key]) for key in rows}
         return choose(pairs, rho, size, self.margins, others, self._seed())
 
+    def has_split(self, split: str) -> bool:
+        """As of any shards; and there is always a split "balanced"."""
+        return split == BALANCED or super().has_split(split)
+
     def dataset(self, split: str) -> LatentShardsDataset:
         """A split as it is stored; of the training split what was chosen, and "balanced"."""
         if split not in (BALANCED, self.train_split):

@@ -185,9 +185,7 @@ def measurements(
 
 def split_with_samples(run: "Opened", name: str) -> "LatentShardsDataset | None":
     """A split of the cohort, None where it has no such."""
-    data = run.data
-    elsewhere = name in getattr(data, "splits_from", {})
-    return data.dataset(name) if elsewhere or data.manifest.samples(name) else None
+    return run.data.dataset(name) if run.data.has_split(name) else None
 
 
 def evaluate(parts: Sequence[str], options: Namespace, choose: bool = False) -> int:

@@ -41,7 +41,7 @@ def prototypes_of(run: "Opened", options: Namespace) -> Prototypes:
         beside.train = data.dataset(data.train_split)
     if options.prior is not None:
         beside.prior = prior_of(options.prior, model)
-    if wanted.grounding is not None and data.manifest.samples(wanted.grounding):
+    if wanted.grounding is not None and data.has_split(wanted.grounding):
         beside.grounding = data.dataset(wanted.grounding)
     return Prototypes(wanted, beside, show_progress=True)
 

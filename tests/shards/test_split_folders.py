@@ -1,9 +1,15 @@
 """Splits of one experiment from several folders (`splits_from`)."""
 
+from types import SimpleNamespace
+
 import pytest
+from jsonargparse import Namespace
 
 from datamodules import LatentShardsDataModule
+from meddiff.cli.prototypes import prototypes_of
 from meddiff.common.errors import UserError
+from meddiff.evaluation.prototype_settings import PrototypesOptions
+from tests.builders.patronus import tiny_patronus
 from tests.builders.shard_samples import make_header, write_folder
 
 
@@ -68,3 +74,21 @@ def test_a_folder_that_is_not_there_or_lacks_the_split_is_named(reports, boxes, 
     assert [line.startswith("splits_from") for line in both] == [False, True]
     (sentence,) = LatentShardsDataModule.preflight(shards=reports, splits_from={"train": boxes})
     assert "split of training" in sentence
+
+
+def test_boxes_of_another_folder_are_found_where_prototypes_are_measured(reports, boxes, tmp_path):
+    """The folder of the reports has no split with boxes of its own here: prototypes were measured without grounding then."""
+    write_folder(tmp_path, {"train": 3, "val": 2})
+    asked = Namespace(prototypes=PrototypesOptions(), prior=None)
+
+    def of(**more):
+        data = LatentShardsDataModule(str(tmp_path), batch_size=2, **more)
+        return prototypes_of(SimpleNamespace(data=data, model=tiny_patronus()), asked).beside.grounding, data
+
+    found, data = of(splits_from={"grounding": boxes})
+    assert len(found) == 5
+    assert data.has_split("grounding")
+    nothing, data = of()
+    assert nothing is None
+    assert not data.has_split("grounding")
+    assert data.has_split("train")
