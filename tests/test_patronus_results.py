@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import patronus_results as tool  # noqa: E402
 
 PAGE = "by hand\n<!-- made: prototypes -->\nold\n<!-- end -->\n"
-PAGE += "".join(f"<!-- made: {name} -->\n<!-- end -->\n" for name in ("shortcuts", "picture", "joined"))
+PAGE += "".join(f"<!-- made: {name} -->\n<!-- end -->\n" for name in ("shortcuts", "picture", "joined", "xrays"))
 
 
 def measured(folder: Path, dial: float, seed: int, words: bool = False) -> Path:
@@ -124,7 +124,7 @@ def test_without_rows_nothing_is_claimed(tmp_path: Path, capsys: pytest.CaptureF
     page.write_text(PAGE)
     places = ["--rows", str(rows), "--page", str(page), "--picture", str(picture)]
     assert tool.main(["page", *places]) == 0
-    assert page.read_text().count("nothing is claimed") == 4
+    assert page.read_text().count("nothing is claimed") == 5
     assert not picture.exists()
     plain = make_run(tmp_path / "plain" / "t", "plain", overlays=0, samples=0)
     assert tool.main(["collect", str(plain), *places]) == 2

@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE, ROWS = ROOT / "docs" / "results" / "patronus.md", ROOT / "docs" / "results" / "patronus.csv"
 WORDS = ROOT / "docs" / "results" / RUNS
 PICTURE = ROOT / "docs" / "img" / "shortcut_on_phantoms.svg"
-RUN = ("name", "kind", "confounders", "seed", "images")
+RUN = ("name", "cohort", "kind", "confounders", "seed", "images")
+PHANTOMS = "phantoms"
 COLUMNS = (*RUN, "protocol", "finding", "confounder", "of", "figure", "value", "low", "high", "n")
 ARMS = ("frozen", "learnable")
 NONE = "No run has been collected yet, so nothing is claimed here."
@@ -71,7 +72,10 @@ def told(run: Run) -> dict[str, object]:
     parts += ["prototypes"] if nested(run.config, "model", "init_args", "prototypes") is not None else []
     found = strength(nested(run.config, "data", "init_args", "phantom", "confounders"))
     kind = " and ".join(parts)
-    return {"name": run.config.get("name", ""), "kind": kind, "confounders": found, "seed": run.facts.seed}
+    shards = nested(run.config, "data", "init_args", "shards")
+    cohort = Path(shards).name if isinstance(shards, str) else PHANTOMS
+    about = {"name": run.config.get("name", ""), "cohort": cohort, "kind": kind}
+    return {**about, "confounders": found, "seed": run.facts.seed}
 
 
 def collect(runs: Sequence[Path], file: Path) -> int:
@@ -130,11 +134,15 @@ def mean(rows: Sequence[Row], digits: int = 2) -> str:
     return f"{one.mean:.{digits}f}{ends}"
 
 
-def prototypes(rows: Sequence[Row]) -> str:
-    """A line a figure with what it is read against, two columns a length of training; means over seeds."""
+def prototypes(rows: Sequence[Row], phantoms: bool = True) -> str:
+    """A line a figure with what it is read against, two columns a length of training; means over seeds.
+
+    Args:
+        phantoms: of runs on phantoms, or of all others.
+    """
     lengths: dict[int, list[Row]] = {}
     for row in rows:
-        if row["of"] == "prototypes" and row["kind"] == "prototypes":
+        if (row["of"], row["kind"]) == ("prototypes", "prototypes") and phantoms == (row["cohort"] == PHANTOMS):
             lengths.setdefault(int(row["images"]), []).append(row)
     if not lengths:
         return NONE
@@ -148,6 +156,8 @@ def prototypes(rows: Sequence[Row]) -> str:
             for _, some in sorted(lengths.items())
             for name in (figure, against)
         ]
+        if not any(cells[::2]):
+            continue
         lines.append(f"| {figure} | " + " | ".join(cells) + f" | {against or ''} |")
     return "\n".join(lines)
 
@@ -185,9 +195,11 @@ def shortcuts(rows: Sequence[Row]) -> str:
             for row in sorted(runs, key=lambda row: row["seed"])
         )
         cells = [mean(some) for some in of.values()]
+        # balanced runs one against another, in a ring: their differences sum to 0 whatever they are
+        whole = "" if number(dial) == 0 else mean(runs)
         lines.append(
             f"| {markdown_cell(kind)} | {markdown_cell(pair)} | {markdown_cell(dial)} | "
-            + " | ".join([*cells, each, mean(runs)])
+            + " | ".join([*cells, each, whole])
             + " |"
         )
     return "\n".join(lines)
@@ -258,7 +270,9 @@ def page(file: Path, out: Path, picture: Path) -> None:
     """The parts of the page that are made, out of the rows."""
     rows = read_table(file)
     shown = f"![shortcut index by correlation](../img/{picture.name})" if draw(rows, picture) else NONE
-    parts = {"joined": joined(rows, read_table(WORDS))} | {
+    parts = {
+        "joined": joined(rows, read_table(WORDS)),
+        "xrays": prototypes(rows, phantoms=False),
         "prototypes": prototypes(rows),
         "shortcuts": shortcuts(rows),
         "picture": shown,
