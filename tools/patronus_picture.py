@@ -18,6 +18,7 @@ from meddiff.attribution.strips import panels
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.common.outside import terminal
+from meddiff.evaluation.concept_scores import check_concept, flags_of
 from meddiff.evaluation.prototype_inputs import patronus
 from meddiff.evaluation.prototype_pictures import some_of
 from meddiff.evaluation.shortcut_edits import ByPrototypes
@@ -42,11 +43,13 @@ def draw(
     opened = open_run(run, None, None, "auto")
     model, split = patronus(opened.model), opened.data.dataset(split_name)
     shown = some_of(split, images, seed, "reconstructed")
+    taught = [index for index in range(len(split)) if index not in set(shown)]
+    for concept in concepts:
+        check_concept(concept, flags_of(split, taught, concept), f"What is not shown of the split {split_name!r}")
     both = redrawn(model, split, images, steps, seed)  # (2 H, n W, 3)
     height, width = both.shape[0] // 2, both.shape[1] // len(shown)
     rows = [list(half.reshape(height, len(shown), width, 3).swapaxes(0, 1)) for half in np.split(both, 2)]
     titles = ["held-out images", "drawn again from fresh noise"]
-    taught = [index for index in range(len(split)) if index not in set(shown)]
     for concept in concepts:
         way = ByPrototypes(model, split, taught, (concept, concept), steps, None, scale, seed)
         edited = way.draw(shown)

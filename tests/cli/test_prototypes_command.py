@@ -1,6 +1,8 @@
 """``lightning evaluate prototypes`` and ``shortcut`` as they are typed: price first, tables, pictures, the report, refusals."""
 
 import json
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,9 @@ from meddiff.runs.tables import read_table
 from tests.builders.command import call, write_fit
 from tests.builders.patronus import PLAIN_UNET, PROTOTYPES
 from tests.builders.tiny import make_shards
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import patronus_picture
 
 SMALL = [f"--prototypes.{name}={value}" for name, value in
          {"samples": 60, "shown": 2, "views": 2, "steps": 2, "reconstructed": 2, "drawn": 3, "natural": 1}.items()]  # fmt: skip
@@ -76,6 +81,22 @@ def test_a_shortcut_is_measured_beside_a_balanced_run(
     assert {(row["finding"], row["confounder"]) for row in rows} == {("Cardiomegaly", "pacemaker")}
     assert "Cardiomegaly is edited, pacemaker is looked for." in out
     assert 'id="shortcut"' in write_report([runs[0]]).read_text()
+
+
+def test_what_edits_do_is_one_picture(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """tools/patronus_picture.py: a row of images, one drawn again, two a concept; a concept without images is refused."""
+    out = tmp_path / "edits.png"
+    given = [str(runs[0]), "--images", "3", "--steps", "2", "--out", str(out)]
+    assert patronus_picture.main([*given, "--concepts", "Cardiomegaly", "pacemaker"]) == 0
+    with Image.open(out) as sheet:
+        pixels = np.asarray(sheet).astype(int)
+    rows = [pixels[place : place + 96] for place in range(pixels.shape[0] % 100, pixels.shape[0] - 95, 100)]
+    assert len(rows) == 6
+    assert all(np.abs(one - other).mean() > 0.5 for one, other in pairwise(rows))
+    assert patronus_picture.main([*given, "--concepts", "Hernia"]) == 2
+    assert "Hernia" in capsys.readouterr().err
 
 
 def drawn(folder: Path) -> dict[str, NDArray[np.uint8]]:
