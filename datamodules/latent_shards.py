@@ -205,10 +205,9 @@ class LatentShardsDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Build the offset indices once per node, so that ranks find them in the cache."""
-        if not self.streaming:
-            for split in (self.train_split, self.val_split):
-                if self.has_split(split):
-                    self.dataset(split)
+        for split in (self.train_split, self.val_split):
+            if not self.streaming and self.has_split(split):
+                self.dataset(split)
 
     def setup(self, stage: str) -> None:
         _ = self.manifest, self.texts  # refuse what is missing before anything is built
@@ -224,13 +223,11 @@ class LatentShardsDataModule(L.LightningDataModule):
     def train_dataloader(self) -> ShardLoader:
         """Endless micro-batches of this rank; ``len()`` is undefined."""
         self._bind_position()
-        stream: PositionedDataset
         rules, share = self._rules(), self._share()
         if self.streaming:
             urls = remote.split_urls(remote.expand_urls(self.shards), self.train_split, default=True)
-            stream = remote.StreamingTrain(
-                urls, self.manifest, rules, self.batch_size, self._open_at, self._samples(), *share
-            )
+            known = (urls, self.manifest, rules, self.batch_size, self._open_at, self._samples())
+            stream: PositionedDataset = remote.StreamingTrain(*known, *share)
             remote.warn_of_beginning(self._position.images, self._samples())
         else:
             stream = TrainStream(self.dataset(self.train_split), rules, self.batch_size, self._open_at, *share)
