@@ -42,8 +42,10 @@ def tools_of(options: Namespace) -> list[str]:
 def explain_images(options: Namespace) -> int:
     """Pictures and an animation of each image into the folder ``--out``; returns the exit code.
 
+    Of ``--prompts``, images that this folder has of the same model and settings are not made again.
+
     Raises:
-        UserError: a schedule that there is not, or steps that repeat.
+        UserError: a schedule that there is not, steps that repeat, or a ledger that is none.
     """
     from meddiff.attribution.schedules import SCHEDULES, schedule
     from meddiff.attribution.trajectory import load
