@@ -56,7 +56,7 @@ JOINED = {
     "grounding/own_beats_other": "own finding first",
     "fidelity/fd_domain": "Frechet distance, drawn of words alone",
     "prototype_cnr": "CNR of the best prototype of a finding",
-    "prototype_cnr_absent": "... on images without it, where it usually lies",
+    "prototype_cnr_absent": "... of the best one of an absent finding",
     "prototype_cnr_prior": "... of the usual place, which never looks",
     "latent_auroc": "AUROC of a probe of prototypes",
     "latent_auroc_untrained": "... of an untrained encoder",
