@@ -72,8 +72,9 @@ def told(run: Run) -> dict[str, object]:
     parts += ["prototypes"] if nested(run.config, "model", "init_args", "prototypes") is not None else []
     found = strength(nested(run.config, "data", "init_args", "phantom", "confounders"))
     kind = " and ".join(parts)
-    shards = nested(run.config, "data", "init_args", "shards")
-    cohort = Path(shards).name if isinstance(shards, str) else PHANTOMS
+    # phantoms may lie in any folder: what makes them phantoms are their options
+    phantom = nested(run.config, "data", "init_args", "phantom")
+    cohort = Path(str(nested(run.config, "data", "init_args", "shards"))).name if phantom is None else PHANTOMS
     about = {"name": run.config.get("name", ""), "cohort": cohort, "kind": kind}
     return {**about, "confounders": found, "seed": run.facts.seed}
 

@@ -181,9 +181,9 @@ def drawn(
     from meddiff.attribution.trajectory import cost, generate
     from meddiff.evaluation.undisturbed import undisturbed
 
-    keys, prompts = [key_of(place) for place in places], [options.prompts[place] for place in places]
     if not places:
         return []
+    keys, prompts = [key_of(place) for place in places], [options.prompts[place] for place in places]
     given = (prompts, timesteps, keys, options.seed, options.guidance_scale, options.batch_size)
     total = len(keys) * cost(len(timesteps))
     with undisturbed(model), progress_bar(total, "pass", f"drawing images, {name}") as bar:
