@@ -99,8 +99,30 @@ def test_two_seeds_have_no_interval_and_claim_nothing(tmp_path: Path) -> None:
     claim = one(found, CNR)
     assert math.isnan(claim.difference.low)
     assert not claim.holds
-    assert "[" not in answer(found, DESIGN).split("\n\n")[1].partition("(")[0]
-    assert "over 2 seeds" in answer(found, DESIGN)
+    said = answer(found, DESIGN)
+    assert said.startswith("Nothing is claimed yet: no setting has 5 seeds of both encoders.")
+    assert "(32,000 images; 2 seeds)" in said
+    assert "[" not in said
+
+
+def test_a_setting_on_few_seeds_stands_beside_the_claims_and_changes_none(costly: Path, tmp_path: Path) -> None:
+    """Four seeds of a cost twice as large have an interval and the smallest p; still only five make a claim."""
+    few = make_sweep(tmp_path / "few", Truth(), Truth(cnr=0.2), seeds=(0, 1, 2, 3), gamma=None)
+    alone, found = made(costly), made(costly, few)
+    (claim,) = [c for t in found if t.name == "main" for c in t.claims if c.figure == CNR and not c.counts]
+    assert claim.difference.p < 0.001
+    assert math.isnan(claim.p_holm)
+    assert not claim.holds
+    kept = [c for t in found for c in t.claims if c.counts]
+    assert kept == [c for t in alone for c in t.claims]
+    assert between(found[0].claims) == []
+    lines = answer(found, DESIGN).split("\n\n")
+    assert lines[0].startswith("**Does making the text encoder learnable cost grounding?** In 1 of 1 setting ")
+    assert "On too few seeds for a claim macro CNR differs by −1.0" in lines[1]
+    assert "(uniform weights; 4 seeds)" in lines[1]
+    assert "over 5 seeds" in lines[4]
+    (row,) = [line for line in markdown(found[0], DESIGN).splitlines() if "| uniform weights | macro CNR |" in line]
+    assert "**" not in row
 
 
 def test_an_encoder_that_is_only_further_on_the_same_path_costs_nothing_at_equal_distance(tmp_path: Path) -> None:
@@ -125,9 +147,9 @@ def test_an_encoder_that_is_only_further_on_the_same_path_costs_nothing_at_equal
 
 def test_ranges_without_a_common_distance_are_said(tmp_path: Path) -> None:
     """The frozen runs end before the learnable ones have begun."""
-    frozen = make_sweep(tmp_path / "apart", Truth(distance=39.9), Truth(), seeds=(0, 1, 2), scatter=0.0, start=40.0)
-    for seed in range(3):
-        shared = next(frozen.glob(f"000{seed + 4}-*"))
+    frozen = make_sweep(tmp_path / "apart", Truth(distance=39.9), Truth(), scatter=0.0, start=40.0)
+    for seed in range(5):
+        shared = next(frozen.glob(f"{seed + 6:04d}-*"))
         table = (shared / names.TRADEOFF).read_text().replace("\n40,", "\n39.5,")
         (shared / names.TRADEOFF).write_text(table)
     found = made(frozen)

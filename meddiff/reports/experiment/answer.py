@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from meddiff.reports.experiment.between import Between, between, sides
-from meddiff.reports.experiment.claims import AT_EQUAL, CNR, DISTANCE, Arm, Claim
-from meddiff.reports.experiment.tables import ClaimTable, Design, chance, interval, named, settings
+from meddiff.reports.experiment.claims import AT_EQUAL, CNR, DISTANCE, SEEDS_OF_A_CLAIM, Arm, Claim
+from meddiff.reports.experiment.tables import ClaimTable, Design, amount, chance, interval, named, settings
 
 NOTHING = (
     "No run has been collected yet, so nothing is claimed here: the commands below make rows, and the rows this page."
@@ -27,21 +27,26 @@ THROUGH = (
 def answer(found: Sequence[ClaimTable], design: Design) -> str:
     """Does it cost grounding, when not, at what gain, through what, and what of it holds; a line each.
 
-    One line, which claims nothing, where there is no claim.
+    One line, which claims nothing, where no setting has the seeds of a claim.
     """
     by_name = {table.name: table.claims for table in found}
     main, beside = by_name.get("main", []), by_name.get("beside", []) + by_name.get("mechanism", [])
-    cnr = [one for one in main if one.figure == CNR]
-    if not cnr:
+    shown = [one for one in main if one.figure == CNR]
+    if not shown:
         return NOTHING
     called = settings(main, design)
+    cnr, few = [one for one in shown if one.counts], [one for one in shown if not one.counts]
+    if not cnr:
+        return (
+            f"Nothing is claimed yet: no setting has {SEEDS_OF_A_CLAIM} seeds of both encoders. {_too_few(few, called)}"
+        )
     costs = [one for one in cnr if one.holds and one.difference.mean < 0]
     others = [one for one in cnr if one not in costs]
     where = {one.arm for one in costs} or {one.arm for one in cnr}
     lines = [
         f"**Does making the text encoder learnable cost grounding?** In {len(costs)} of {_settings(len(cnr))}"
         + (f" macro CNR falls: {_listed(costs, called)}." if costs else " it is told from chance."),
-        f"**When not?** {_others(others, called)}{_depends(between(main), design)}",
+        f"**When not?** {_others(others, called, few)}{_depends(between(main), design)}",
         f"**At what gain?** {_gain(main, where, called)}",
         f"**Through what?** {_through(beside, where, called)}",
         f"**What holds?** {_holds(main, called)}",
@@ -62,14 +67,24 @@ def _listed(some: Sequence[Claim], called: Callable[[Arm], str], name: bool = Fa
     )
 
 
-def _others(others: Sequence[Claim], called: Callable[[Arm], str]) -> str:
-    if not others:
-        return "It does in every setting that was tried."
+def _others(others: Sequence[Claim], called: Callable[[Arm], str], few: Sequence[Claim]) -> str:
     better = [one for one in others if one.holds]
     unclear = [one for one in others if not one.holds]
-    parts = [f"Words point better: {_listed(better, called)}."] if better else []
+    parts = [] if others or few else ["It does in every setting that was tried."]
+    parts += [f"Words point better: {_listed(better, called)}."] if better else []
     parts += [f"No difference is told from chance: {_listed(unclear, called)}."] if unclear else []
+    parts += [_too_few(few, called)] if few else []
     return " ".join(parts)
+
+
+def _too_few(few: Sequence[Claim], called: Callable[[Arm], str]) -> str:
+    """Means alone, and of how many seeds they are."""
+    listed = "; ".join(
+        f"{amount(one.difference.mean, one.figure, sign=True)} from {amount(one.frozen.mean, one.figure)} "
+        f"({called(one.arm)}; {one.difference.seeds} seed{'s' if one.difference.seeds != 1 else ''})"
+        for one in few
+    )
+    return f"On too few seeds for a claim macro CNR differs by {listed}."
 
 
 def _depends(found: Sequence[Between], design: Design) -> str:
@@ -112,7 +127,7 @@ def _through(beside: Sequence[Claim], where: set[Arm], called: Callable[[Arm], s
 
 def _holds(main: Sequence[Claim], called: Callable[[Arm], str]) -> str:
     """How many claims hold after correction, and which of them not every seed agrees with."""
-    known = [one for one in main if not one.note]
+    known = [one for one in main if one.counts]
     held = [one for one in known if one.holds]
     seeds = sorted({one.difference.seeds for one in known})
     of = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"

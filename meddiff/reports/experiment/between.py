@@ -11,7 +11,7 @@ import numpy as np
 
 from meddiff.metrics.over_seeds import OverSeeds, over_seeds
 from meddiff.metrics.statistics import holm
-from meddiff.reports.experiment.claims import ARM, CNR, DISTANCE, LEVEL, Arm, Claim
+from meddiff.reports.experiment.claims import ARM, CNR, DISTANCE, LEVEL, SEEDS_OF_A_CLAIM, Arm, Claim
 from meddiff.reports.experiment.tables import Design, amount, chance, interval, named, said
 
 #: In what two settings may differ.
@@ -50,19 +50,19 @@ class Between:
 
 
 def between(main: Sequence[Claim], figures: Sequence[str] = (CNR, DISTANCE)) -> list[Between]:
-    """Every two settings of the main table that differ by their length, base or weights alone.
+    """Every two settings of the main table that differ by their length, base or weights alone, and have the seeds of a claim.
 
     Seeds are what varies here: both costs are measured on the same images.
     """
     found = []
     for figure in figures:
-        for one, other in combinations([claim for claim in main if claim.figure == figure], 2):
+        for one, other in combinations([claim for claim in main if claim.figure == figure and claim.counts], 2):
             differ = [name for name in ARM if one.arm.of(name) != other.arm.of(name)]
             if len(differ) != 1 or differ[0] not in BY:
                 continue
             costs = [dict(zip(claim.seeds, claim.difference.by_seed, strict=True)) for claim in (one, other)]
             seeds = sorted(costs[0].keys() & costs[1].keys())
-            if not seeds:
+            if len(seeds) < SEEDS_OF_A_CLAIM:
                 continue
             values = np.array([[cost[seed] for seed in seeds] for cost in costs])
             gap = over_seeds(values[1] - values[0])

@@ -1,7 +1,8 @@
 """What learning the text encoder changes, setting by setting: learnable minus frozen, paired by seed. No torch.
 
 An arm is what a setting was trained with but for the encoder; of an arm, frozen and learnable runs of one seed make a pair.
-Claims of one table are corrected together (Holm). Source: own; the comparisons: :mod:`meddiff.metrics.over_seeds`.
+Claims of one table are corrected together (Holm); what has fewer pairs than a claim needs stands beside them.
+Source: own; the comparisons: :mod:`meddiff.metrics.over_seeds`.
 """
 
 import math
@@ -30,6 +31,8 @@ OF_PHRASES = {
 #: Runs of one arm begin with the same weights, so their distances before training differ by rounding alone.
 SAME_START = 0.02
 LEVEL = 0.05
+#: On fewer pairs than this a figure is shown and nothing is claimed of it.
+SEEDS_OF_A_CLAIM = 5
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Claim:
         seeds: those of the pairs that have the figure, as ``difference.by_seed`` has their values.
         samples: number of images with findings that it is over; 0 of a figure that a run has once.
         distance: at which Frechet distance, where that is held equal.
-        p_holm: corrected over the claims of the table.
+        p_holm: corrected over the claims of the table; NaN on too few seeds for a claim.
         note: why there is no number, in a sentence.
     """
 
@@ -83,6 +86,11 @@ class Claim:
     def holds(self) -> bool:
         """Whether the difference is told from none at 5 % over the claims of its table."""
         return self.p_holm < LEVEL
+
+    @property
+    def counts(self) -> bool:
+        """Whether it rests on enough seeds to be a claim."""
+        return self.difference.seeds >= SEEDS_OF_A_CLAIM
 
 
 def arms(collected: Collected) -> dict[Arm, dict[int, str]]:
@@ -127,8 +135,9 @@ def claims(collected: Collected, figures: Sequence[str]) -> list[Claim]:
 
 
 def corrected(some: Sequence[Claim]) -> list[Claim]:
-    """The claims of one table with their p corrected over it."""
-    return [replace(one, p_holm=p) for one, p in zip(some, holm([one.difference.p for one in some]), strict=True)]
+    """The claims of one table with their p corrected over those that rest on enough seeds."""
+    ps = holm([one.difference.p if one.counts else math.nan for one in some])
+    return [replace(one, p_holm=p) for one, p in zip(some, ps, strict=True)]
 
 
 def _order(arm: Arm) -> tuple[float, tuple[str, ...], float]:

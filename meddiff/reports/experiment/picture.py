@@ -1,4 +1,6 @@
-"""The plane of both figures, a panel a setting, one path an encoder: means over seeds with 95 % intervals. Source: own."""
+"""The plane of both figures, a panel a setting, one path an encoder: means over seeds with 95 % intervals, and dashed
+where they are too few for a claim. Source: own.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.metrics.over_seeds import over_seeds
-from meddiff.reports.experiment.claims import CNR, DISTANCE, arms
+from meddiff.reports.experiment.claims import CNR, DISTANCE, SEEDS_OF_A_CLAIM, arms
 from meddiff.reports.experiment.rows import Collected
 from meddiff.reports.experiment.tables import Design, said
 from meddiff.reports.page.charts import LIGHT
@@ -55,12 +57,14 @@ def chart(found: Sequence[Point]) -> alt.FacetChart:
     colour = alt.Color("encoder:N", title="text encoder", scale=scale, legend=alt.Legend(orient="top"))
     base = alt.Chart().encode(x=across, y=up, color=colour)
     bars = base.mark_rule(strokeWidth=1.2, opacity=0.5)
+    line, enough = base.encode(detail="encoder:N", order="images:Q"), f"datum.seeds >= {SEEDS_OF_A_CLAIM}"
     layers = [
         bars.transform_filter("isValid(datum.cnr_low)").encode(y=alt.Y("cnr_low:Q", title=y), y2="cnr_high"),
         bars.transform_filter("isValid(datum.distance_low) && datum.distance_low > 0").encode(
             x=alt.X("distance_low:Q", title=x), x2="distance_high"
         ),
-        base.mark_line(strokeWidth=2.5).encode(detail="encoder:N", order="images:Q"),
+        line.transform_filter(enough).mark_line(strokeWidth=2.5),
+        line.transform_filter(f"!({enough})").mark_line(strokeWidth=1.5, strokeDash=[4, 3]),
         base.mark_point(filled=True, size=55, opacity=1),
         base.transform_filter("datum.images == 0")
         .mark_point(filled=True, size=16, opacity=1)
