@@ -192,6 +192,20 @@ def test_one_factor_at_a_time_has_tables_of_its_own(tmp_path: Path) -> None:
     assert "rate 0.002 (the U-Net's) |" in page
 
 
+def test_a_base_between_the_ends_is_compared_alone_and_changes_no_claim_of_the_main_table(tmp_path: Path) -> None:
+    ends = [make_sweep(tmp_path / base, Truth(), Truth(cnr=0.8), base=base) for base in DESIGN.bases]
+    between_them = make_sweep(tmp_path / "m", Truth(), Truth(cnr=1.0), base="phantom_base_30")
+    before, found = made(*ends)[0], {table.name: table for table in made(*ends, between_them)}
+    assert found["main"] == before
+    page = markdown(found["base"], DESIGN)
+    rows_of_cnr = [line.split(" | ")[0] for line in page.splitlines() if " | macro CNR | " in line]
+    assert rows_of_cnr == [
+        "| tower knows the language",
+        "| tower has read 30 impressions of chests",
+        "| tower does not",
+    ]
+
+
 def test_a_cost_that_depends_on_the_weights_is_told_and_one_that_does_not_is_not(tmp_path: Path) -> None:
     """Half a CNR with both weights, though it may be told from none with one of them only; then four times as much."""
     frozen, learnable = Truth(), Truth(cnr=0.9)

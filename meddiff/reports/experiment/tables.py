@@ -54,6 +54,7 @@ class Design:
     Attributes:
         reference: the setting from which one factor at a time is varied.
         bases: of the main table: name of a base -> what it is called.
+        other_bases: the same of those that are varied alone.
     """
 
     reference: Mapping[str, str] = field(
@@ -70,6 +71,9 @@ class Design:
             "phantom_base": "tower knows the language",
             "phantom_base_unread": "tower does not",
         }
+    )
+    other_bases: Mapping[str, str] = field(
+        default_factory=lambda: {"phantom_base_30": "tower has read 30 impressions of chests"}
     )
 
     def differs(self, arm: Arm) -> set[str]:
@@ -145,7 +149,8 @@ def said(name: str, value: str, design: Design) -> str:
         >>> said("weights", "uniform", Design()), said("base", "phantom_base", Design())
         ('uniform weights', 'tower knows the language')
     """
-    return markdown_cell(design.bases.get(value, value) if name == "base" else SAID.get(name, str)(value))
+    bases = {**design.other_bases, **design.bases}
+    return markdown_cell(bases.get(value, value) if name == "base" else SAID.get(name, str)(value))
 
 
 def named(figure: str) -> str:
