@@ -138,13 +138,15 @@ def page(results: Path, text: str, picture: Path, design: tables.Design | None =
 
 
 def all_tables(found: Sequence[tables.ClaimTable], design: tables.Design, collected: rows.Collected) -> str:
-    """Every table with the commands below it; behind the main one whether its differences differ."""
+    """Every table with the commands below it; behind the main one and those of a factor whether the differences differ."""
     blocks = []
     for one in found:
         beside = tables.trust_controls(one, collected, design) if one.name == "trust" else ""
         blocks.append(tables.markdown(one, design) + (f"\n\n{beside}" if beside else "") + made_by(one.name))
-        compared = between.between(one.claims) if one.name == "main" else []
-        blocks += [between.markdown(compared, design) + made_by(one.name)] if compared else []
+        if one.name == "main" or one.name in tables.FACTORS:
+            title, reference = (between.TITLE, None) if one.name == "main" else ("", design)
+            compared = between.between(one.claims, reference=reference)
+            blocks += [title + between.markdown(compared, design) + made_by(one.name)] if compared else []
     return "\n\n".join(blocks)
 
 

@@ -226,9 +226,28 @@ def test_a_cost_that_depends_on_the_weights_is_told_and_one_that_does_not_is_not
     )
 
 
+def test_costs_along_one_factor_are_compared_with_the_reference_alone(tmp_path: Path) -> None:
+    """Half a CNR less is paid at the slow rate and nothing less at the middle one; slow and middle are not compared."""
+    reference = make_sweep(tmp_path / "r", Truth(), Truth(cnr=0.6))
+    slow, middle = (
+        make_sweep(tmp_path / name, Truth(), Truth(cnr=cnr), rate=rate)
+        for name, cnr, rate in (("slow", 1.1, 1e-4), ("middle", 0.6, 1e-3))
+    )
+    (rates,) = [table for table in made(reference, slow, middle) if table.name == "rate"]
+    found = [one for one in between(rates.claims, reference=DESIGN) if one.figure == CNR]
+    assert [(one.first.rate, one.second.rate, one.holds) for one in found] == [
+        (1e-4, 2e-3, True),
+        (1e-3, 2e-3, False),
+    ]
+    assert {one.factor for one in found} == {"rate"}
+    assert found[0].difference.mean == pytest.approx(-0.5, abs=0.12)
+    assert "| rate 0.0001 | rate 0.002 | 32,000 images," in table_between(found, DESIGN)
+    assert len(between(rates.claims, figures=(CNR,))) == 3
+
+
 def test_settings_that_differ_in_two_things_are_not_compared(tmp_path: Path) -> None:
-    one_way = make_sweep(tmp_path / "a", Truth(), Truth(), seeds=(0, 1, 2), gamma=None)
-    both = make_sweep(tmp_path / "b", Truth(), Truth(), seeds=(0, 1, 2), images=120000)
+    one_way = make_sweep(tmp_path / "a", Truth(), Truth(), gamma=None)
+    both = make_sweep(tmp_path / "b", Truth(), Truth(), images=120000)
     assert between(made(one_way, both)[0].claims) == []
 
 

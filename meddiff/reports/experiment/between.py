@@ -14,9 +14,9 @@ from meddiff.metrics.statistics import holm
 from meddiff.reports.experiment.claims import ARM, CNR, DISTANCE, LEVEL, SEEDS_OF_A_CLAIM, Arm, Claim
 from meddiff.reports.experiment.tables import Design, amount, chance, interval, named, said
 
-#: In what two settings may differ.
+#: In what settings of the main table differ.
 BY = ("train_images", "base", "weights")
-TITLE = "Does the cost depend on the setting?"
+TITLE = "### Does the cost depend on the setting?\n\n"
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Between:
     """Learnable minus frozen in one setting, less the same in another that differs by one thing.
 
     Attributes:
-        factor: in what they differ.
-        first: the setting that comes first by length, base and weights.
+        factor: in what they differ: one of :data:`meddiff.reports.experiment.claims.ARM`, or "rate".
+        first: the setting that comes first in the table of claims.
         second: the other one.
         figure: name of the figure.
         of_first: learnable minus frozen in the first.
@@ -49,16 +49,25 @@ class Between:
         return self.p_holm < LEVEL
 
 
-def between(main: Sequence[Claim], figures: Sequence[str] = (CNR, DISTANCE)) -> list[Between]:
-    """Every two settings of the main table that differ by their length, base or weights alone, and have the seeds of a claim.
+def between(
+    some: Sequence[Claim], figures: Sequence[str] = (CNR, DISTANCE), reference: Design | None = None
+) -> list[Between]:
+    """Every two settings of a table of claims that differ in one thing alone and have the seeds of a claim.
 
     Seeds are what varies here: both costs are measured on the same images.
+
+    Args:
+        reference: compare with its setting alone, as where one factor is varied.
     """
     found = []
     for figure in figures:
-        for one, other in combinations([claim for claim in main if claim.figure == figure and claim.counts], 2):
-            differ = [name for name in ARM if one.arm.of(name) != other.arm.of(name)]
-            if len(differ) != 1 or differ[0] not in BY:
+        for one, other in combinations([claim for claim in some if claim.figure == figure and claim.counts], 2):
+            differ = [name for name in (*ARM, "rate") if value_of(one.arm, name) != value_of(other.arm, name)]
+            if "rate" in differ and one.arm.follows and other.arm.follows:
+                differ.remove("rate")  # the U-Net's own, whatever that is
+            if len(differ) != 1 or differ[0] == "protocol":
+                continue
+            if reference is not None and reference.differs(one.arm) and reference.differs(other.arm):
                 continue
             costs = [dict(zip(claim.seeds, claim.difference.by_seed, strict=True)) for claim in (one, other)]
             seeds = sorted(costs[0].keys() & costs[1].keys())
@@ -72,17 +81,21 @@ def between(main: Sequence[Claim], figures: Sequence[str] = (CNR, DISTANCE)) -> 
     return [replace(one, p_holm=p) for one, p in zip(found, ps, strict=True)]
 
 
+def value_of(arm: Arm, name: str) -> str:
+    """One value of a setting, or its rate."""
+    return f"{arm.rate:g}" if name == "rate" else arm.of(name)
+
+
 def sides(one: Between, design: Design) -> tuple[str, str, str]:
     """What differs, on either side, and what both have in common."""
-    ends = [said(one.factor, arm.of(one.factor), design) for arm in (one.first, one.second)]
+    ends = [said(one.factor, value_of(arm, one.factor), design) for arm in (one.first, one.second)]
     common = [said(name, one.first.of(name), design) for name in BY if name != one.factor]
     return ends[0], ends[1], ", ".join(common)
 
 
 def markdown(found: Sequence[Between], design: Design) -> str:
-    """The table with its heading."""
-    lines = [f"### {TITLE}", ""]
-    lines += [
+    """The table and what it is of."""
+    lines = [
         "Learnable − frozen in one setting and in another, and the second less the first, paired by seed, over seeds."
     ]
     lines += ["", "| from | to | both | figure | cost before | after | difference | p | p, Holm | seeds |"]

@@ -43,6 +43,7 @@ SAID: dict[str, Callable[[str], str]] = {
     "weights": lambda value: f"{value} weights",
     "prompt": lambda value: f"trained on {value}s" if value == "impression" else f"trained on {value} texts",
     "confounders": lambda value: f"confounders {value}",
+    "rate": lambda value: f"rate {value}",
     "protocol": lambda value: f"protocol {value}",
 }
 
