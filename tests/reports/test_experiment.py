@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -353,10 +354,35 @@ def test_the_picture_has_a_path_an_encoder_with_the_intervals_of_its_seeds(costl
     target = draw(collected(costly), DESIGN, tmp_path / "x.svg")
     assert target is not None
     text = target.read_text()
-    assert "tower knows the language, min-SNR 5 weights" in text
+    assert "32,000 images, min-SNR 5 weights tower knows the language" in text
     assert text.count("mark-line") >= 1
     assert draw(rows.Collected(), DESIGN, tmp_path / "none.svg") is None
     assert not (tmp_path / "none.svg").exists()
+
+
+def test_every_panel_of_the_drawn_picture_has_its_own_setting_s_points(tmp_path: Path) -> None:
+    """Of two lengths and two weights only two go together: a grid with empty cells would put panels below wrong names."""
+    pytest.importorskip("vl_convert")
+    short = make_sweep(tmp_path / "s", Truth(), Truth(cnr=0.6), gamma=None)
+    long = make_sweep(tmp_path / "l", Truth(cnr=2.0), Truth(cnr=1.4), images=120000)
+    unread = make_sweep(tmp_path / "u", Truth(cnr=3.0), Truth(cnr=2.6), base="phantom_base_unread")
+    found = collected(short, long, unread)
+    target = draw(found, DESIGN, tmp_path / "x.svg")
+    assert target is not None
+    before, *named = re.split("Title text '([^']*)'", target.read_text(encoding="utf-8"))
+    drawn = {}
+    for name, after in zip(named[::2], named[1::2], strict=True):  # a panel's name stands behind its marks
+        labels = re.findall('"Frechet distance[^"]*macro CNR; better grounding →: ([0-9.]+)[^"]*"', before)
+        drawn[name], before = {round(float(value), 3) for value in labels}, after
+    wanted: dict[str, set[float]] = {}
+    for point in points(found, DESIGN):
+        wanted.setdefault(str(point["panel"]).replace("; ", " "), set()).add(round(float(point["cnr"] or 0), 3))
+    assert len(wanted) == 3
+    assert list(drawn) == sorted(wanted, key=lambda name: (name.startswith("120"), "not" in name))
+    for name, values in wanted.items():
+        assert values <= drawn[name], name
+        others = set.union(*(other for key, other in wanted.items() if key != name)) - values
+        assert not drawn[name] & others, name
 
 
 def test_without_rows_nothing_is_claimed() -> None:

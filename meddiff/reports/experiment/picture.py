@@ -19,6 +19,8 @@ from meddiff.reports.page.figures import VERSION
 from meddiff.runs.values import number
 
 Point = dict[str, str | float | int | None]
+#: Where a panel's name goes on in the next line.
+LINE = "; "
 
 
 def points(collected: Collected, design: Design) -> list[Point]:
@@ -34,11 +36,13 @@ def points(collected: Collected, design: Design) -> list[Point]:
             if not len(known):
                 continue
             point: Point = {"encoder": "learnable" if arm.rate else "frozen", "images": images, "seeds": len(known)}
+            length, base, weights = (arm.of(name) for name in ("train_images", "base", "weights"))
+            first, second, third = (said(name, arm.of(name), design) for name in ("train_images", "weights", "base"))
+            other = weights != design.reference["weights"]
             point |= {
-                "length": said("train_images", arm.of("train_images"), design),
-                "order": int(arm.of("train_images")),
+                "panel": f"{first}, {second}{LINE}{third}",
+                "order": f"{int(length):012d} {list(design.bases).index(base)} {int(other)} {weights}",
             }
-            point["setting"] = f"{said('base', arm.of('base'), design)}, {said('weights', arm.of('weights'), design)}"
             for name, values in (("distance", known[:, 0]), ("cnr", known[:, 1])):
                 one = over_seeds(values)
                 ends = (one.low, one.high) if np.isfinite(one.low) else (None, None)
@@ -48,7 +52,7 @@ def points(collected: Collected, design: Design) -> list[Point]:
 
 
 def chart(found: Sequence[Point]) -> alt.FacetChart:
-    """Panels beside each other by setting, below each other by length of training."""
+    """A panel a setting, shorter trainings first."""
     x, y = "Frechet distance; better images →", "macro CNR; better grounding →"
     # on a log scale: the start is four times as far away as what is compared
     across = alt.X("distance:Q", title=x, scale=alt.Scale(type="log", reverse=True, nice=False, padding=12))
@@ -70,14 +74,13 @@ def chart(found: Sequence[Point]) -> alt.FacetChart:
         .mark_point(filled=True, size=16, opacity=1)
         .encode(color=alt.value(LIGHT["card"])),
     ]
-    lengths = [str(point["length"]) for point in sorted(found, key=lambda one: int(one["order"] or 0))]
+    panels = [str(point["panel"]) for point in sorted(found, key=lambda one: str(one["order"]))]
+    header = alt.Header(title=None, labelExpr=f"split(datum.label, '{LINE}')", labelFontWeight="bold")
+    # One field and no grid of rows and columns: a grid with an empty cell puts the others below wrong names.
     return (
         alt.layer(*layers, data=alt.Data(values=list(found)))
         .properties(width=250, height=230)
-        .facet(
-            column=alt.Column("setting:N", title=None),
-            row=alt.Row("length:N", title=None, sort=list(dict.fromkeys(lengths))),
-        )
+        .facet(facet=alt.Facet("panel:N", header=header, sort=list(dict.fromkeys(panels))), columns=4)
         .configure(font="Liberation Sans, Arial, sans-serif", background=LIGHT["card"])
     )
 
