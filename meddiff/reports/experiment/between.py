@@ -62,7 +62,7 @@ def between(
     found = []
     for figure in figures:
         for one, other in combinations([claim for claim in some if claim.figure == figure and claim.counts], 2):
-            differ = [name for name in (*ARM, "rate") if value_of(one.arm, name) != value_of(other.arm, name)]
+            differ = [name for name in (*ARM, "rate") if one.arm.of(name) != other.arm.of(name)]
             if "rate" in differ and one.arm.follows and other.arm.follows:
                 differ.remove("rate")  # the U-Net's own, whatever that is
             if len(differ) != 1 or differ[0] == "protocol":
@@ -81,14 +81,9 @@ def between(
     return [replace(one, p_holm=p) for one, p in zip(found, ps, strict=True)]
 
 
-def value_of(arm: Arm, name: str) -> str:
-    """One value of a setting, or its rate."""
-    return f"{arm.rate:g}" if name == "rate" else arm.of(name)
-
-
 def sides(one: Between, design: Design) -> tuple[str, str, str]:
     """What differs, on either side, and what both have in common."""
-    ends = [said(one.factor, value_of(arm, one.factor), design) for arm in (one.first, one.second)]
+    ends = [said(one.factor, arm.of(one.factor), design) for arm in (one.first, one.second)]
     common = [said(name, one.first.of(name), design) for name in BY if name != one.factor]
     return ends[0], ends[1], ", ".join(common)
 

@@ -50,8 +50,8 @@ class Arm:
     follows: bool
 
     def of(self, name: str) -> str:
-        """One value of the setting."""
-        return self.setting[ARM.index(name)]
+        """One value of the setting, or the rate."""
+        return f"{self.rate:g}" if name == "rate" else self.setting[ARM.index(name)]
 
 
 @dataclass(frozen=True)

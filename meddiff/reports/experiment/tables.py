@@ -137,7 +137,7 @@ def settings(claims: Sequence[Claim], design: Design) -> Callable[[Arm], str]:
 
     def called(arm: Arm) -> str:
         parts = [said(name, arm.of(name), design) for name in varied]
-        parts += [f"rate {arm.rate:g}" + (" (the U-Net's)" if arm.follows else "")] if rates else []
+        parts += [said("rate", arm.of("rate"), design) + (" (the U-Net's)" if arm.follows else "")] if rates else []
         return ", ".join(parts)
 
     return called
