@@ -122,7 +122,7 @@ def test_a_search_cannot_be_shared_out(tmp_path: Path) -> None:
 
 
 def test_strengths_of_confounders_are_compared_on_the_same_images() -> None:
-    """Of the four strengths only training images differ, and in them only the confounders."""
+    """Of the three strengths only training images differ, and in them only the confounders."""
     sweep = read_sweep_file(ROOT / "sweeps" / "phantom_confounders.yaml")
     texts = {str(values["data.phantom.confounders"]) for values in grid(sweep.parameters)}
     reference = read_yaml(ROOT / "configs" / "quickstart.yaml")["data"]["init_args"]["phantom"]["confounders"]
@@ -130,7 +130,7 @@ def test_strengths_of_confounders_are_compared_on_the_same_images() -> None:
         PhantomCohort(PhantomOptions(n=260, val=0, grounding=40, fidelity=20, confounders=tuple(some)))
         for some in (reference, *(yaml.safe_load(text) for text in sorted(texts)))
     ]
-    assert len(cohorts) == 4
+    assert len(cohorts) == 3
     train = 200
     for one in cohorts[1:]:
         assert one.plan.labels == cohorts[0].plan.labels

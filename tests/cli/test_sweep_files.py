@@ -21,7 +21,7 @@ FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 EXPECTED = {
     "freezing": 6, "prompt_variability": 9, "tradeoff": 18, "quickstart_tradeoff": 18, "pareto": None,
     "phantom_tradeoff": 40, "phantom_tradeoff_long": 40, "phantom_rates": 20, "phantom_texts": 20,
-    "phantom_confounders": 30, "phantom_language": 20, "patronus": 36, "patronus_shortcut": 12,
+    "phantom_confounders": 20, "phantom_language": 20, "patronus": 36, "patronus_shortcut": 12,
     "patronus_latent": 6,
 }  # fmt: skip
 #: What sentences about weights, shards and GPUs of the paper's configs begin with: they are not on this machine.
