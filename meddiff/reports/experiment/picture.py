@@ -11,7 +11,7 @@ import numpy as np
 from meddiff.common.errors import UserError
 from meddiff.common.files import atomic_open
 from meddiff.metrics.over_seeds import over_seeds
-from meddiff.reports.experiment.claims import CNR, DISTANCE, SEEDS_OF_A_CLAIM, arms
+from meddiff.reports.experiment.claims import CNR, DISTANCE, SEEDS_OF_A_CLAIM, Arm, arms
 from meddiff.reports.experiment.rows import Collected
 from meddiff.reports.experiment.tables import Design, said
 from meddiff.reports.page.charts import LIGHT
@@ -24,25 +24,27 @@ LINE = "; "
 
 
 def points(collected: Collected, design: Design) -> list[Point]:
-    """One a setting, encoder and number of images: means over seeds and, where there are three or more, their intervals."""
-    found = []
-    for arm, runs in arms(collected).items():
-        if not design.differs(arm) <= {"train_images", "weights", "base"} or arm.of("base") not in design.bases:
-            continue
+    """One a setting, encoder and number of images: means over seeds and, where there are three or more, their intervals.
+
+    In the order of the panels.
+    """
+    found, by_arm = [], arms(collected)
+    shown = [
+        arm
+        for arm in by_arm
+        if design.differs(arm) <= {"train_images", "weights", "base"} and arm.of("base") in design.bases
+    ]
+    for arm in sorted(shown, key=lambda one: _place(one, design)):
+        runs, encoder = by_arm[arm], "learnable" if arm.rate else "frozen"
+        length, weights, base = (said(name, arm.of(name), design) for name in ("train_images", "weights", "base"))
         for images in sorted({images for run, images in collected.runs if run in runs.values()}):
             some = [row for run in runs.values() if (row := collected.runs.get((run, images))) is not None]
             both = [(number(row.get(DISTANCE)), number(row.get(CNR))) for row in some]
             known = np.array([pair for pair in both if None not in pair], dtype=float).reshape(-1, 2)
             if not len(known):
                 continue
-            point: Point = {"encoder": "learnable" if arm.rate else "frozen", "images": images, "seeds": len(known)}
-            length, base, weights = (arm.of(name) for name in ("train_images", "base", "weights"))
-            first, second, third = (said(name, arm.of(name), design) for name in ("train_images", "weights", "base"))
-            other = weights != design.reference["weights"]
-            point |= {
-                "panel": f"{first}, {second}{LINE}{third}",
-                "order": f"{int(length):012d} {list(design.bases).index(base)} {int(other)} {weights}",
-            }
+            point: Point = {"encoder": encoder, "images": images, "seeds": len(known)}
+            point["panel"] = f"{length}, {weights}{LINE}{base}"
             for name, values in (("distance", known[:, 0]), ("cnr", known[:, 1])):
                 one = over_seeds(values)
                 ends = (one.low, one.high) if np.isfinite(one.low) else (None, None)
@@ -51,8 +53,15 @@ def points(collected: Collected, design: Design) -> list[Point]:
     return found
 
 
+def _place(arm: Arm, design: Design) -> tuple[int, int, bool, str]:
+    """Where a setting's panel stands: shorter trainings, earlier bases and the reference's weights first."""
+    weights = arm.of("weights")
+    base = list(design.bases).index(arm.of("base"))
+    return int(arm.of("train_images")), base, weights != design.reference["weights"], weights
+
+
 def chart(found: Sequence[Point]) -> alt.FacetChart:
-    """A panel a setting, shorter trainings first."""
+    """A panel a setting, in the order in which points come."""
     x, y = "Frechet distance; better images →", "macro CNR; better grounding →"
     # on a log scale: the start is four times as far away as what is compared
     across = alt.X("distance:Q", title=x, scale=alt.Scale(type="log", reverse=True, nice=False, padding=12))
@@ -74,7 +83,7 @@ def chart(found: Sequence[Point]) -> alt.FacetChart:
         .mark_point(filled=True, size=16, opacity=1)
         .encode(color=alt.value(LIGHT["card"])),
     ]
-    panels = [str(point["panel"]) for point in sorted(found, key=lambda one: str(one["order"]))]
+    panels = [str(point["panel"]) for point in found]
     header = alt.Header(title=None, labelExpr=f"split(datum.label, '{LINE}')", labelFontWeight="bold")
     # One field and no grid of rows and columns: a grid with an empty cell puts the others below wrong names.
     return (
